@@ -1,0 +1,147 @@
+# Copyright (c) 2026 nasops.encryption contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Running programs on the host: no secret in argv, secrets on stdin only, C locale, a deadline, redacted output."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import typing as t
+from dataclasses import dataclass, field
+
+from .errors import StorageError
+from .secrets import Mask
+
+# Non-interactive ssh sessions on Debian and FreeBSD often lack these, where zfs, zpool and wipefs live.
+SYSTEM_PATH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
+
+# Seconds. Generous, because a pool on sleeping disks needs time; finite, because a suspended pool never answers.
+DEFAULT_TIMEOUT = 600.0
+
+
+@dataclass(frozen=True)
+class Command:
+    """A program to start. ``stdin`` may hold a secret, so it never shows up in ``repr``."""
+
+    argv: t.Tuple[str, ...]
+    stdin: t.Optional[bytes] = field(default=None, repr=False)
+    timeout: float = DEFAULT_TIMEOUT
+
+    def line(self) -> str:
+        """The command as one readable line, for messages only."""
+        return " ".join(self.argv)
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a program ended. ``stdout`` and ``stderr`` are redacted text."""
+
+    argv: t.Tuple[str, ...]
+    rc: int
+    stdout: str
+    stderr: str
+
+
+class CommandError(StorageError):
+    """A program ended with an exit status that the caller did not expect."""
+
+    def __init__(self, result: Result, *, hint: str = "") -> None:
+        said = (result.stderr.strip() or result.stdout.strip() or "it printed nothing").rstrip(".")
+        super().__init__(
+            f"'{' '.join(result.argv)}' ended with exit status {result.rc}: {said}.",
+            hint=hint,
+            cmd=list(result.argv),
+            rc=result.rc,
+            stdout=result.stdout,
+            stderr=result.stderr,
+        )
+        self.result = result
+
+
+class CommandTimeout(StorageError):
+    """A program did not end in time."""
+
+
+class ProgramMissing(StorageError):
+    """A program is not installed on the host."""
+
+
+class Runner(t.Protocol):
+    """What the readers and the plan need to start programs; tests give a recorded one."""
+
+    def run(self, command: Command, ok: t.Sequence[int] = (0,)) -> Result:
+        """Run to the end. Raises CommandError on an exit status outside ``ok``."""
+
+    def has(self, program: str) -> bool:
+        """Whether the program is installed."""
+
+
+class HostRunner:
+    """Runs programs on this host."""
+
+    def __init__(self, mask: Mask) -> None:
+        self._mask = mask
+        self._path = os.pathsep.join(_search_path(os.environ.get("PATH", "")))
+
+    def has(self, program: str) -> bool:
+        return shutil.which(program, path=self._path) is not None
+
+    def run(self, command: Command, ok: t.Sequence[int] = (0,)) -> Result:
+        """Run to the end.
+
+        :raises ProgramMissing: the program is not installed
+        :raises CommandTimeout: it did not end within ``command.timeout`` seconds
+        :raises CommandError: its exit status is not in ``ok``
+        :raises ValueError: a secret is in argv; that is a defect of the caller
+        """
+        for word in command.argv:
+            if self._mask.hides(word):
+                raise ValueError(f"a secret would be visible in the arguments of {command.argv[0]}")
+        program = shutil.which(command.argv[0], path=self._path)
+        if program is None:
+            raise ProgramMissing(
+                f"The program '{command.argv[0]}' was not found on this host.",
+                hint=f"Install the package that brings it; searched: {self._path}.",
+            )
+        rc, out, err = self._execute((program,) + command.argv[1:], command)
+        result = Result(command.argv, rc, self._mask.text(out), self._mask.text(err))
+        if rc not in ok:
+            raise CommandError(result)
+        return result
+
+    def _execute(self, argv: t.Tuple[str, ...], command: Command) -> t.Tuple[int, bytes, bytes]:
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(("LC_", "LANG"))}
+        environment.update(LANG="C", LC_ALL="C", PATH=self._path)
+        # stdin is never a terminal and always ends: zfs asks for keys there and must not wait for a person.
+        process = subprocess.Popen(
+            argv,
+            stdin=subprocess.DEVNULL if command.stdin is None else subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment,
+            close_fds=True,
+            start_new_session=True,
+        )
+        try:
+            out, err = process.communicate(command.stdin, timeout=command.timeout)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            # A process stuck in the kernel can't be reaped; waiting for it would be the same hang again.
+            try:
+                process.wait(timeout=5)
+            except subprocess.TimeoutExpired:
+                pass
+            raise CommandTimeout(
+                f"'{command.line()}' did not end within {command.timeout:.0f} seconds and was stopped.",
+                hint="A suspended pool or a failing disk makes ZFS wait for ever: see 'zpool status' and the kernel log.",
+                cmd=list(command.argv),
+            ) from None
+        return process.returncode, out, err
+
+
+def _search_path(path: str) -> t.List[str]:
+    """PATH with the system's own folders behind it, each once."""
+    folders = [folder for folder in path.split(os.pathsep) if folder] + list(SYSTEM_PATH)
+    return list(dict.fromkeys(folders))

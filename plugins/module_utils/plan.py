@@ -1,0 +1,191 @@
+# Copyright (c) 2026 nasops.encryption contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One plan behind check mode, diff, actions and apply.
+
+A module reads the state, a pure function makes the :class:`Plan`, and :func:`converge` carries it out. After that the
+state is read and planned once more: this second plan has to be empty. ``changed``, ``diff`` and ``actions`` all come
+from the same plan, so check mode can't tell another story than the run.
+"""
+
+from __future__ import annotations
+
+import typing as t
+from dataclasses import dataclass, field
+
+from .command import Command, Result, Runner
+from .errors import StorageError
+
+Value = t.Union[None, bool, int, str, t.Tuple[str, ...]]
+Path = t.Tuple[str, ...]
+
+# An action that is not one program. It gets the runner, and raises StorageError when it fails.
+Work = t.Callable[[Runner], None]
+Action = t.Union[Command, Work]
+
+
+@dataclass(frozen=True)
+class Change:
+    """One value that a step changes; ``None`` stands for absent. Never a secret."""
+
+    path: Path
+    before: Value
+    after: Value
+
+
+@dataclass(frozen=True)
+class Step:
+    """One thing to do, in words a person can read, with what it changes.
+
+    ``undo`` is run, in order, when the action itself fails, to take back what it may have left half-done. ``hint`` is
+    what the person should do next in that case.
+    """
+
+    title: str
+    action: Action
+    changes: t.Tuple[Change, ...] = ()
+    undo: t.Tuple[Action, ...] = ()
+    hint: str = ""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The steps from the state that was read to the state that is wanted; none when they are the same."""
+
+    steps: t.Tuple[Step, ...] = ()
+    warnings: t.Tuple[str, ...] = ()
+
+    @property
+    def changed(self) -> bool:
+        return bool(self.steps)
+
+    @property
+    def actions(self) -> t.List[str]:
+        """The titles of the steps, in order."""
+        return [step.title for step in self.steps]
+
+    def diff(self) -> t.Dict[str, t.Dict[str, t.Any]]:
+        """``before`` and ``after`` as nested dictionaries that hold only what changes.
+
+        When several steps change one value, it is shown as it was before the first and as it is after the last.
+        """
+        before: t.Dict[str, t.Any] = {}
+        after: t.Dict[str, t.Any] = {}
+        for step in self.steps:
+            for change in step.changes:
+                _store(before, change.path, change.before, keep=True)
+                _store(after, change.path, change.after, keep=False)
+        return {"before": before, "after": after}
+
+
+def join(plans: t.Iterable[Plan]) -> Plan:
+    """One plan that does the plans one after another."""
+    parts = list(plans)
+    return Plan(
+        tuple(step for part in parts for step in part.steps),
+        tuple(warning for part in parts for warning in part.warnings),
+    )
+
+
+class StepFailed(StorageError):
+    """A step failed; tells which were done before it and which were not started."""
+
+
+class NotConverged(StorageError):
+    """All steps ended well, yet the state is still not the wanted one."""
+
+
+State = t.TypeVar("State")
+
+
+@dataclass(frozen=True)
+class Outcome(t.Generic[State]):
+    """What was done (or would be, in check mode), and the state that was read last."""
+
+    plan: Plan
+    state: State
+    results: t.Tuple[Result, ...] = field(default=())
+
+
+def converge(
+    read: t.Callable[[], State],
+    decide: t.Callable[[State], Plan],
+    runner: Runner,
+    check_mode: bool,
+) -> Outcome[State]:
+    """Read, plan, and apply unless in check mode; then read and plan again, which must find nothing left to do.
+
+    :raises StepFailed: a step failed; those before it stay done
+    :raises NotConverged: the second plan is not empty
+    """
+    state = read()
+    plan = decide(state)
+    if check_mode or not plan.steps:
+        return Outcome(plan, state)
+    results = apply(plan, runner)
+    state = read()
+    rest = decide(state)
+    if rest.steps:
+        raise NotConverged(
+            "All steps ended without an error, but the state is still not the wanted one; left to do: "
+            f"{'; '.join(rest.actions)}.",
+            hint="Another process may be changing the same objects, or a value reads back otherwise than it was set.",
+            actions=plan.actions,
+            actions_left=rest.actions,
+            diff_left=rest.diff(),
+        )
+    return Outcome(plan, state, results)
+
+
+def apply(plan: Plan, runner: Runner) -> t.Tuple[Result, ...]:
+    """Carry out the steps in order and stop at the first that fails.
+
+    :raises StepFailed: with ``actions_done``, ``action_failed``, ``actions_not_started``
+    """
+    results: t.List[Result] = []
+    for index, step in enumerate(plan.steps):
+        try:
+            results.extend(_act(step.action, runner))
+        except StorageError as error:
+            undone = _undo(step, runner)
+            details = dict(error.details)
+            details.update(
+                actions_done=plan.actions[:index],
+                action_failed=step.title,
+                actions_not_started=plan.actions[index + 1 :],
+                undo_errors=undone,
+            )
+            hint = " ".join(part for part in (error.hint, step.hint) if part)
+            raise StepFailed(f"Failed to {_lower(step.title)}: {error.message}", hint=hint, **details) from error
+    return tuple(results)
+
+
+def _undo(step: Step, runner: Runner) -> t.List[str]:
+    """Take back a failed step as far as possible; what went wrong with that is told, not raised."""
+    errors: t.List[str] = []
+    for action in step.undo:
+        try:
+            _act(action, runner)
+        except StorageError as error:
+            errors.append(error.message)
+    return errors
+
+
+def _act(action: Action, runner: Runner) -> t.List[Result]:
+    if isinstance(action, Command):
+        return [runner.run(action)]
+    action(runner)
+    return []
+
+
+def _store(tree: t.Dict[str, t.Any], path: Path, value: Value, keep: bool) -> None:
+    """Put a value at its place in nested dictionaries; with ``keep``, what stands there already stays."""
+    for part in path[:-1]:
+        tree = tree.setdefault(part, {})
+    if path[-1] in tree and keep:
+        return
+    tree[path[-1]] = list(value) if isinstance(value, tuple) else value
+
+
+def _lower(title: str) -> str:
+    return title[:1].lower() + title[1:]

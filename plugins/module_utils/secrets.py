@@ -1,0 +1,203 @@
+# Copyright (c) 2026 nasops.encryption contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Key material: parse, validate, generate, encode and mask.
+
+Rules of the three formats are OpenZFS's (zfsprops(7), zfs-load-key(8)): ``raw`` is 32 bytes, ``hex`` is 64 digits in
+either case, ``passphrase`` is 8 to 512 bytes. The wrapping key has 32 bytes whatever the cipher.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+import secrets as random_source
+import typing as t
+from dataclasses import dataclass, field
+
+from .errors import BadInput
+
+KEY_BYTES = 32
+HEX_DIGITS = 2 * KEY_BYTES
+PASSPHRASE_MIN_BYTES = 8
+PASSPHRASE_MAX_BYTES = 512
+ITERATIONS_MIN = 100_000
+FORMATS = ("hex", "raw", "passphrase")
+
+_HEX = re.compile(rb"[0-9a-fA-F]{%d}" % HEX_DIGITS)
+_CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
+
+
+@dataclass(frozen=True)
+class Key:
+    """A wrapping key or passphrase.
+
+    ``material`` is what ZFS reads: 32 bytes (raw), 64 ASCII digits (hex), or the passphrase in UTF-8.
+    """
+
+    format: str
+    material: bytes = field(repr=False)
+
+    def stdin(self) -> bytes:
+        """What to write to the stdin of zfs or zpool: one line, but exactly 32 bytes for a raw key."""
+        return self.material if self.format == "raw" else self.material + b"\n"
+
+    # A file is read by the same rules as stdin.
+    file_content = stdin
+
+    def same_as(self, other: Key) -> bool:
+        """Whether both stand for the same wrapping key (hex digits in either case are the same)."""
+        return self.format == other.format and random_source.compare_digest(self._canonical(), other._canonical())
+
+    def _canonical(self) -> bytes:
+        return self.material.lower() if self.format == "hex" else self.material
+
+
+def parse_option(key_format: str, value: str) -> Key:
+    """A key given as a task option; raw keys come as base64, since YAML and JSON can't carry bytes.
+
+    :raises BadInput: wrong length, stray blanks or newlines, characters outside the format. The message never
+        repeats the value.
+    """
+    if key_format != "raw":
+        return _validate(key_format, value.encode("utf-8"), "key.value")
+    try:
+        material = base64.b64decode(value.encode("ascii"), validate=True)
+    except (UnicodeEncodeError, binascii.Error):
+        raise BadInput(
+            "key.value is not base64.",
+            hint="A raw key is given as the base64 of its 32 bytes, for example: openssl rand -base64 32.",
+        ) from None
+    return _validate(key_format, material, "key.value")
+
+
+def parse_file(key_format: str, content: bytes, where: str) -> Key:
+    """A key as ZFS would read it from a file: one trailing newline is not part of a hex key or passphrase.
+
+    :param where: how to name the file in a message
+    :raises BadInput: the content is not one valid key
+    """
+    if key_format != "raw" and content.endswith(b"\n"):
+        content = content[:-1]
+    return _validate(key_format, content, where)
+
+
+def generate(key_format: str) -> Key:
+    """A new random key of 256 bits from the system's random source; a passphrase is its URL-safe base64."""
+    material = random_source.token_bytes(KEY_BYTES)
+    if key_format == "hex":
+        material = material.hex().encode("ascii")
+    elif key_format == "passphrase":
+        material = base64.urlsafe_b64encode(material).rstrip(b"=")
+    elif key_format != "raw":
+        raise BadInput(f"'{key_format}' is no key format; it is one of {', '.join(FORMATS)}.")
+    return Key(key_format, material)
+
+
+def check_iterations(iterations: t.Optional[int], key_format: str) -> None:
+    """PBKDF2 rounds: only passphrases have them, at least 100000 as OpenZFS demands.
+
+    :raises BadInput: too few, or given for a format without PBKDF2
+    """
+    if iterations is None:
+        return
+    if key_format != "passphrase":
+        raise BadInput(
+            f"key.iterations is set, but key.format is '{key_format}': only a passphrase is stretched by PBKDF2.",
+            hint="Leave key.iterations out, or choose key.format: passphrase.",
+        )
+    if iterations < ITERATIONS_MIN:
+        raise BadInput(
+            f"key.iterations is {iterations}; OpenZFS accepts {ITERATIONS_MIN} or more.",
+            hint="Leave it out for the default of OpenZFS (350000).",
+        )
+
+
+def _validate(key_format: str, material: bytes, where: str) -> Key:
+    if key_format == "raw":
+        if len(material) != KEY_BYTES:
+            raise BadInput(
+                f"{where} holds {len(material)} bytes; a raw key has exactly {KEY_BYTES}.",
+                hint="A trailing newline counts as a byte in a raw key file." if len(material) == KEY_BYTES + 1 else "",
+            )
+    elif key_format == "hex":
+        if not _HEX.fullmatch(material):
+            raise BadInput(f"{where} is not a hex key: {_hex_fault(material)}.", hint=_blank_hint(material))
+    elif key_format == "passphrase":
+        if not PASSPHRASE_MIN_BYTES <= len(material) <= PASSPHRASE_MAX_BYTES:
+            raise BadInput(
+                f"{where} holds {len(material)} bytes; a passphrase has {PASSPHRASE_MIN_BYTES} to "
+                f"{PASSPHRASE_MAX_BYTES} bytes in UTF-8."
+            )
+        if _CONTROL.search(material):
+            raise BadInput(
+                f"{where} holds a line break or another control character, which could not be typed at a prompt again.",
+                hint=_blank_hint(material),
+            )
+        if material != material.strip(b" "):
+            raise BadInput(f"{where} begins or ends with a blank, which is nearly always a copying mistake.")
+    else:
+        raise BadInput(f"'{key_format}' is no key format; it is one of {', '.join(FORMATS)}.")
+    return Key(key_format, material)
+
+
+def _hex_fault(material: bytes) -> str:
+    if material.strip() != material:
+        return "it has blanks or line breaks around the digits"
+    if len(material) != HEX_DIGITS:
+        return f"it has {len(material)} characters, wanted are {HEX_DIGITS} hexadecimal digits"
+    return "it has characters other than 0-9, a-f and A-F"
+
+
+def _blank_hint(material: bytes) -> str:
+    if material.endswith((b"\n", b"\r")):
+        return "In YAML write '|-' instead of '|', and save key files with Unix line ends."
+    return ""
+
+
+class Mask:
+    """Hides the secrets of one task, in every encoding they may show up in."""
+
+    def __init__(self) -> None:
+        self._needles: t.Dict[bytes, None] = {}
+
+    def add(self, key: Key) -> t.Tuple[str, ...]:
+        """Hide this key from now on. Returns its encodings, for the masks of ansible-core."""
+        found = encodings(key.material)
+        for text in found:
+            self._needles[text.encode("utf-8")] = None
+        self._needles[key.material] = None
+        return found
+
+    def hides(self, text: str) -> bool:
+        """Whether the text holds a secret."""
+        data = text.encode("utf-8", "surrogateescape")
+        return any(needle in data for needle in self._needles)
+
+    def text(self, data: bytes) -> str:
+        """Output of a program as text without secrets."""
+        for needle in sorted(self._needles, key=len, reverse=True):
+            data = data.replace(needle, b"********")
+        return data.decode("utf-8", "replace")
+
+
+def encodings(material: bytes) -> t.Tuple[str, ...]:
+    """Every usual way to write a secret: as text, hex in both cases, base64 and URL-safe base64, the bytes of a hex key."""
+    sources = [material]
+    if _HEX.fullmatch(material):
+        sources.append(bytes.fromhex(material.decode("ascii")))
+    found: t.Dict[str, None] = {}
+    for source in sources:
+        try:
+            found[source.decode("utf-8")] = None
+        except UnicodeDecodeError:
+            pass
+        for text in (source.hex(), source.hex().upper(), base64.b64encode(source).decode("ascii")):
+            found[text] = None
+        found[base64.urlsafe_b64encode(source).decode("ascii")] = None
+        found[base64.b64encode(source).decode("ascii").rstrip("=")] = None
+    if _HEX.fullmatch(material):
+        found[material.decode("ascii").lower()] = None
+        found[material.decode("ascii").upper()] = None
+    return tuple(found)
