@@ -1,0 +1,74 @@
+# Copyright (c) 2026 nasops.encryption contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Names that ZFS accepts, and file names made of them. Source: zfsprops(7), zpool-create(8)."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import typing as t
+import urllib.parse
+
+from ..errors import BadInput
+
+MAX_NAME_BYTES = 255
+_FILE_NAME_BYTES = 255
+_POOL = re.compile(r"[A-Za-z][A-Za-z0-9_.: -]*")
+_COMPONENT = re.compile(r"[A-Za-z0-9_.:% -]+")
+_RESERVED_PREFIXES = ("mirror", "raidz", "draid", "spare")
+
+
+def check_pool_name(name: str) -> str:
+    """Returns the name.
+
+    :raises BadInput: ZFS would not take it
+    """
+    if not _POOL.fullmatch(name) or name.endswith(" "):
+        raise BadInput(
+            f"'{name}' is no name for a pool.",
+            hint="It begins with a letter, and goes on with letters, digits, blanks and any of _ . : - (no blank at the end).",
+        )
+    if name == "log" or name.startswith(_RESERVED_PREFIXES):
+        raise BadInput(
+            f"'{name}' is no name for a pool: it is 'log', or begins with one of {', '.join(_RESERVED_PREFIXES)}, "
+            "which ZFS keeps for vdevs."
+        )
+    return _check_length(name)
+
+
+def check_dataset_name(name: str) -> str:
+    """Returns the name of a filesystem or volume.
+
+    :raises BadInput: ZFS would not take it, or it names a snapshot or bookmark
+    """
+    if "@" in name or "#" in name:
+        raise BadInput(f"'{name}' names a snapshot or bookmark; a filesystem or volume is wanted.")
+    pool, *rest = name.split("/")
+    check_pool_name(pool)
+    for part in rest:
+        if not _COMPONENT.fullmatch(part) or part in (".", ".."):
+            raise BadInput(f"'{name}' is no name for a dataset: the part '{part}' is not allowed.")
+    return _check_length(name)
+
+
+def ancestors(name: str) -> t.Iterator[str]:
+    """The names above a dataset, nearest first."""
+    while "/" in name:
+        name = name.rsplit("/", 1)[0]
+        yield name
+
+
+def key_file_name(dataset: str) -> str:
+    """A file name for the key of a dataset, different for every dataset and safe on every filesystem."""
+    name = urllib.parse.quote(dataset, safe="-_.:") + ".key"
+    if len(name) > _FILE_NAME_BYTES:
+        digest = hashlib.sha256(dataset.encode("utf-8")).hexdigest()
+        name = f"{name[: _FILE_NAME_BYTES - len(digest) - 5]}-{digest}.key"
+    return name
+
+
+def _check_length(name: str) -> str:
+    if len(name.encode("utf-8")) > MAX_NAME_BYTES:
+        raise BadInput(f"The name '{name[:40]}...' is longer than the {MAX_NAME_BYTES} bytes that ZFS allows.")
+    return name

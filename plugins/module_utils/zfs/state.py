@@ -1,0 +1,303 @@
+# Copyright (c) 2026 nasops.encryption contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Reads pools and datasets: a constant number of processes, whatever the number of pools and datasets.
+
+Only ``-Hp`` output is used, which OpenZFS 2.1 to 2.4 print alike on Linux and FreeBSD. The value is asked for as the
+last column and properties by name, so that a user property with tabs or line breaks can't pass for another one.
+"""
+
+from __future__ import annotations
+
+import os
+import typing as t
+from dataclasses import dataclass
+
+from ..command import Command, CommandError, ProgramMissing, Runner
+from ..errors import BadInput, Refused, StorageError
+from .properties import Property
+from .status import ImportablePool, Tree, parse_importable, parse_status
+
+_COLUMNS = "name,property,source,value"
+
+# What every reader of datasets needs.
+ENCRYPTION_PROPERTIES = (
+    "type",
+    "encryption",
+    "encryptionroot",
+    "keystatus",
+    "keyformat",
+    "keylocation",
+    "pbkdf2iters",
+    "mountpoint",
+    "canmount",
+    "mounted",
+)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A filesystem or volume with the properties that were asked for."""
+
+    name: str
+    properties: t.Mapping[str, Property]
+
+    def value(self, name: str) -> str:
+        """The value of a property, "-" when it does not apply."""
+        found = self.properties.get(name)
+        return found.value if found else "-"
+
+    @property
+    def encrypted(self) -> bool:
+        return self.value("encryption") not in ("off", "-")
+
+    @property
+    def root(self) -> str:
+        """The encryption root, "" for a dataset that is not encrypted."""
+        return self.value("encryptionroot") if self.encrypted else ""
+
+    @property
+    def is_root(self) -> bool:
+        return self.root == self.name
+
+    @property
+    def locked(self) -> bool:
+        return self.value("keystatus") == "unavailable"
+
+    @property
+    def mounted(self) -> bool:
+        return self.value("mounted") == "yes"
+
+    def mountable(self) -> bool:
+        """Whether its own properties ask for it to be mounted by itself."""
+        return (
+            self.value("type") == "filesystem"
+            and self.value("canmount") == "on"
+            and self.value("mountpoint").startswith("/")
+        )
+
+
+@dataclass(frozen=True)
+class Pool:
+    """An imported pool. ``tree`` holds the top-level vdevs by role; ``guid`` is decimal, as zpool takes it."""
+
+    name: str
+    guid: str
+    health: str
+    properties: t.Mapping[str, Property]
+    tree: Tree
+    dataset: t.Optional[Dataset] = None
+
+    @property
+    def altroot(self) -> str:
+        value = self.properties.get("altroot")
+        return value.value if value and value.value.startswith("/") else ""
+
+    def devices(self) -> t.Iterator[t.Tuple[str, str]]:
+        """Path and role of every device in the pool."""
+        for role, vdevs in self.tree.items():
+            for vdev in vdevs:
+                for leaf in vdev.leaves():
+                    if leaf.path.startswith("/"):
+                        yield leaf.path, role
+
+
+class ZfsUnavailable(StorageError):
+    """ZFS itself can't be asked: not installed, its module not loaded, or no permission."""
+
+
+class NoSuchDataset(StorageError):
+    """The dataset, or its pool, does not exist on this host."""
+
+
+def require_root() -> None:
+    """ZFS shows a part of its state to everybody, so a missing privilege must not pass for "nothing there".
+
+    :raises ZfsUnavailable: not root
+    """
+    if os.geteuid() != 0:
+        raise ZfsUnavailable(
+            f"This module runs as user {os.geteuid()}; pools, keys and disks need root.",
+            hint="Set 'become: true' for the task.",
+        )
+
+
+def run_zfs(runner: Runner, command: Command, ok: t.Sequence[int] = (0,)) -> str:
+    """Run zfs or zpool and return what it printed.
+
+    :raises ZfsUnavailable: told apart from a failure of the command itself
+    """
+    try:
+        return runner.run(command, ok).stdout
+    except ProgramMissing as error:
+        raise ZfsUnavailable(
+            f"There is no ZFS on this host: the program '{command.argv[0]}' was not found.",
+            hint="Install it first: zfsutils-linux on Debian and Ubuntu (Debian: from contrib, with zfs-dkms); "
+            "on FreeBSD it belongs to the base system.",
+        ) from error
+    except CommandError as error:
+        raise _unavailable(error) or error from None
+
+
+def _unavailable(error: CommandError) -> t.Optional[ZfsUnavailable]:
+    said = error.result.stderr + error.result.stdout
+    if "modules cannot be auto-loaded" in said or "modules are not loaded" in said or "initialize the libzfs" in said:
+        return ZfsUnavailable(
+            "The ZFS kernel module is not loaded, so nothing can be known about pools.",
+            hint="Run 'modprobe zfs' (on FreeBSD 'kldload zfs'); if that fails, the module was not built for the "
+            "running kernel: see 'dkms status'.",
+            **error.details,
+        )
+    if "/dev/zfs" in said or "must be run as root" in said:
+        return ZfsUnavailable(
+            "ZFS refuses to answer: no access to /dev/zfs.", hint="Set 'become: true'.", **error.details
+        )
+    return None
+
+
+def read_pool_properties(runner: Runner) -> t.Dict[str, t.Dict[str, Property]]:
+    """All properties of all imported pools, in one process."""
+    text = run_zfs(runner, Command(("zpool", "get", "-Hp", "-o", _COLUMNS, "all")), ok=(0, 1))
+    pools: t.Dict[str, t.Dict[str, Property]] = {}
+    for line in text.split("\n"):
+        fields = line.split("\t", 3)
+        if len(fields) == 4:
+            # Native properties are listed first; what comes later under the same name is part of some text.
+            pools.setdefault(fields[0], {}).setdefault(fields[1], Property(fields[3], _source(fields[2])))
+    return {name: properties for name, properties in pools.items() if "guid" in properties}
+
+
+def read_trees(runner: Runner) -> t.Dict[str, Tree]:
+    """The vdev trees of all imported pools, in one process. Answers even when a pool is suspended."""
+    return parse_status(run_zfs(runner, Command(("zpool", "status", "-P"))))
+
+
+def read_importable(runner: Runner, folders: t.Sequence[str] = ()) -> t.Tuple[ImportablePool, ...]:
+    """The pools on attached disks that are not imported.
+
+    :param folders: searched instead of the system's device folders, for pools made of files
+    """
+    argv = ["zpool", "import"]
+    for folder in folders:
+        argv += ["-d", folder]
+    return parse_importable(run_zfs(runner, Command(tuple(argv)), ok=(0, 1)))
+
+
+def read_datasets(
+    runner: Runner,
+    names: t.Sequence[str],
+    properties: t.Sequence[str],
+    recursive: bool = False,
+) -> t.Dict[str, Dataset]:
+    """The wanted properties of filesystems and volumes, in one process.
+
+    :param names: datasets to read; with none, those of all pools (with ``recursive``) or the pools' root datasets
+    :raises NoSuchDataset: one of them does not exist
+    :raises BadInput: this version of OpenZFS has no such property
+    """
+    # User properties last: only their values can hold line breaks, and then nothing else follows that they could fake.
+    ordered = sorted(dict.fromkeys(properties), key=lambda name: ":" in name)
+    argv = ["zfs", "get", "-Hp", "-t", "filesystem,volume", "-o", _COLUMNS]
+    argv += ["-r"] if recursive else ["-d", "0"] if not names else []
+    argv += [",".join(ordered), *names]
+    try:
+        text = run_zfs(runner, Command(tuple(argv)))
+    except CommandError as error:
+        raise _explain(error) from None
+    return {dataset.name: dataset for dataset in parse_properties(text, ordered)}
+
+
+def parse_properties(text: str, properties: t.Sequence[str]) -> t.Iterator[Dataset]:
+    """Datasets from the output of ``zfs get``, which prints the properties in the order they were asked for."""
+    name = ""
+    found: t.Dict[str, Property] = {}
+    last = ""
+    for line in text.split("\n"):
+        fields = line.split("\t", 3)
+        expected = properties[len(found)] if len(found) < len(properties) else properties[0]
+        starts = len(found) in (0, len(properties))
+        if len(fields) == 4 and fields[1] == expected and (starts or fields[0] == name):
+            if starts and found:
+                yield Dataset(name, found)
+                found = {}
+            name, last = fields[0], fields[1]
+            found[last] = Property(fields[3], _source(fields[2]))
+        elif last and line:
+            # The value of a user property goes on after a line break.
+            found[last] = Property(f"{found[last].value}\n{line}", found[last].source)
+    if found:
+        yield Dataset(name, found)
+
+
+def key_opens(runner: Runner, root: str, stdin: t.Optional[bytes], location: str) -> bool:
+    """Whether a key is the current one of an encryption root; a dry run that loads nothing.
+
+    :param stdin: the key, when ``location`` is "prompt"
+    :raises StorageError: anything other than a wrong key, such as an I/O error
+    """
+    argv = ("zfs", "load-key", "-n", "-L", location, root)
+    try:
+        run_zfs(runner, Command(argv, stdin=stdin))
+    except CommandError as error:
+        if "Incorrect key provided" in error.result.stderr:
+            return False
+        raise
+    return True
+
+
+def wrong_key(root: str, origin: str) -> Refused:
+    """The error for a key that is valid, but not the one of this encryption root."""
+    return Refused(
+        f"The key from {origin} is not the one that opens '{root}'; nothing was changed.",
+        hint="Take the key from the last backup of this pool. A passphrase or key of another pool or an older one "
+        "from before a change of keys does not fit.",
+    )
+
+
+def mount_tree(runner: Runner, top: str) -> None:
+    """Mount every filesystem at and below ``top`` that wants to be mounted and is not locked, parents first.
+
+    :raises StorageError: some could not be mounted; the others are
+    """
+    datasets = read_datasets(runner, (top,), ENCRYPTION_PROPERTIES, recursive=True)
+    wanted = [one for one in datasets.values() if one.mountable() and not one.locked and not one.mounted]
+    failed: t.List[str] = []
+    for dataset in sorted(wanted, key=lambda one: (one.value("mountpoint"), one.name)):
+        obstacle = mount_obstacle(dataset.value("mountpoint"))
+        if obstacle:
+            failed.append(f"{dataset.name}: {obstacle}")
+            continue
+        try:
+            run_zfs(runner, Command(("zfs", "mount", dataset.name)))
+        except CommandError as error:
+            failed.append(f"{dataset.name}: {error.result.stderr.strip()}")
+    if failed:
+        raise StorageError(f"Not mounted: {'; '.join(failed)}.", not_mounted=failed)
+
+
+def mount_obstacle(mountpoint: str) -> str:
+    """What is in the way of a mount, "" if nothing; OpenZFS on Linux would hide it below the mount."""
+    try:
+        entries = os.listdir(mountpoint)
+    except FileNotFoundError:
+        return ""
+    except NotADirectoryError:
+        return f"there is a file at the mountpoint {mountpoint}"
+    except OSError as error:
+        return f"the mountpoint {mountpoint} can't be read ({error.strerror})"
+    return f"the mountpoint {mountpoint} is not empty" if entries else ""
+
+
+def _source(text: str) -> str:
+    return "inherited" if text.startswith("inherited") else "none" if text == "-" else text
+
+
+def _explain(error: CommandError) -> StorageError:
+    said = error.result.stderr
+    if "dataset does not exist" in said or "no such pool" in said:
+        return NoSuchDataset(said.strip().split("\n")[0] + ".", **error.details)
+    if "invalid property" in said or "bad property list" in said:
+        return BadInput(
+            f"{said.strip().splitlines()[0]}.", hint="This version of OpenZFS has no such property.", **error.details
+        )
+    return error
