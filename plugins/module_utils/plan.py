@@ -11,9 +11,9 @@ from the same plan, so check mode can't tell another story than the run.
 from __future__ import annotations
 
 import typing as t
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from .command import Command, Result, Runner
+from .command import Command, Runner
 from .errors import StorageError
 
 Value = t.Union[None, bool, int, str, t.Tuple[str, ...]]
@@ -50,10 +50,15 @@ class Step:
 
 @dataclass(frozen=True)
 class Plan:
-    """The steps from the state that was read to the state that is wanted; none when they are the same."""
+    """The steps from the state that was read to the state that is wanted; none when they are the same.
+
+    ``reveals`` tells what can't be known before the steps are done, such as the inside of an exported pool; then what
+    the second plan finds is done too, and check mode warns that it could not look that far.
+    """
 
     steps: t.Tuple[Step, ...] = ()
     warnings: t.Tuple[str, ...] = ()
+    reveals: str = ""
 
     @property
     def changed(self) -> bool:
@@ -83,7 +88,8 @@ def join(plans: t.Iterable[Plan]) -> Plan:
     parts = list(plans)
     return Plan(
         tuple(step for part in parts for step in part.steps),
-        tuple(warning for part in parts for warning in part.warnings),
+        tuple(dict.fromkeys(warning for part in parts for warning in part.warnings)),
+        "; ".join(dict.fromkeys(part.reveals for part in parts if part.reveals)),
     )
 
 
@@ -104,7 +110,6 @@ class Outcome(t.Generic[State]):
 
     plan: Plan
     state: State
-    results: t.Tuple[Result, ...] = field(default=())
 
 
 def converge(
@@ -120,11 +125,18 @@ def converge(
     """
     state = read()
     plan = decide(state)
-    if check_mode or not plan.steps:
+    if not plan.steps:
         return Outcome(plan, state)
-    results = apply(plan, runner)
+    if check_mode:
+        return Outcome(join((plan, _blind_spot(plan))), state)
+    apply(plan, runner)
     state = read()
     rest = decide(state)
+    if rest.steps and plan.reveals:
+        apply(rest, runner)
+        plan = join((plan, rest))
+        state = read()
+        rest = decide(state)
     if rest.steps:
         raise NotConverged(
             "All steps ended without an error, but the state is still not the wanted one; left to do: "
@@ -134,18 +146,23 @@ def converge(
             actions_left=rest.actions,
             diff_left=rest.diff(),
         )
-    return Outcome(plan, state, results)
+    return Outcome(plan, state)
 
 
-def apply(plan: Plan, runner: Runner) -> t.Tuple[Result, ...]:
+def _blind_spot(plan: Plan) -> Plan:
+    if not plan.reveals:
+        return Plan()
+    return Plan(warnings=(f"Check mode can't see everything: {plan.reveals}.",))
+
+
+def apply(plan: Plan, runner: Runner) -> None:
     """Carry out the steps in order and stop at the first that fails.
 
     :raises StepFailed: with ``actions_done``, ``action_failed``, ``actions_not_started``
     """
-    results: t.List[Result] = []
     for index, step in enumerate(plan.steps):
         try:
-            results.extend(_act(step.action, runner))
+            _act(step.action, runner)
         except StorageError as error:
             undone = _undo(step, runner)
             details = dict(error.details)
@@ -157,7 +174,6 @@ def apply(plan: Plan, runner: Runner) -> t.Tuple[Result, ...]:
             )
             hint = " ".join(part for part in (error.hint, step.hint) if part)
             raise StepFailed(f"Failed to {_lower(step.title)}: {error.message}", hint=hint, **details) from error
-    return tuple(results)
 
 
 def _undo(step: Step, runner: Runner) -> t.List[str]:
@@ -171,11 +187,11 @@ def _undo(step: Step, runner: Runner) -> t.List[str]:
     return errors
 
 
-def _act(action: Action, runner: Runner) -> t.List[Result]:
+def _act(action: Action, runner: Runner) -> None:
     if isinstance(action, Command):
-        return [runner.run(action)]
-    action(runner)
-    return []
+        runner.run(action)
+    else:
+        action(runner)
 
 
 def _store(tree: t.Dict[str, t.Any], path: Path, value: Value, keep: bool) -> None:

@@ -1,0 +1,27 @@
+# Copyright (c) 2026 nasops.encryption contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Tells ansible-core which texts to hide, with whatever this version of it has for that."""
+
+from __future__ import annotations
+
+import typing as t
+
+from ansible.module_utils.basic import AnsibleModule
+
+# Texts shorter than this would blank out unrelated words all over the output.
+_SHORTEST = 8
+
+
+def register(module: AnsibleModule, texts: t.Iterable[str]) -> None:
+    """Hide these texts in results and log output.
+
+    ansible-core 2.22 has an interface for it; older versions hide what is in the module's set of no_log values.
+    """
+    long_enough = [text for text in texts if len(text) >= _SHORTEST]
+    try:
+        from ansible.module_utils.secrets import register_secrets
+    except ImportError:
+        module.no_log_values.update(long_enough)
+    else:
+        register_secrets(long_enough)

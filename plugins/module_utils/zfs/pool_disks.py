@@ -1,0 +1,140 @@
+# Copyright (c) 2026 nasops.encryption contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Whether disks may become part of a pool. A disk that holds anything is not a blank disk."""
+
+from __future__ import annotations
+
+import posixpath
+import typing as t
+
+from ..blockdev import content as disk_content
+from ..blockdev.content import DiskContent
+from ..blockdev.identity import DeviceTable
+from ..blockdev.wipe import wipe_step
+from ..command import Command, Runner
+from ..errors import BadInput, Refused
+from ..plan import Work
+from .pool_options import WantedPool
+from .state import Pool
+from .topology import MIN_DEVICE_BYTES, SIZE_TOLERANCE, WantedVdev
+
+# Folders whose names change when a disk is added or moved; no name for something that will be erased.
+_UNSTABLE = ("/dev/disk/by-path/",)
+_STABLE = ("/dev/disk/by-", "/dev/gptid/", "/dev/gpt/", "/dev/diskid/", "/dev/mapper/", "/dev/multipath/")
+
+
+def check_disks(
+    wanted: WantedPool,
+    vdevs: t.Sequence[WantedVdev],
+    pools: t.Mapping[str, Pool],
+    contents: t.Mapping[str, DiskContent],
+    devices: DeviceTable,
+) -> t.Tuple[DiskContent, ...]:
+    """Check every new disk, and return those to wipe first because the caller named them in ``wipe_disks``.
+
+    :raises Refused: listing every disk that can't be used, with what was found on it
+    """
+    _check_wipe_names(wanted.wipe_disks)
+    problems: t.List[str] = []
+    wipes: t.List[DiskContent] = []
+    for disk in (disk for vdev in vdevs for disk in vdev.disks):
+        owner = _owner(disk, pools, devices)
+        if owner:
+            problems.append(f"{disk} is in use by the imported pool '{owner}'")
+            continue
+        found = contents[disk]
+        problem = found.problem or _too_small(found)
+        if problem:
+            problems.append(f"{disk} {problem}")
+        elif not found.findings:
+            continue
+        elif any(finding.in_use for finding in found.findings):
+            problems.append(f"{disk} is in use: {_list(found, in_use=True)}")
+        elif _named(disk, wanted.wipe_disks, devices):
+            wipes.append(found)
+        else:
+            problems.append(f"{disk} is not blank: it holds {_list(found, in_use=False)}")
+    if problems:
+        raise Refused(
+            f"Pool '{wanted.name}' can't get these disks, so nothing was changed: {'; '.join(problems)}.",
+            hint="Check that these are the right disks. What is left on one by an earlier use is erased only if "
+            "wipe_disks names it, by its serial number or a persistent path; a disk in use never.",
+            refused_disks=problems,
+        )
+    if not wanted.force:
+        for vdev in vdevs:
+            _check_alike(vdev, contents)
+    return tuple(wipes)
+
+
+def restore_blank(disks: t.Sequence[str], devices: DeviceTable) -> Work:
+    """An action that takes away what a failed zpool create or add left on disks that were blank before it."""
+
+    def work(runner: Runner) -> None:
+        listed = runner.run(Command(("zpool", "list", "-HvP")), ok=(0, 1)).stdout
+        for disk in disks:
+            found = disk_content.probe(runner, disk_content.read_table(runner), disk)
+            # zpool add may have taken the disk after all, and failed later.
+            if found.findings and not found.in_use and devices.identity(disk) not in listed:
+                action = wipe_step(found).action
+                if not isinstance(action, Command):
+                    action(runner)
+
+    return work
+
+
+def _check_wipe_names(names: t.Sequence[str]) -> None:
+    for name in names:
+        kernel = name.startswith("/dev/") and (not name.startswith(_STABLE) or name.startswith(_UNSTABLE))
+        if kernel:
+            raise BadInput(
+                f"wipe_disks names {name}, and such a name can mean another disk after the next start.",
+                hint="Name the disk by its serial number or by its path in /dev/disk/by-id.",
+            )
+
+
+def _owner(disk: str, pools: t.Mapping[str, Pool], devices: DeviceTable) -> str:
+    for pool in pools.values():
+        for path, _role in pool.devices():
+            if devices.overlap(disk, path):
+                return pool.name
+    return ""
+
+
+def _named(disk: str, names: t.Sequence[str], devices: DeviceTable) -> bool:
+    device = devices.find(disk)
+    serial = device.serial if device is not None else ""
+    return any(
+        (serial and name == serial) or (posixpath.isabs(name) and devices.identity(name) == devices.identity(disk))
+        for name in names
+    )
+
+
+def _list(found: DiskContent, in_use: bool) -> str:
+    return ", ".join(
+        f"{finding.what} ({finding.where})" for finding in found.findings if finding.in_use or not in_use
+    )
+
+
+def _too_small(found: DiskContent) -> str:
+    if found.size < MIN_DEVICE_BYTES:
+        return f"has {found.size} bytes; ZFS needs at least {MIN_DEVICE_BYTES}"
+    return ""
+
+
+def _check_alike(vdev: WantedVdev, contents: t.Mapping[str, DiskContent]) -> None:
+    """What zpool itself refuses without force."""
+    members = [contents[disk] for disk in vdev.disks if disk in contents]
+    if not members:
+        return
+    files = {member.kind == "file" for member in members}
+    sizes = [member.size for member in members]
+    if len(files) > 1:
+        raise Refused(f"The vdev [{vdev.describe()}] would mix files and disks.", hint="Use one or the other.")
+    if max(sizes) - min(sizes) > SIZE_TOLERANCE:
+        raise Refused(
+            f"The disks of [{vdev.describe()}] differ in size: {min(sizes)} to {max(sizes)} bytes; only the smallest "
+            "size would be used of each.",
+            hint="If that is meant, set 'force: true'.",
+        )

@@ -1,0 +1,183 @@
+# Copyright (c) 2026 nasops.encryption contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Reads what the plan for pools needs: three processes of zfs and zpool when there is nothing to do."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import posixpath
+import typing as t
+
+from ..blockdev import content as disk_content
+from ..blockdev.content import DiskContent
+from ..blockdev.identity import DeviceTable
+from ..command import Runner
+from . import keystore
+from .keystore import KeyFile
+from .pool import PoolHost
+from .pool_options import WantedPool
+from .properties import Property
+from .state import (
+    ENCRYPTION_PROPERTIES,
+    Dataset,
+    Pool,
+    key_opens,
+    mount_obstacle,
+    read_datasets,
+    read_importable,
+    read_pool_properties,
+    read_trees,
+    require_root,
+)
+from .status import ImportablePool, Tree
+
+# Asking for the datasets of such a pool would hang.
+_SILENT = ("SUSPENDED", "UNAVAIL", "FAULTED")
+
+
+def read_host(runner: Runner, wanted: t.Sequence[WantedPool]) -> PoolHost:
+    """Everything that plan_pools wants to know.
+
+    :raises StorageError: ZFS can't be asked, or a disk can't be examined
+    """
+    require_root()
+    properties = read_pool_properties(runner)
+    trees = read_trees(runner) if any(pool.state == "present" and pool.vdevs for pool in wanted) else {}
+    pools = _pools(runner, wanted, properties, trees)
+    devices = disk_content.read_table(runner)
+    key_files = _key_files(runner, wanted, pools)
+    host = PoolHost(
+        pools=pools,
+        importable=_importable(runner, wanted, pools, devices),
+        devices=devices,
+        contents=_contents(runner, wanted, pools, devices),
+        key_files=key_files,
+        obstacles=_obstacles(wanted, pools),
+    )
+    return dataclasses.replace(host, opens=_try_keys(runner, wanted, host))
+
+
+def _pools(
+    runner: Runner,
+    wanted: t.Sequence[WantedPool],
+    properties: t.Mapping[str, t.Mapping[str, Property]],
+    trees: t.Mapping[str, Tree],
+) -> t.Dict[str, Pool]:
+    datasets: t.Dict[str, Dataset] = {}
+    asked = [
+        pool
+        for pool in wanted
+        if pool.state != "absent" and pool.name in properties and properties[pool.name]["health"].value not in _SILENT
+    ]
+    if asked:
+        names = dict.fromkeys(name for pool in asked for name in pool.filesystem_properties)
+        datasets = read_datasets(runner, [pool.name for pool in asked], (*ENCRYPTION_PROPERTIES, *names))
+    return {
+        name: Pool(
+            name=name,
+            guid=values["guid"].value,
+            health=values["health"].value,
+            properties=values,
+            tree=trees.get(name, {}),
+            dataset=datasets.get(name),
+        )
+        for name, values in properties.items()
+    }
+
+
+def _importable(
+    runner: Runner,
+    wanted: t.Sequence[WantedPool],
+    pools: t.Mapping[str, Pool],
+    devices: DeviceTable,
+) -> t.Tuple[ImportablePool, ...]:
+    """Scanning all disks takes long, so it is done only when a pool is wanted that is not there."""
+    absent = [pool for pool in wanted if pool.state != "exported" and pool.name not in pools]
+    if not absent:
+        return ()
+    found = list(read_importable(runner))
+    folders = dict.fromkeys(folder for pool in absent for folder in search_folders(pool, devices))
+    if folders:
+        found += read_importable(runner, list(folders))
+    return tuple({pool.guid: pool for pool in found}.values())
+
+
+def search_folders(pool: WantedPool, devices: DeviceTable) -> t.Iterator[str]:
+    """Where zpool has to look for a pool, apart from the system's device folders."""
+    yield from pool.search_paths
+    for disk in pool.disks:
+        if devices.find(disk) is None and posixpath.isabs(disk) and os.path.isfile(disk):
+            yield posixpath.dirname(disk)
+
+
+def _contents(
+    runner: Runner,
+    wanted: t.Sequence[WantedPool],
+    pools: t.Mapping[str, Pool],
+    devices: DeviceTable,
+) -> t.Dict[str, DiskContent]:
+    """What is on the disks that are not yet in the pool they are wanted for."""
+    new: t.Dict[str, None] = {}
+    for pool in wanted:
+        if pool.state != "present":
+            continue
+        own = [path for path, _role in pools[pool.name].devices()] if pool.name in pools else []
+        for disk in pool.disks:
+            if not any(devices.same_disk(disk, path) for path in own):
+                new[disk] = None
+    return disk_content.probe_all(runner, devices, tuple(new)) if new else {}
+
+
+def _key_files(
+    runner: Runner, wanted: t.Sequence[WantedPool], pools: t.Mapping[str, Pool]
+) -> t.Dict[str, KeyFile]:
+    found: t.Dict[str, KeyFile] = {}
+    for pool in wanted:
+        if pool.state == "present" and pool.key is not None and pool.key.file:
+            found[pool.key.file] = keystore.read(runner, pool.key.file, pool.key.format)
+        elif pool.state == "exported" and pool.name in pools:
+            root = pools[pool.name].dataset
+            path = keystore.path_of(root.value("keylocation")) if root is not None else None
+            if root is not None and path is not None:
+                found[path] = keystore.read(runner, path, root.value("keyformat"))
+    return found
+
+
+def _obstacles(wanted: t.Sequence[WantedPool], pools: t.Mapping[str, Pool]) -> t.Dict[str, str]:
+    found: t.Dict[str, str] = {}
+    for pool in wanted:
+        if pool.state != "present":
+            continue
+        existing = pools.get(pool.name)
+        if existing is None:
+            mountpoint = pool.mountpoint()
+        elif existing.dataset is not None and existing.dataset.mountable() and not existing.dataset.mounted:
+            mountpoint = existing.dataset.value("mountpoint")
+        else:
+            continue
+        if mountpoint:
+            found[mountpoint] = mount_obstacle(mountpoint)
+    return found
+
+
+def _try_keys(runner: Runner, wanted: t.Sequence[WantedPool], host: PoolHost) -> t.Dict[str, bool]:
+    """Ask ZFS whether the key at hand is the right one, but only where the plan depends on it."""
+    opens: t.Dict[str, bool] = {}
+    for pool in wanted:
+        existing = host.pools.get(pool.name)
+        root = existing.dataset if existing is not None else None
+        key = pool.key
+        if pool.state != "present" or key is None or root is None or not root.encrypted:
+            continue
+        found = host.key_files.get(key.file) if key.file else None
+        lost = key.file is not None and (found is None or not found.exists)
+        moved = key.file is not None and root.value("keylocation") != key.location
+        if not (lost or moved or (root.locked and pool.unlock)) or key.format != root.value("keyformat"):
+            continue
+        if found is not None and found.key is not None:
+            opens[pool.name] = key_opens(runner, root.name, None, found.location)
+        elif key.value is not None:
+            opens[pool.name] = key_opens(runner, root.name, key.value.stdin(), "prompt")
+    return opens

@@ -1,0 +1,77 @@
+# Copyright (c) 2026 nasops.encryption contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Datasets grouped by their encryption root."""
+
+from __future__ import annotations
+
+import typing as t
+
+from . import keystore
+from .names import ancestors
+from .state import Dataset
+
+
+def summarize(datasets: t.Mapping[str, Dataset]) -> t.List[t.Dict[str, t.Any]]:
+    """One row per encryption root, in the order of names, with the datasets that use its key.
+
+    A root above the datasets that were read has a row too: what its children show of it is enough for that, but for
+    its keylocation and type.
+    """
+    members: t.Dict[str, t.List[Dataset]] = {}
+    for dataset in datasets.values():
+        if dataset.encrypted:
+            members.setdefault(dataset.root, []).append(dataset)
+    return [_row(root, members[root], datasets) for root in sorted(members)]
+
+
+def unencrypted(datasets: t.Mapping[str, Dataset]) -> t.List[t.Dict[str, t.Any]]:
+    """The datasets that are not encrypted; ``below_encrypted`` marks those that look protected, but are not."""
+    rows: t.List[t.Dict[str, t.Any]] = []
+    for name in sorted(datasets):
+        dataset = datasets[name]
+        if not dataset.encrypted:
+            above = (datasets[parent] for parent in ancestors(name) if parent in datasets)
+            rows.append({**_member(dataset), "below_encrypted": any(parent.encrypted for parent in above)})
+    return rows
+
+
+def _row(root: str, members: t.Sequence[Dataset], datasets: t.Mapping[str, Dataset]) -> t.Dict[str, t.Any]:
+    own = datasets.get(root)
+    shown = own or members[0]
+    key_format = shown.value("keyformat")
+    children = sorted((member for member in members if member.name != root), key=lambda member: member.name)
+    return {
+        "name": root,
+        "pool": root.split("/")[0],
+        "type": own.value("type") if own else None,
+        "cipher": own.value("encryption") if own else None,
+        "key_format": key_format,
+        "key_location": keystore.describe_location(own.value("keylocation")) if own else None,
+        "iterations": int(shown.value("pbkdf2iters")) if key_format == "passphrase" else None,
+        "key_loaded": not shown.locked,
+        "locked": shown.locked,
+        "mounted": _mounted(own) if own else None,
+        "mountpoint": _mountpoint(own) if own else None,
+        "children": [_member(child) for child in children],
+    }
+
+
+def _member(dataset: Dataset) -> t.Dict[str, t.Any]:
+    return {
+        "name": dataset.name,
+        "type": dataset.value("type"),
+        "cipher": dataset.value("encryption") if dataset.encrypted else "off",
+        "locked": dataset.locked,
+        "mounted": _mounted(dataset),
+        "mountpoint": _mountpoint(dataset),
+    }
+
+
+def _mounted(dataset: Dataset) -> t.Optional[bool]:
+    return dataset.mounted if dataset.value("type") == "filesystem" else None
+
+
+def _mountpoint(dataset: Dataset) -> t.Optional[str]:
+    mountpoint = dataset.value("mountpoint")
+    return mountpoint if mountpoint.startswith("/") else None
