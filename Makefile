@@ -1,0 +1,28 @@
+# Copyright (c) 2026 nasops.encryption contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# make test           everything: gates, unit tests on every Python at hand, a real NAS in a virtual machine
+# make test T=lint    one part, or several: T="lint docs". docs/testing.md lists them.
+# make demo           boots a NAS and provisions an encrypted pool on it from inventory
+# make setup          only installs what the others need (they do so by themselves)
+# make clean          removes the working copy the gates use; caches stay
+
+PYTHON ?= python3
+
+.PHONY: help test demo setup clean
+
+help:
+	@sed -n 's/^# make/make/p' Makefile
+
+test:
+	@$(PYTHON) tests/tools/gates.py $(T)
+
+demo:
+	@$(PYTHON) tests/tools/setup.py tests/demo/run
+
+setup:
+	@$(PYTHON) tests/tools/setup.py
+
+clean:
+	rm -rf .build

@@ -1,0 +1,434 @@
+# Copyright (c) 2026 nasops.encryption contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Runs the parts of `make test`, and says at the end what ran, what did not and why.
+
+    gates.py [PART...]
+
+The gates look at a copy of the work tree in .build/ansible_collections/nasops/encryption, the place ansible-test asks
+for. What each of them said is in .build/logs. The last line is `N passed, M failed`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from setup import ROOT, SetupError, Tools, lock, prepare
+
+BUILD = ROOT / ".build"
+TREE = BUILD / "ansible_collections" / "nasops" / "encryption"
+LOGS = BUILD / "logs"
+COLLECTION = "nasops.encryption"
+VM = ROOT / "tests" / "vm" / "run"
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Tests that passed and failed, and what was not tested, each with its reason."""
+
+    passed: int = 0
+    failed: int = 0
+    missing: tuple[str, ...] = ()
+
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(self.passed + other.passed, self.failed + other.failed, self.missing + other.missing)
+
+
+@dataclass
+class Result:
+    """What became of a part; None in place of counts: it did not run, for this reason."""
+
+    part: str
+    counts: Counts | None
+    seconds: float = 0.0
+    reason: str = ""
+
+
+@dataclass
+class Runner:
+    """Runs the commands of one part and adds up what they count."""
+
+    part: str
+    tools: Tools
+    env: dict[str, str]
+    files: list[Path]
+    counts: Counts = field(default_factory=Counts)
+
+    def run(
+        self,
+        name: str,
+        argv: Sequence[str | Path],
+        cwd: Path = ROOT,
+        count: Callable[[str], Counts] | None = None,
+        env: dict[str, str] | None = None,
+        show: bool = False,
+    ) -> bool:
+        """Run one gate: its output goes to a log, and to the terminal if it fails or is to be shown as it comes.
+
+        `count` reads the counts from the output; without it, and where it finds no failure in a command that failed,
+        the gate is one test.
+        """
+        start = time.monotonic()
+        path = LOGS / f"{self.part}-{name}.log"
+        with path.open("w+", encoding="utf-8", errors="replace") as log:
+            process = subprocess.Popen(
+                [str(word) for word in argv],
+                cwd=cwd,
+                env={**self.env, **(env or {})},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                encoding="utf-8",
+                errors="replace",
+            )
+            if process.stdout is None:
+                raise ValueError("a pipe was asked for and is not there")
+            for line in process.stdout:
+                log.write(line)
+                if show:
+                    print(line, end="", flush=True)
+            status = process.wait()
+        output = path.read_text(encoding="utf-8")
+        counts = count(output) if count else Counts(passed=int(status == 0))
+        if status and not counts.failed:
+            counts += Counts(failed=1)
+        self.add(name, counts, time.monotonic() - start, "" if show else output)
+        return status == 0
+
+    def add(self, name: str, counts: Counts, seconds: float, output: str) -> None:
+        """Report one gate in a line, with all it said if it failed."""
+        self.counts += counts
+        if counts.failed and output:
+            print(output, end="" if output.endswith("\n") else "\n")
+        word = "FAILED" if counts.failed else "ok"
+        print(f"{word:6} {self.part}/{name} ({seconds:.1f} s)", flush=True)
+
+
+# The working copy
+
+
+def product_files(env: dict[str, str]) -> list[Path]:
+    """Every file of the work tree that git does not ignore, relative to it."""
+    argv = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(argv, cwd=ROOT, env=env, capture_output=True, text=True, check=True).stdout.split("\0")
+    return sorted(Path(name) for name in set(names) if name and os.path.lexists(ROOT / name))
+
+
+def copy_tree(files: Sequence[Path]) -> None:
+    """Bring the working copy up to date; unchanged files keep their times, so caches stay good."""
+    wanted = set(files)
+    for path in sorted(TREE.rglob("*"), reverse=True):
+        relative = path.relative_to(TREE)
+        if relative.parts[:2] == ("tests", "output"):
+            continue
+        if path.is_dir() and not path.is_symlink():
+            with contextlib.suppress(OSError):  # not empty: still in use
+                path.rmdir()
+        elif relative not in wanted:
+            path.unlink()
+    for relative in files:
+        source, target = ROOT / relative, TREE / relative
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if not os.path.lexists(target) or changed(source, target):
+            target.unlink(missing_ok=True)
+            shutil.copy2(source, target, follow_symlinks=False)
+
+
+def changed(source: Path, target: Path) -> bool:
+    old, new = target.lstat(), source.lstat()
+    return (old.st_mode, old.st_size, old.st_mtime_ns) != (new.st_mode, new.st_size, new.st_mtime_ns)
+
+
+# Counting
+
+
+def junit(directory: Path) -> Counts:
+    """The counts of all JUnit files in a directory; a skipped test is named, not counted."""
+    counts = Counts()
+    for path in sorted(directory.glob("*.xml")):
+        for case in ElementTree.parse(path).getroot().iter("testcase"):
+            skipped = case.find("skipped")
+            if skipped is not None:
+                name = f"{case.get('classname')}.{case.get('name')}"
+                counts += Counts(missing=(f"{name}: {skipped.get('message')}",))
+            elif case.find("failure") is not None or case.find("error") is not None:
+                counts += Counts(failed=1)
+            else:
+                counts += Counts(passed=1)
+    return counts
+
+
+def count_sanity(output: str) -> Counts:
+    """Each sanity test counts once for each Python it ran on."""
+    plain = re.sub(r"\x1b\[[\d;]*m", "", output)
+    run = len(re.findall(r"^Running sanity test ", plain, re.M))
+    lines = re.findall(r"^ERROR: The \d+ sanity test\(s\) listed below .* failed.*\n((?:.+\n?)*)", plain, re.M)
+    failed = sum(len(block.splitlines()) for block in lines)
+    skipped = re.findall(r"^WARNING: (Skipping .*)$", plain, re.M)
+    return Counts(max(run - failed, 0), failed, tuple(dict.fromkeys(skipped)))
+
+
+def count_summary(prefix: str) -> Callable[[str], Counts]:
+    """Reads the last line of the form `prefix: N passed, M failed`."""
+
+    def count(output: str) -> Counts:
+        found = re.findall(rf"^{prefix}: (\d+) passed, (\d+) failed$", output, re.M)
+        return Counts(int(found[-1][0]), int(found[-1][1])) if found else Counts(failed=1)
+
+    return count
+
+
+# The parts
+
+
+def licenses(gate: Runner) -> None:
+    gate.run("reuse", ["reuse", "lint"])
+
+
+def changelog(gate: Runner) -> None:
+    gate.run("fragments", ["antsibull-changelog", "lint"], TREE)
+    gate.run("changelog", ["antsibull-changelog", "lint-changelog-yaml", "changelogs/changelog.yaml"], TREE)
+
+
+def lint(gate: Runner) -> None:
+    gate.run("ruff", ["ruff", "check", "."])
+    gate.run("format", ["ruff", "format", "--check", "--diff", "."])
+    gate.run("yamllint", ["yamllint", "--strict", "."])
+    gate.run("wording", [sys.executable, "tests/tools/wording.py", *gate.files])
+    scripts = [path for path in gate.files if is_shell(path)]
+    if shutil.which("shellcheck", path=gate.env["PATH"]):
+        gate.run("shellcheck", ["shellcheck", "-x", *scripts])
+    else:
+        gate.counts += Counts(missing=("shellcheck: not installed",))
+    report = BUILD / "tools"
+    shutil.rmtree(report, ignore_errors=True)
+    pytest = ["pytest", "-q", "-p", "no:cacheprovider", f"--junit-xml={report}/tools.xml", "tests/tools"]
+    gate.run("tools", pytest, count=lambda _output: junit(report), env={"PYTHONPATH": str(ROOT / "tests" / "tools")})
+    package = f"ansible_collections.{COLLECTION}"
+    on_hosts = packages(package, "plugins/modules", "plugins/module_utils")
+    gate.run("mypy-hosts", ["mypy", "--python-version", "3.9", *on_hosts])
+    gate.run("mypy-controller", ["mypy", *packages(package, "plugins", "tests")])
+    gate.run("ansible-lint", ["ansible-lint"], TREE, env={"ANSIBLE_COLLECTIONS_PATH": str(BUILD)})
+
+
+def is_shell(path: Path) -> bool:
+    """A shell script: by its name, or by its first line."""
+    if path.suffix == ".sh":
+        return True
+    if path.suffix:
+        return False
+    with (ROOT / path).open("rb") as file:
+        return re.match(rb"#!.*\b(ba|da)?sh\b", file.readline()) is not None
+
+
+def packages(package: str, *directories: str) -> list[str]:
+    """The options that make mypy look at those directories of the working copy that hold Python."""
+    found = [name for name in directories if any((TREE / name).rglob("*.py"))]
+    return [word for name in found for word in ("-p", f"{package}.{name.replace('/', '.')}")]
+
+
+def docs(gate: Runner) -> None:
+    # looks for collections where this one is installed from its copy, like a reader's own
+    command = ["antsibull-docs", "lint-collection-docs", "--plugin-docs", "--validate-collection-refs=all"]
+    options = ["--disallow-unknown-collection-refs", "--check-extra-docs-refs", "."]
+    gate.run("antsibull-docs", [*command, *options], TREE, env={"ANSIBLE_COLLECTIONS_PATH": str(BUILD)})
+
+
+def build(gate: Runner) -> None:
+    """The collection builds, installs into an empty place, and is whole and usable there."""
+    dist, place = BUILD / "dist", BUILD / "installed"
+    for path in (dist, place):
+        shutil.rmtree(path, ignore_errors=True)
+    galaxy = ["ansible-galaxy", "collection"]
+    if not gate.run("build", [*galaxy, "build", "--output-path", dist], TREE):
+        return
+    if not gate.run("install", [*galaxy, "install", "--offline", "-p", place, *dist.glob("*.tar.gz")], dist):
+        return
+    installed = place / "ansible_collections" / "nasops" / "encryption"
+    absent = [str(path) for path in gate.files if belongs_to_users(path) and not (installed / path).exists()]
+    problems = "".join(f"{name}: in the work tree, but galaxy.yml does not put it into the collection\n" for name in absent)
+    gate.add("complete", Counts(passed=int(not absent), failed=len(absent)), 0.0, problems)
+    env = {"ANSIBLE_COLLECTIONS_PATH": str(place)}
+    for kind in ("module", "lookup", "filter", "test", "role"):
+        folder = {"module": "modules", "role": "../roles"}.get(kind, kind)
+        if (installed / "plugins" / folder).is_dir():
+            expected = names(installed / "plugins" / folder)
+            argv = ["ansible-doc", "-t", kind, "--json", *(f"{COLLECTION}.{name}" for name in expected)]
+            gate.run(f"doc-{kind}", argv, place, documented(expected), env)
+    for playbook in sorted((installed / "playbooks").glob("*.yml")):
+        argv = ["ansible-playbook", "--syntax-check", f"{COLLECTION}.{playbook.stem}"]
+        gate.run(f"playbook-{playbook.stem}", argv, place, env=env)
+
+
+def belongs_to_users(path: Path) -> bool:
+    return path.parts[0] in ("plugins", "roles", "playbooks", "meta", "docs", "LICENSES") or path.name == "README.md"
+
+
+def names(folder: Path) -> list[str]:
+    """The plugins or roles in a folder: files by their stem, folders by their name."""
+    found = {path.stem for path in folder.iterdir() if path.suffix in (".py", ".yml") or path.is_dir()}
+    return sorted(name for name in found if not name.startswith("_"))
+
+
+def documented(expected: Sequence[str]) -> Callable[[str], Counts]:
+    """Counts the plugins ansible-doc knows; one that is not documented fails."""
+
+    def count(output: str) -> Counts:
+        try:
+            known = json.loads(output[output.index("{") : output.rindex("}") + 1])
+        except ValueError:
+            return Counts(failed=1)
+        good = sum(f"{COLLECTION}.{name}" in known for name in expected)
+        return Counts(good, len(expected) - good)
+
+    return count
+
+
+def unit(gate: Runner) -> None:
+    report = TREE / "tests" / "output" / "junit"
+    shutil.rmtree(report, ignore_errors=True)
+    argv = ["ansible-test", "units", "--color", "no"]
+    gate.run("ansible-test", argv, TREE, lambda _output: junit(report), {"HOME": str(gate.tools.home)})
+
+
+def sanity(gate: Runner) -> None:
+    ignores = [str(path) for path in gate.files if path.match("tests/sanity/ignore-*")]
+    problems = "".join(f"{name}: the collection passes without ignored findings; mend them instead\n" for name in ignores)
+    gate.add("no-ignores", Counts(passed=int(not ignores), failed=len(ignores)), 0.0, problems)
+    argv = ["ansible-test", "sanity", "--color", "no"]
+    gate.run("ansible-test", argv, TREE, count_sanity, {"HOME": str(gate.tools.home)})
+
+
+def vm(gate: Runner) -> None:
+    gate.run("cases", [VM], count=count_summary("vm"), show=True)
+
+
+# In this order: quick answers first.
+PARTS: dict[str, Callable[[Runner], None]] = {
+    "licenses": licenses,
+    "changelog": changelog,
+    "lint": lint,
+    "docs": docs,
+    "build": build,
+    "unit": unit,
+    "sanity": sanity,
+    "vm": vm,
+}
+
+
+class Image:
+    """The NAS image, built in the background while the gates run."""
+
+    def __init__(self, env: dict[str, str]) -> None:
+        self.log = LOGS / "vm-prepare.log"
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(
+                [VM, "--prepare"],
+                cwd=ROOT,
+                env=env,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        print(f"       vm: preparing the image in the background, see {self.log.relative_to(ROOT)}", flush=True)
+
+    def ready(self) -> bool:
+        """Wait until the image is there; False if it could not be built."""
+        if self.process.poll() is None:
+            print("       vm: waiting for the image", flush=True)
+        if self.process.wait() == 0:
+            return True
+        print(self.log.read_text(errors="replace"))
+        return False
+
+    def stop(self) -> None:
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGTERM)
+            self.process.wait()
+
+
+def run_parts(parts: Sequence[str], tools: Tools) -> Iterator[Result]:
+    """Run the parts in order; one that takes long is left out once another has failed, unless KEEP_GOING is set."""
+    env = tools.environment()
+    files = product_files(env)
+    failed = False
+    image: Image | None = None
+    with contextlib.ExitStack() as stack:
+        if parts != ["vm"]:
+            stack.enter_context(lock(BUILD / "lock", "another run of the gates in this work tree"))
+            copy_tree(files)
+        if "vm" in parts and len(parts) > 1 and VM.exists():
+            image = Image(env)
+            stack.callback(image.stop)
+        for part in parts:
+            if part == "vm" and failed and not os.environ.get("KEEP_GOING"):
+                yield Result(part, None, reason="an earlier part failed (KEEP_GOING=1 runs it all the same)")
+                continue
+            start = time.monotonic()
+            gate = Runner(part, tools, env, files)
+            if part == "vm" and image and not image.ready():
+                gate.add("image", Counts(failed=1), time.monotonic() - start, "")
+            else:
+                PARTS[part](gate)
+            failed = failed or bool(gate.counts.failed)
+            yield Result(part, gate.counts, time.monotonic() - start)
+
+
+def table(results: Sequence[Result], missing: Sequence[str]) -> Iterator[str]:
+    """The closing lines: what ran, what did not and why, and the sum."""
+    total = Counts()
+    reasons: list[str] = []
+    yield f"{'part':<11}{'result':<9}{'passed':>7}{'failed':>8}{'seconds':>9}"
+    for result in results:
+        if result.counts is None:
+            yield f"{result.part:<11}{'not run':<9}"
+            reasons.append(f"{result.part}: {result.reason}")
+            continue
+        total += result.counts
+        word = "failed" if result.counts.failed else "passed"
+        counts = result.counts
+        yield f"{result.part:<11}{word:<9}{counts.passed:>7}{counts.failed:>8}{result.seconds:>9.0f}"
+        reasons += [f"{result.part}: {text}" for text in counts.missing]
+    reasons += missing
+    yield f"Not run: {'nothing' if not reasons else ''}".rstrip()
+    yield from (f"  {text}" for text in reasons)
+    yield f"{total.passed} passed, {total.failed} failed"
+
+
+def main() -> int:
+    parts = sys.argv[1:] or list(PARTS)
+    unknown = [part for part in parts if part not in PARTS]
+    if unknown:
+        print(f"There is no part {', '.join(unknown)}. The parts are: {', '.join(PARTS)}.", file=sys.stderr)
+        return 2
+    parts = [part for part in PARTS if part in parts]
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        tools = prepare()
+    except SetupError as error:
+        print(f"setup: {error}", file=sys.stderr)
+        print("0 passed, 1 failed")
+        return 1
+    LOGS.mkdir(parents=True, exist_ok=True)
+    results = list(run_parts(parts, tools))
+    missing = [f"part {part}: not asked for" for part in PARTS if part not in parts]
+    print()
+    print("\n".join(table(results, [*missing, *tools.missing])))
+    return int(any(result.counts is None or result.counts.failed for result in results))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

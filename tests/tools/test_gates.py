@@ -1,0 +1,65 @@
+# Copyright (c) 2026 nasops.encryption contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The gates count what their tools report, and a part that fails or does not run shows in the closing table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gates import Counts, Result, count_sanity, count_summary, documented, junit, table
+
+SANITY = """\
+Running sanity test "compile" on Python 3.9
+Running sanity test "import" on Python 3.9
+Running sanity test "pep8"
+ERROR: Found 1 pep8 issue(s) which need to be resolved:
+ERROR: plugins/modules/a.py:1:1: E302: expected 2 blank lines
+WARNING: Skipping sanity test "import" on Python 3.10 because it could not be found.
+ERROR: The 1 sanity test(s) listed below (out of 3) failed. See error output above for details.
+pep8
+"""
+
+
+def test_sanity_counts_each_test_and_names_the_skipped() -> None:
+    reason = 'Skipping sanity test "import" on Python 3.10 because it could not be found.'
+    assert count_sanity(SANITY) == Counts(2, 1, (reason,))
+
+
+def test_junit_adds_up_files(tmp_path: Path) -> None:
+    (tmp_path / "a.xml").write_text(
+        '<testsuites><testsuite><testcase classname="t" name="ok"/><testcase classname="t" name="bad"><failure/>'
+        '</testcase><testcase classname="t" name="off"><skipped message="no cat"/></testcase></testsuite></testsuites>'
+    )
+    (tmp_path / "b.xml").write_text('<testsuite><testcase classname="t" name="ok"/></testsuite>')
+    assert junit(tmp_path) == Counts(2, 1, ("t.off: no cat",))
+
+
+def test_a_missing_summary_is_a_failure() -> None:
+    count = count_summary("vm")
+    assert count("booting\nvm: 12 passed, 1 failed\n") == Counts(12, 1)
+    assert count("booting\nTraceback ...\n") == Counts(0, 1)
+
+
+def test_an_undocumented_plugin_is_a_failure() -> None:
+    count = documented(["a", "b"])
+    assert count('[WARNING]: b was not found\n{"nasops.encryption.a": {"doc": {}}}') == Counts(1, 1)
+    assert count("ERROR! no such plugin") == Counts(0, 1)
+
+
+def test_the_table_ends_with_the_sum_and_names_what_did_not_run() -> None:
+    results = [
+        Result("lint", Counts(8, 1, ("shellcheck: not installed",)), 3.0),
+        Result("unit", Counts(40), 12.0),
+        Result("vm", None, reason="an earlier part failed"),
+    ]
+    lines = list(table(results, ["Python 3.14: not on this machine"]))
+    assert lines[-1] == "48 passed, 1 failed"
+    assert "  lint: shellcheck: not installed" in lines
+    assert "  vm: an earlier part failed" in lines
+    assert "  Python 3.14: not on this machine" in lines
+    assert [line.split()[1] for line in lines[1:4]] == ["failed", "passed", "not"]
+
+
+def test_nothing_left_out_is_said() -> None:
+    assert list(table([Result("lint", Counts(1))], []))[-2:] == ["Not run: nothing", "1 passed, 0 failed"]
