@@ -21,7 +21,8 @@ attributes:
     description: Returns details on what has changed (or possibly needs changing in C(check_mode)), when in diff mode.
     support: full
   idempotent:
-    description: When run twice in a row outside check mode, with the same arguments, the second invocation does nothing.
+    description:
+      - When run twice in a row outside check mode, with the same arguments, the second invocation does nothing.
     support: full
   platform:
     description: Systems the module runs on.
@@ -43,7 +44,8 @@ attributes:
     details:
       - This module never changes anything.
   idempotent:
-    description: When run twice in a row outside check mode, with the same arguments, the second invocation does nothing.
+    description:
+      - When run twice in a row outside check mode, with the same arguments, the second invocation does nothing.
     support: full
     details:
       - This module never changes anything.

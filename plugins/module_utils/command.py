@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -25,8 +26,8 @@ DEFAULT_TIMEOUT = 600.0
 class Command:
     """A program to start. ``stdin`` may hold a secret, so it never shows up in ``repr``."""
 
-    argv: t.Tuple[str, ...]
-    stdin: t.Optional[bytes] = field(default=None, repr=False)
+    argv: tuple[str, ...]
+    stdin: bytes | None = field(default=None, repr=False)
     timeout: float = DEFAULT_TIMEOUT
 
     def line(self) -> str:
@@ -38,7 +39,7 @@ class Command:
 class Result:
     """How a program ended. ``stdout`` and ``stderr`` are redacted text."""
 
-    argv: t.Tuple[str, ...]
+    argv: tuple[str, ...]
     rc: int
     stdout: str
     stderr: str
@@ -111,7 +112,7 @@ class HostRunner:
             raise CommandError(result)
         return result
 
-    def _execute(self, argv: t.Tuple[str, ...], command: Command) -> t.Tuple[int, bytes, bytes]:
+    def _execute(self, argv: tuple[str, ...], command: Command) -> tuple[int, bytes, bytes]:
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("LC_", "LANG"))}
         environment.update(LANG="C", LC_ALL="C", PATH=self._path)
         # stdin is never a terminal and always ends: zfs asks for keys there and must not wait for a person.
@@ -129,19 +130,18 @@ class HostRunner:
         except subprocess.TimeoutExpired:
             process.kill()
             # A process stuck in the kernel can't be reaped; waiting for it would be the same hang again.
-            try:
+            with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(timeout=5)
-            except subprocess.TimeoutExpired:
-                pass
             raise CommandTimeout(
                 f"'{command.line()}' did not end within {command.timeout:.0f} seconds and was stopped.",
-                hint="A suspended pool or a failing disk makes ZFS wait for ever: see 'zpool status' and the kernel log.",
+                hint="A suspended pool or a failing disk makes ZFS wait for ever: see 'zpool status' and the "
+                "kernel log.",
                 cmd=list(command.argv),
             ) from None
         return process.returncode, out, err
 
 
-def _search_path(path: str) -> t.List[str]:
+def _search_path(path: str) -> list[str]:
     """PATH with the system's own folders behind it, each once."""
     folders = [folder for folder in path.split(os.pathsep) if folder] + list(SYSTEM_PATH)
     return list(dict.fromkeys(folders))

@@ -16,7 +16,7 @@ from .plan import Outcome, Plan, State, converge
 from .secrets import Key, Mask
 
 
-def protect(module: AnsibleModule, mask: Mask, keys: t.Iterable[t.Optional[Key]]) -> None:
+def protect(module: AnsibleModule, mask: Mask, keys: t.Iterable[Key | None]) -> None:
     """Hide key material in everything this task prints or returns."""
     for key in keys:
         if key is not None:
@@ -26,7 +26,7 @@ def protect(module: AnsibleModule, mask: Mask, keys: t.Iterable[t.Optional[Key]]
 def finish(
     module: AnsibleModule,
     outcome: Outcome[State],
-    describe: t.Callable[[State], t.Dict[str, t.Any]],
+    describe: t.Callable[[State], dict[str, t.Any]],
 ) -> t.NoReturn:
     """End the module with what the plan says."""
     for warning in outcome.plan.warnings:
@@ -51,7 +51,7 @@ def run(
     runner: HostRunner,
     read: t.Callable[[HostRunner], State],
     decide: t.Callable[[State], Plan],
-    describe: t.Callable[[State], t.Dict[str, t.Any]],
+    describe: t.Callable[[State], dict[str, t.Any]],
 ) -> t.NoReturn:
     """Read, plan, apply, and end the module."""
     try:

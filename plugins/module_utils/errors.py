@@ -18,7 +18,7 @@ class StorageError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
-        self.details: t.Dict[str, t.Any] = details
+        self.details: dict[str, t.Any] = details
 
     def __str__(self) -> str:
         return f"{self.message} {self.hint}".strip()

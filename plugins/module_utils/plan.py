@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from .command import Command, Runner
 from .errors import StorageError
 
-Value = t.Union[None, bool, int, str, t.Tuple[str, ...]]
-Path = t.Tuple[str, ...]
+Value = t.Union[None, bool, int, str, tuple[str, ...]]
+Path = tuple[str, ...]
 
 # An action that is not one program. It gets the runner, and raises StorageError when it fails.
 Work = t.Callable[[Runner], None]
@@ -43,8 +43,8 @@ class Step:
 
     title: str
     action: Action
-    changes: t.Tuple[Change, ...] = ()
-    undo: t.Tuple[Action, ...] = ()
+    changes: tuple[Change, ...] = ()
+    undo: tuple[Action, ...] = ()
     hint: str = ""
 
 
@@ -56,8 +56,8 @@ class Plan:
     the second plan finds is done too, and check mode warns that it could not look that far.
     """
 
-    steps: t.Tuple[Step, ...] = ()
-    warnings: t.Tuple[str, ...] = ()
+    steps: tuple[Step, ...] = ()
+    warnings: tuple[str, ...] = ()
     reveals: str = ""
 
     @property
@@ -65,17 +65,17 @@ class Plan:
         return bool(self.steps)
 
     @property
-    def actions(self) -> t.List[str]:
+    def actions(self) -> list[str]:
         """The titles of the steps, in order."""
         return [step.title for step in self.steps]
 
-    def diff(self) -> t.Dict[str, t.Dict[str, t.Any]]:
+    def diff(self) -> dict[str, dict[str, t.Any]]:
         """``before`` and ``after`` as nested dictionaries that hold only what changes.
 
         When several steps change one value, it is shown as it was before the first and as it is after the last.
         """
-        before: t.Dict[str, t.Any] = {}
-        after: t.Dict[str, t.Any] = {}
+        before: dict[str, t.Any] = {}
+        after: dict[str, t.Any] = {}
         for step in self.steps:
             for change in step.changes:
                 _store(before, change.path, change.before, keep=True)
@@ -176,9 +176,9 @@ def apply(plan: Plan, runner: Runner) -> None:
             raise StepFailed(f"Failed to {_lower(step.title)}: {error.message}", hint=hint, **details) from error
 
 
-def _undo(step: Step, runner: Runner) -> t.List[str]:
+def _undo(step: Step, runner: Runner) -> list[str]:
     """Take back a failed step as far as possible; what went wrong with that is told, not raised."""
-    errors: t.List[str] = []
+    errors: list[str] = []
     for action in step.undo:
         try:
             _act(action, runner)
@@ -194,7 +194,7 @@ def _act(action: Action, runner: Runner) -> None:
         action(runner)
 
 
-def _store(tree: t.Dict[str, t.Any], path: Path, value: Value, keep: bool) -> None:
+def _store(tree: dict[str, t.Any], path: Path, value: Value, keep: bool) -> None:
     """Put a value at its place in nested dictionaries; with ``keep``, what stands there already stays."""
     for part in path[:-1]:
         tree = tree.setdefault(part, {})

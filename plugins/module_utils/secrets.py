@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import re
 import secrets as random_source
-import typing as t
 from dataclasses import dataclass, field
 
 from .errors import BadInput
@@ -95,7 +95,7 @@ def generate(key_format: str) -> Key:
     return Key(key_format, material)
 
 
-def check_iterations(iterations: t.Optional[int], key_format: str) -> None:
+def check_iterations(iterations: int | None, key_format: str) -> None:
     """PBKDF2 rounds: only passphrases have them, at least 100000 as OpenZFS demands.
 
     :raises BadInput: too few, or given for a format without PBKDF2
@@ -160,9 +160,9 @@ class Mask:
     """Hides the secrets of one task, in every encoding they may show up in."""
 
     def __init__(self) -> None:
-        self._needles: t.Dict[bytes, None] = {}
+        self._needles: dict[bytes, None] = {}
 
-    def add(self, key: Key) -> t.Tuple[str, ...]:
+    def add(self, key: Key) -> tuple[str, ...]:
         """Hide this key from now on. Returns its encodings, for the masks of ansible-core."""
         found = encodings(key.material)
         for text in found:
@@ -182,17 +182,18 @@ class Mask:
         return data.decode("utf-8", "replace")
 
 
-def encodings(material: bytes) -> t.Tuple[str, ...]:
-    """Every usual way to write a secret: as text, hex in both cases, base64 and URL-safe base64, the bytes of a hex key."""
+def encodings(material: bytes) -> tuple[str, ...]:
+    """Every usual way to write a secret: as text, hex in both cases, base64 and URL-safe base64.
+
+    For a hex key that holds of its digits and of the bytes they stand for.
+    """
     sources = [material]
     if _HEX.fullmatch(material):
         sources.append(bytes.fromhex(material.decode("ascii")))
-    found: t.Dict[str, None] = {}
+    found: dict[str, None] = {}
     for source in sources:
-        try:
+        with contextlib.suppress(UnicodeDecodeError):
             found[source.decode("utf-8")] = None
-        except UnicodeDecodeError:
-            pass
         for text in (source.hex(), source.hex().upper(), base64.b64encode(source).decode("ascii")):
             found[text] = None
         found[base64.urlsafe_b64encode(source).decode("ascii")] = None

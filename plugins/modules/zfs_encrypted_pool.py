@@ -12,13 +12,15 @@ version_added: 0.1.0
 author:
   - nasops.encryption contributors (@nasops)
 description:
-  - Describes a ZFS pool whose root dataset is natively encrypted, and makes it so. A pool that does not exist is created,
-    one that is only exported is imported, unlocked and mounted, missing vdevs are added, and properties are set.
-  - One task can describe all pools of a host in O(pools). It starts three processes of C(zfs) and C(zpool) when there is
-    nothing to do, however many pools there are.
-  - A disk that holds anything is never taken for blank. A vdev is never reshaped or removed. A pool is destroyed only if
-    its GUID is spelled out.
-  - Keys are handed to ZFS on standard input or in a file that only root can read, never in arguments or the environment.
+  - Describes a ZFS pool whose root dataset is natively encrypted, and makes it so. A pool that does not exist is
+    created, one that is only exported is imported, unlocked and mounted, missing vdevs are added, and properties
+    are set.
+  - One task can describe all pools of a host in O(pools). It starts three processes of C(zfs) and C(zpool) when
+    there is nothing to do, however many pools there are.
+  - A disk that holds anything is never taken for blank. A vdev is never reshaped or removed. A pool is destroyed
+    only if its GUID is spelled out.
+  - Keys are handed to ZFS on standard input or in a file that only root can read, never in arguments or the
+    environment.
 requirements:
   - OpenZFS 2.1 or later
   - util-linux (C(wipefs)) on Linux
@@ -40,9 +42,10 @@ options:
     default: present
   vdevs: &vdevs
     description:
-      - The top-level vdevs. Needed to create a pool. In a pool that exists, vdevs none of whose disks are in it are added.
-      - Disks are compared by identity, not by name. F(/dev/sda), its links in F(/dev/disk), one path of a multipath disk
-        and the partition ZFS made on a whole disk are the same.
+      - The top-level vdevs. Needed to create a pool. In a pool that exists, vdevs none of whose disks are in it are
+        added.
+      - Disks are compared by identity, not by name. F(/dev/sda), its links in F(/dev/disk), one path of a multipath
+        disk and the partition ZFS made on a whole disk are the same.
       - Vdevs of the pool that are not described here stay as they are and are named in a warning.
     type: list
     elements: dict
@@ -56,14 +59,15 @@ options:
         default: stripe
       role:
         description:
-          - What the vdev is for. V(cache) and V(spare) can only be V(stripe), V(log) also V(mirror), V(special) and V(dedup)
-            anything but draid.
+          - What the vdev is for. V(cache) and V(spare) can only be V(stripe), V(log) also V(mirror), V(special) and
+            V(dedup) anything but draid.
         type: str
         choices: [data, special, dedup, log, cache, spare]
         default: data
       disks:
         description:
-          - Disks, partitions or files, best as paths in F(/dev/disk/by-id). Files have to exist and need absolute paths.
+          - Disks, partitions or files, best as paths in F(/dev/disk/by-id). Files have to exist and need absolute
+            paths.
         type: list
         elements: str
         required: true
@@ -78,7 +82,8 @@ options:
   cipher: &cipher
     description:
       - The encryption suite of the root dataset. V(on) is V(aes-256-gcm), as in OpenZFS 0.8.4 and later.
-      - With V("off") the root dataset is not encrypted, for a pool with encrypted datasets below it. Mind the quotes in YAML.
+      - With V("off") the root dataset is not encrypted, for a pool with encrypted datasets below it. Mind the
+        quotes in YAML.
       - When not given, a new pool is created with V(aes-256-gcm), and any cipher of an existing pool is accepted.
       - It is fixed when the pool is created. Another cipher on an existing pool is an error.
     type: str
@@ -86,9 +91,9 @@ options:
   key: &key
     description:
       - The key or passphrase of the root dataset.
-      - The key of an existing pool is not changed. It is used to unlock the pool, and it is proven before a key file is
-        written or O(key.file) becomes the C(keylocation). While a pool is unlocked and its C(keylocation) is as wanted,
-        ZFS is not asked whether the key fits.
+      - The key of an existing pool is not changed. It is used to unlock the pool, and it is proven before a key
+        file is written or O(key.file) becomes the C(keylocation). While a pool is unlocked and its C(keylocation)
+        is as wanted, ZFS is not asked whether the key fits.
     type: dict
     suboptions:
       format:
@@ -125,15 +130,15 @@ options:
     type: dict
   filesystem_properties: &filesystem_properties
     description:
-      - Properties of the root dataset, see C(zfsprops(7)). Values are compared by their meaning, so V(128K), V(131072) and
-        V(128KiB) are the same size.
+      - Properties of the root dataset, see C(zfsprops(7)). Values are compared by their meaning, so V(128K),
+        V(131072) and V(128KiB) are the same size.
       - V(null) or V(inherit) takes back a value that was set or received.
       - Properties that are fixed at creation can be given, and are an error when they differ on an existing pool.
     type: dict
   ashift: &ashift
     description:
-      - Sector size as a power of two, used when the pool is created and when vdevs are added. It is not compared with the
-        vdevs of an existing pool.
+      - Sector size as a power of two, used when the pool is created and when vdevs are added. It is not compared
+        with the vdevs of an existing pool.
     type: int
     choices: [9, 10, 11, 12, 13, 14, 15, 16]
   unlock: &unlock
@@ -143,7 +148,8 @@ options:
     default: true
   mount: &mount
     description:
-      - Mount the filesystems of a pool that is imported or unlocked, as far as C(canmount) and C(mountpoint) ask for it.
+      - Mount the filesystems of a pool that is imported or unlocked, as far as C(canmount) and C(mountpoint) ask
+        for it.
       - A filesystem is never mounted over a directory that is not empty.
       - A new pool is always mounted by its creation. To have it otherwise, set C(canmount) or C(mountpoint).
     type: bool
@@ -167,9 +173,10 @@ options:
     type: str
   wipe_disks: &wipe_disks
     description:
-      - New disks that may be erased if they hold anything, each by its serial number or a persistent path, such as one in
-        F(/dev/disk/by-id). Names such as F(/dev/sda) are refused, since they can change with every start.
-      - A disk that is mounted, is swap, or belongs to an imported pool or active RAID, LVM or multipath is never erased.
+      - New disks that may be erased if they hold anything, each by its serial number or a persistent path, such as
+        one in F(/dev/disk/by-id). Names such as F(/dev/sda) are refused, since they can change with every start.
+      - A disk that is mounted, is swap, or belongs to an imported pool or active RAID, LVM or multipath is never
+        erased.
     type: list
     elements: str
   force: &force
@@ -368,7 +375,7 @@ def main() -> None:
         fail(module, error)
     protect(module, mask, (pool.key.value for pool in wanted if pool.key is not None))
 
-    def result(host: PoolHost) -> t.Dict[str, t.Any]:
+    def result(host: PoolHost) -> dict[str, t.Any]:
         return {"pools": [describe(pool.name, host) for pool in wanted]}
 
     run(

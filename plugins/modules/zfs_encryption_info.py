@@ -27,7 +27,8 @@ options:
     type: str
   recursive:
     description:
-      - Show the datasets below O(name) too. Without O(name), only the root datasets of the pools are shown when V(false).
+      - Show the datasets below O(name) too. Without O(name), only the root datasets of the pools are shown when
+        V(false).
     type: bool
     default: true
 seealso:

@@ -30,10 +30,10 @@ class WantedKey:
     """The key of one encryption root as the caller described it. ``file`` is an absolute path."""
 
     format: str
-    value: t.Optional[Key] = field(default=None, repr=False)
-    file: t.Optional[str] = None
+    value: Key | None = field(default=None, repr=False)
+    file: str | None = None
     generate: bool = False
-    iterations: t.Optional[int] = None
+    iterations: int | None = None
 
     @property
     def location(self) -> str:

@@ -38,7 +38,7 @@ class KeyFile:
 
     path: str
     exists: bool
-    key: t.Optional[Key] = field(default=None, repr=False)
+    key: Key | None = field(default=None, repr=False)
     fault: str = ""
     source: str = ""
     exposed: bool = False
@@ -67,7 +67,7 @@ def location_of(path: str) -> str:
     return "file://" + path
 
 
-def path_of(location: str) -> t.Optional[str]:
+def path_of(location: str) -> str | None:
     """The path in a ``file://`` keylocation; ``None`` for every other location."""
     if not location.startswith("file:///"):
         return None
@@ -131,7 +131,7 @@ def store(path: str, key: Key) -> None:
         raise StorageError(f"The key file {path} can't be written: {error.strerror}.") from error
 
 
-def store_work(path: str, key: t.Optional[Key], key_format: str) -> t.Callable[[Runner], None]:
+def store_work(path: str, key: Key | None, key_format: str) -> t.Callable[[Runner], None]:
     """The action that makes a key file, with a new random key unless one is given."""
 
     def work(runner: Runner) -> None:
@@ -141,7 +141,7 @@ def store_work(path: str, key: t.Optional[Key], key_format: str) -> t.Callable[[
 
 
 def _make_folder(folder: str) -> None:
-    missing: t.List[str] = []
+    missing: list[str] = []
     while not os.path.isdir(folder):
         missing.append(folder)
         folder = os.path.dirname(folder)

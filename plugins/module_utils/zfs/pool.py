@@ -38,7 +38,7 @@ class PoolHost:
     """
 
     pools: t.Mapping[str, Pool]
-    importable: t.Tuple[ImportablePool, ...]
+    importable: tuple[ImportablePool, ...]
     devices: DeviceTable
     contents: t.Mapping[str, DiskContent] = field(default_factory=dict)
     key_files: t.Mapping[str, KeyFile] = field(default_factory=dict)
@@ -129,7 +129,7 @@ def _plan_present(wanted: WantedPool, host: PoolHost) -> Plan:
     return _plan_create(wanted, host)
 
 
-def _importable(wanted: WantedPool, host: PoolHost) -> t.Optional[ImportablePool]:
+def _importable(wanted: WantedPool, host: PoolHost) -> ImportablePool | None:
     named = [pool for pool in host.importable if pool.name == wanted.name]
     if wanted.confirm_guid:
         chosen = [pool for pool in named if pool.guid == wanted.confirm_guid]
@@ -189,12 +189,12 @@ def _plan_create(wanted: WantedPool, host: PoolHost) -> Plan:
     return Plan((*steps, create), _key_warnings(wanted, host))
 
 
-def _key_on_stdin(key: t.Optional[WantedKey]) -> t.Optional[bytes]:
+def _key_on_stdin(key: WantedKey | None) -> bytes | None:
     """zpool reads the key from stdin exactly when the keylocation of the new pool is ``prompt``."""
     return key.value.stdin() if key is not None and key.file is None and key.value is not None else None
 
 
-def _create_arguments(wanted: WantedPool, cipher: str) -> t.Tuple[str, ...]:
+def _create_arguments(wanted: WantedPool, cipher: str) -> tuple[str, ...]:
     arguments = ["zpool", "create"]
     if wanted.force:
         arguments.append("-f")
@@ -234,7 +234,7 @@ def _creation_changes(wanted: WantedPool, cipher: str) -> t.Iterator[Change]:
                 yield Change((*path, branch, name), None, value)
 
 
-def _creation_undo(wanted: WantedPool, host: PoolHost) -> t.Tuple[Action, ...]:
+def _creation_undo(wanted: WantedPool, host: PoolHost) -> tuple[Action, ...]:
     """What takes back a failed ``zpool create``: it may leave an unmounted pool, or only its partitions.
 
     Safe because the plan is made only when no such pool was imported and all disks were blank.
@@ -319,7 +319,7 @@ def _plan_existing(wanted: WantedPool, pool: Pool, host: PoolHost) -> Plan:
     if pool.health not in ("ONLINE", "-"):
         warnings.append(f"Pool '{pool.name}' is {pool.health}; see 'zpool status {pool.name}'.")
     _check_encryption(wanted, root)
-    steps: t.List[Step] = []
+    steps: list[Step] = []
     steps += _extension(wanted, pool, host, warnings)
     steps += _pool_properties(wanted, pool)
     steps += _key_steps(wanted, root, host)
@@ -342,14 +342,16 @@ def _check_encryption(wanted: WantedPool, root: Dataset) -> None:
     if wanted.cipher is not None and wanted.cipher != actual:
         raise Refused(
             f"Pool '{root.name}' should be encrypted with '{wanted.cipher}', but its root dataset has '{actual}'.",
-            hint="A cipher is chosen once, when a dataset is created. To change it, replicate into a new pool or dataset.",
+            hint="A cipher is chosen once, when a dataset is created. To change it, replicate into a new pool or "
+            "dataset.",
         )
     if wanted.key is None:
         return
     if not root.encrypted:
         raise Refused(
             f"A key is given for pool '{root.name}', but its root dataset is not encrypted.",
-            hint="Encryption can't be added later: set 'cipher: \"off\"' and encrypt datasets below it, or create the pool anew.",
+            hint="Encryption can't be added later: set 'cipher: \"off\"' and encrypt datasets below it, or create the "
+            "pool anew.",
         )
     if wanted.key.format != root.value("keyformat"):
         raise Refused(
@@ -368,7 +370,7 @@ def _check_encryption(wanted: WantedPool, root: Dataset) -> None:
         )
 
 
-def _extension(wanted: WantedPool, pool: Pool, host: PoolHost, warnings: t.List[str]) -> t.Iterator[Step]:
+def _extension(wanted: WantedPool, pool: Pool, host: PoolHost, warnings: list[str]) -> t.Iterator[Step]:
     if not wanted.vdevs:
         return
     comparison = compare(pool.name, wanted.vdevs, pool.tree, host.devices)
@@ -411,7 +413,11 @@ def _pool_properties(wanted: WantedPool, pool: Pool) -> t.Iterator[Step]:
         kind = pool_type(name)
         actual = pool.properties.get(name)
         if value is None:
-            if actual is None or actual.source == "default" or (kind.default is not None and same(kind.default, actual.value, kind)):
+            if (
+                actual is None
+                or actual.source == "default"
+                or (kind.default is not None and same(kind.default, actual.value, kind))
+            ):
                 continue
             if kind.default is None:
                 raise Refused(
@@ -466,9 +472,7 @@ def _below_altroot(name: str, value: str, wanted: WantedPool) -> str:
     return (altroot + value).rstrip("/")
 
 
-def _refuse_fixed(
-    root: Dataset, name: str, value: str, actual: t.Optional[Property], kind: PropertyType
-) -> None:
+def _refuse_fixed(root: Dataset, name: str, value: str, actual: Property | None, kind: PropertyType) -> None:
     if kind.when == "create":
         raise Refused(
             f"Property '{name}' of '{root.name}' should be {value}, but is '{actual.value if actual else '-'}'; it is "
@@ -476,7 +480,7 @@ def _refuse_fixed(
         )
 
 
-def _shown(actual: t.Optional[Property]) -> Value:
+def _shown(actual: Property | None) -> Value:
     return None if actual is None or actual.value == "-" else actual.value
 
 
@@ -503,7 +507,7 @@ def _check_key_file(key: WantedKey, name: str, host: PoolHost) -> None:
         )
 
 
-def _refuse_own_dataset(name: str, found: t.Optional[KeyFile]) -> None:
+def _refuse_own_dataset(name: str, found: KeyFile | None) -> None:
     if found is not None and (found.source == name or found.source.startswith(name + "/")):
         raise Refused(
             f"The key file {found.path} lies on '{found.source}', inside the pool that it opens: once that is locked, "
@@ -529,14 +533,14 @@ def _refuse_obstacle(name: str, mountpoint: str, host: PoolHost) -> None:
         )
 
 
-def _key_warnings(wanted: WantedPool, host: PoolHost) -> t.Tuple[str, ...]:
+def _key_warnings(wanted: WantedPool, host: PoolHost) -> tuple[str, ...]:
     found = host.key_files.get(wanted.key.file) if wanted.key is not None and wanted.key.file else None
     if found is not None and found.exposed:
         return (f"The key file {found.path} can be read by others than root; set its mode to 0400.",)
     return ()
 
 
-def _key_at_hand(key: WantedKey, host: PoolHost) -> t.Tuple[t.Optional[bytes], str, str]:
+def _key_at_hand(key: WantedKey, host: PoolHost) -> tuple[bytes | None, str, str]:
     """Stdin, keylocation and a name for people of the key that can be used now; an empty location if there is none."""
     found = host.key_files.get(key.file) if key.file else None
     if found is not None and found.key is not None:
@@ -572,15 +576,11 @@ def _key_steps(wanted: WantedPool, root: Dataset, host: PoolHost) -> t.Iterator[
         yield Step(
             f"Set the keylocation of '{root.name}' to {key.location}",
             Command(("zfs", "set", f"keylocation={key.location}", root.name)),
-            (
-                Change(
-                    ("pools", root.name, "keylocation"), keystore.describe_location(actual), key.location
-                ),
-            ),
+            (Change(("pools", root.name, "keylocation"), keystore.describe_location(actual), key.location),),
         )
 
 
-def _unlock_step(name: str, key: WantedKey, host: PoolHost, undo: t.Tuple[Action, ...] = ()) -> Step:
+def _unlock_step(name: str, key: WantedKey, host: PoolHost, undo: tuple[Action, ...] = ()) -> Step:
     stdin, location, origin = _key_at_hand(key, host)
     if not location:
         raise Refused(

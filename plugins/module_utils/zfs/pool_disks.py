@@ -30,14 +30,14 @@ def check_disks(
     pools: t.Mapping[str, Pool],
     contents: t.Mapping[str, DiskContent],
     devices: DeviceTable,
-) -> t.Tuple[DiskContent, ...]:
+) -> tuple[DiskContent, ...]:
     """Check every new disk, and return those to wipe first because the caller named them in ``wipe_disks``.
 
     :raises Refused: listing every disk that can't be used, with what was found on it
     """
     _check_wipe_names(wanted.wipe_disks)
-    problems: t.List[str] = []
-    wipes: t.List[DiskContent] = []
+    problems: list[str] = []
+    wipes: list[DiskContent] = []
     for disk in (disk for vdev in vdevs for disk in vdev.disks):
         owner = _owner(disk, pools, devices)
         if owner:
@@ -112,9 +112,7 @@ def _named(disk: str, names: t.Sequence[str], devices: DeviceTable) -> bool:
 
 
 def _list(found: DiskContent, in_use: bool) -> str:
-    return ", ".join(
-        f"{finding.what} ({finding.where})" for finding in found.findings if finding.in_use or not in_use
-    )
+    return ", ".join(f"{finding.what} ({finding.where})" for finding in found.findings if finding.in_use or not in_use)
 
 
 def _too_small(found: DiskContent) -> str:

@@ -56,9 +56,9 @@ _POOL_SPEC: t.Mapping[str, t.Any] = {
 }
 
 
-def argument_spec() -> t.Dict[str, t.Any]:
+def argument_spec() -> dict[str, t.Any]:
     """The module's options: one pool by ``name``, or any number in ``pools``."""
-    spec: t.Dict[str, t.Any] = {"name": {"type": "str"}}
+    spec: dict[str, t.Any] = {"name": {"type": "str"}}
     spec.update(_POOL_SPEC)
     spec["pools"] = {
         "type": "list",
@@ -74,22 +74,22 @@ class WantedPool:
 
     name: str
     state: str = "present"
-    vdevs: t.Tuple[WantedVdev, ...] = ()
-    cipher: t.Optional[str] = None
-    key: t.Optional[WantedKey] = None
+    vdevs: tuple[WantedVdev, ...] = ()
+    cipher: str | None = None
+    key: WantedKey | None = None
     properties: Wishes = field(default_factory=dict)
     filesystem_properties: Wishes = field(default_factory=dict)
-    ashift: t.Optional[int] = None
+    ashift: int | None = None
     unlock: bool = True
     mount: bool = True
     import_foreign: bool = False
-    search_paths: t.Tuple[str, ...] = ()
+    search_paths: tuple[str, ...] = ()
     confirm_guid: str = ""
-    wipe_disks: t.Tuple[str, ...] = ()
+    wipe_disks: tuple[str, ...] = ()
     force: bool = False
 
     @property
-    def disks(self) -> t.Tuple[str, ...]:
+    def disks(self) -> tuple[str, ...]:
         return tuple(disk for vdev in self.vdevs for disk in vdev.disks)
 
     def mountpoint(self) -> str:
@@ -104,7 +104,7 @@ class WantedPool:
         return (altroot.rstrip("/") + path).rstrip("/") or "/"
 
 
-def parse_options(params: t.Mapping[str, t.Any]) -> t.Tuple[WantedPool, ...]:
+def parse_options(params: t.Mapping[str, t.Any]) -> tuple[WantedPool, ...]:
     """All pools of the task.
 
     :raises BadInput: naming the pool and the option
@@ -178,9 +178,9 @@ def _parse_named(name: str, params: t.Mapping[str, t.Any]) -> WantedPool:
     )
 
 
-def _wishes(given: t.Optional[t.Mapping[str, t.Any]], kind_of: t.Callable[[str], PropertyType]) -> t.Dict[str, t.Optional[str]]:
+def _wishes(given: t.Mapping[str, t.Any] | None, kind_of: t.Callable[[str], PropertyType]) -> dict[str, str | None]:
     """Property values as text for zfs; ``None`` for one to unset."""
-    wishes: t.Dict[str, t.Optional[str]] = {}
+    wishes: dict[str, str | None] = {}
     for name, value in (given or {}).items():
         if isinstance(value, (dict, list)):
             raise BadInput(f"The value of property '{name}' is a {type(value).__name__}; a single value is wanted.")

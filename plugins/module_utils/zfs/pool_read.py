@@ -64,8 +64,8 @@ def _pools(
     wanted: t.Sequence[WantedPool],
     properties: t.Mapping[str, t.Mapping[str, Property]],
     trees: t.Mapping[str, Tree],
-) -> t.Dict[str, Pool]:
-    datasets: t.Dict[str, Dataset] = {}
+) -> dict[str, Pool]:
+    datasets: dict[str, Dataset] = {}
     asked = [
         pool
         for pool in wanted
@@ -92,7 +92,7 @@ def _importable(
     wanted: t.Sequence[WantedPool],
     pools: t.Mapping[str, Pool],
     devices: DeviceTable,
-) -> t.Tuple[ImportablePool, ...]:
+) -> tuple[ImportablePool, ...]:
     """Scanning all disks takes long, so it is done only when a pool is wanted that is not there."""
     absent = [pool for pool in wanted if pool.state != "exported" and pool.name not in pools]
     if not absent:
@@ -117,9 +117,9 @@ def _contents(
     wanted: t.Sequence[WantedPool],
     pools: t.Mapping[str, Pool],
     devices: DeviceTable,
-) -> t.Dict[str, DiskContent]:
+) -> dict[str, DiskContent]:
     """What is on the disks that are not yet in the pool they are wanted for."""
-    new: t.Dict[str, None] = {}
+    new: dict[str, None] = {}
     for pool in wanted:
         if pool.state != "present":
             continue
@@ -130,10 +130,8 @@ def _contents(
     return disk_content.probe_all(runner, devices, tuple(new)) if new else {}
 
 
-def _key_files(
-    runner: Runner, wanted: t.Sequence[WantedPool], pools: t.Mapping[str, Pool]
-) -> t.Dict[str, KeyFile]:
-    found: t.Dict[str, KeyFile] = {}
+def _key_files(runner: Runner, wanted: t.Sequence[WantedPool], pools: t.Mapping[str, Pool]) -> dict[str, KeyFile]:
+    found: dict[str, KeyFile] = {}
     for pool in wanted:
         if pool.state == "present" and pool.key is not None and pool.key.file:
             found[pool.key.file] = keystore.read(runner, pool.key.file, pool.key.format)
@@ -145,8 +143,8 @@ def _key_files(
     return found
 
 
-def _obstacles(wanted: t.Sequence[WantedPool], pools: t.Mapping[str, Pool]) -> t.Dict[str, str]:
-    found: t.Dict[str, str] = {}
+def _obstacles(wanted: t.Sequence[WantedPool], pools: t.Mapping[str, Pool]) -> dict[str, str]:
+    found: dict[str, str] = {}
     for pool in wanted:
         if pool.state != "present":
             continue
@@ -162,9 +160,9 @@ def _obstacles(wanted: t.Sequence[WantedPool], pools: t.Mapping[str, Pool]) -> t
     return found
 
 
-def _try_keys(runner: Runner, wanted: t.Sequence[WantedPool], host: PoolHost) -> t.Dict[str, bool]:
+def _try_keys(runner: Runner, wanted: t.Sequence[WantedPool], host: PoolHost) -> dict[str, bool]:
     """Ask ZFS whether the key at hand is the right one, but only where the plan depends on it."""
-    opens: t.Dict[str, bool] = {}
+    opens: dict[str, bool] = {}
     for pool in wanted:
         existing = host.pools.get(pool.name)
         root = existing.dataset if existing is not None else None

@@ -11,7 +11,7 @@ from . import keystore
 from .pool import PoolHost
 
 
-def describe(name: str, host: PoolHost) -> t.Dict[str, t.Any]:
+def describe(name: str, host: PoolHost) -> dict[str, t.Any]:
     """The documented keys of one entry of the result ``pools``."""
     pool = host.pools.get(name)
     dormant = next((found for found in host.importable if found.name == name), None)

@@ -19,7 +19,7 @@ from ..errors import BadInput
 Given = t.Union[None, bool, int, float, str]
 
 UNSET = "inherit"
-_UNITS = {unit: 1024**power for power, unit in enumerate("BKMGTPE")}
+_UNITS = {unit: 1 << (10 * power) for power, unit in enumerate("BKMGTPE")}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([BKMGTPE])?(?:IB|B)?", re.IGNORECASE)
 
 
@@ -48,7 +48,7 @@ class PropertyType:
     kind: str = "text"
     aliases: t.Mapping[str, str] = field(default_factory=dict)
     when: str = "any"
-    default: t.Optional[str] = None
+    default: str | None = None
 
 
 _SWITCH = PropertyType("switch")
@@ -133,7 +133,7 @@ def pool_type(name: str) -> PropertyType:
     return POOL.get(name, _TEXT)
 
 
-def wanted_text(name: str, given: Given, kind: PropertyType) -> t.Optional[str]:
+def wanted_text(name: str, given: Given, kind: PropertyType) -> str | None:
     """The value to hand to zfs for what a person wrote in YAML; ``None`` when the property is to be unset.
 
     YAML turns a bare ``on`` into true, ``0o1`` and ``128K`` into other types: each is taken for what was meant.

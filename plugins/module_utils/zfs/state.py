@@ -86,14 +86,14 @@ class Pool:
     health: str
     properties: t.Mapping[str, Property]
     tree: Tree
-    dataset: t.Optional[Dataset] = None
+    dataset: Dataset | None = None
 
     @property
     def altroot(self) -> str:
         value = self.properties.get("altroot")
         return value.value if value and value.value.startswith("/") else ""
 
-    def devices(self) -> t.Iterator[t.Tuple[str, str]]:
+    def devices(self) -> t.Iterator[tuple[str, str]]:
         """Path and role of every device in the pool."""
         for role, vdevs in self.tree.items():
             for vdev in vdevs:
@@ -139,7 +139,7 @@ def run_zfs(runner: Runner, command: Command, ok: t.Sequence[int] = (0,)) -> str
         raise _unavailable(error) or error from None
 
 
-def _unavailable(error: CommandError) -> t.Optional[ZfsUnavailable]:
+def _unavailable(error: CommandError) -> ZfsUnavailable | None:
     said = error.result.stderr + error.result.stdout
     if "modules cannot be auto-loaded" in said or "modules are not loaded" in said or "initialize the libzfs" in said:
         return ZfsUnavailable(
@@ -155,10 +155,10 @@ def _unavailable(error: CommandError) -> t.Optional[ZfsUnavailable]:
     return None
 
 
-def read_pool_properties(runner: Runner) -> t.Dict[str, t.Dict[str, Property]]:
+def read_pool_properties(runner: Runner) -> dict[str, dict[str, Property]]:
     """All properties of all imported pools, in one process."""
     text = run_zfs(runner, Command(("zpool", "get", "-Hp", "-o", _COLUMNS, "all")), ok=(0, 1))
-    pools: t.Dict[str, t.Dict[str, Property]] = {}
+    pools: dict[str, dict[str, Property]] = {}
     for line in text.split("\n"):
         fields = line.split("\t", 3)
         if len(fields) == 4:
@@ -167,12 +167,12 @@ def read_pool_properties(runner: Runner) -> t.Dict[str, t.Dict[str, Property]]:
     return {name: properties for name, properties in pools.items() if "guid" in properties}
 
 
-def read_trees(runner: Runner) -> t.Dict[str, Tree]:
+def read_trees(runner: Runner) -> dict[str, Tree]:
     """The vdev trees of all imported pools, in one process. Answers even when a pool is suspended."""
     return parse_status(run_zfs(runner, Command(("zpool", "status", "-P"))))
 
 
-def read_importable(runner: Runner, folders: t.Sequence[str] = ()) -> t.Tuple[ImportablePool, ...]:
+def read_importable(runner: Runner, folders: t.Sequence[str] = ()) -> tuple[ImportablePool, ...]:
     """The pools on attached disks that are not imported.
 
     :param folders: searched instead of the system's device folders, for pools made of files
@@ -188,7 +188,7 @@ def read_datasets(
     names: t.Sequence[str],
     properties: t.Sequence[str],
     recursive: bool = False,
-) -> t.Dict[str, Dataset]:
+) -> dict[str, Dataset]:
     """The wanted properties of filesystems and volumes, in one process.
 
     :param names: datasets to read; with none, those of all pools (with ``recursive``) or the pools' root datasets
@@ -210,7 +210,7 @@ def read_datasets(
 def parse_properties(text: str, properties: t.Sequence[str]) -> t.Iterator[Dataset]:
     """Datasets from the output of ``zfs get``, which prints the properties in the order they were asked for."""
     name = ""
-    found: t.Dict[str, Property] = {}
+    found: dict[str, Property] = {}
     last = ""
     for line in text.split("\n"):
         fields = line.split("\t", 3)
@@ -229,7 +229,7 @@ def parse_properties(text: str, properties: t.Sequence[str]) -> t.Iterator[Datas
         yield Dataset(name, found)
 
 
-def key_opens(runner: Runner, root: str, stdin: t.Optional[bytes], location: str) -> bool:
+def key_opens(runner: Runner, root: str, stdin: bytes | None, location: str) -> bool:
     """Whether a key is the current one of an encryption root; a dry run that loads nothing.
 
     :param stdin: the key, when ``location`` is "prompt"
@@ -261,7 +261,7 @@ def mount_tree(runner: Runner, top: str) -> None:
     """
     datasets = read_datasets(runner, (top,), ENCRYPTION_PROPERTIES, recursive=True)
     wanted = [one for one in datasets.values() if one.mountable() and not one.locked and not one.mounted]
-    failed: t.List[str] = []
+    failed: list[str] = []
     for dataset in sorted(wanted, key=lambda one: (one.value("mountpoint"), one.name)):
         obstacle = mount_obstacle(dataset.value("mountpoint"))
         if obstacle:

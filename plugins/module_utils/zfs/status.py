@@ -34,7 +34,7 @@ class Vdev:
     kind: str
     path: str
     state: str
-    children: t.Tuple[Vdev, ...] = ()
+    children: tuple[Vdev, ...] = ()
 
     def leaves(self) -> t.Iterator[Vdev]:
         """All devices below, or the node itself."""
@@ -43,14 +43,14 @@ class Vdev:
         for child in self.children:
             yield from child.leaves()
 
-    def slots(self) -> t.Tuple[t.Tuple[str, ...], ...]:
+    def slots(self) -> tuple[tuple[str, ...], ...]:
         """The members of a top-level vdev; one with a replacement or a hot spare at work is known by several paths."""
         if self.kind == "disk":
             return ((self.path,),)
         return tuple(tuple(leaf.path for leaf in child.leaves()) for child in self.children)
 
 
-Tree = t.Mapping[str, t.Tuple[Vdev, ...]]
+Tree = t.Mapping[str, tuple[Vdev, ...]]
 
 
 @dataclass(frozen=True)
@@ -68,14 +68,14 @@ class ImportablePool:
         return "another system" in self.message or "in use from other system" in self.message
 
 
-def parse_status(text: str) -> t.Dict[str, Tree]:
+def parse_status(text: str) -> dict[str, Tree]:
     """The vdev trees of all pools, by name of pool and role.
 
     :raises StorageError: the text has not the known shape
     """
-    trees: t.Dict[str, Tree] = {}
+    trees: dict[str, Tree] = {}
     pool = ""
-    block: t.Optional[t.List[str]] = None
+    block: list[str] | None = None
     for line in text.splitlines():
         stripped = line.strip()
         if re.match(r"\s*pool: ", line) and not line.startswith("\t"):
@@ -91,10 +91,10 @@ def parse_status(text: str) -> t.Dict[str, Tree]:
     return trees
 
 
-def parse_importable(text: str) -> t.Tuple[ImportablePool, ...]:
+def parse_importable(text: str) -> tuple[ImportablePool, ...]:
     """The pools that ``zpool import`` without a name lists."""
-    found: t.List[ImportablePool] = []
-    fields: t.Dict[str, str] = {}
+    found: list[ImportablePool] = []
+    fields: dict[str, str] = {}
     last = ""
 
     def finish() -> None:
@@ -125,8 +125,8 @@ def _parse_config(pool: str, lines: t.Sequence[str]) -> Tree:
             hint="Run 'zpool status -P' on the host; this version of OpenZFS may print it differently.",
         )
     column = header.index("STATE")
-    tree: t.Dict[str, t.List[_Node]] = {}
-    stack: t.List[t.Tuple[int, _Node]] = []
+    tree: dict[str, list[_Node]] = {}
+    stack: list[tuple[int, _Node]] = []
     role = ""
     for line in lines[lines.index(header) + 1 :]:
         name, rest = line[:column].rstrip(), line[column:].split()
@@ -155,7 +155,7 @@ class _Node:
     kind: str
     path: str
     state: str
-    children: t.List[_Node]
+    children: list[_Node]
 
     def frozen(self) -> Vdev:
         return Vdev(self.kind, self.path, self.state, tuple(child.frozen() for child in self.children))

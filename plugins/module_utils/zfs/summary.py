@@ -12,22 +12,22 @@ from .names import ancestors
 from .state import Dataset
 
 
-def summarize(datasets: t.Mapping[str, Dataset]) -> t.List[t.Dict[str, t.Any]]:
+def summarize(datasets: t.Mapping[str, Dataset]) -> list[dict[str, t.Any]]:
     """One row per encryption root, in the order of names, with the datasets that use its key.
 
     A root above the datasets that were read has a row too: what its children show of it is enough for that, but for
     its keylocation and type.
     """
-    members: t.Dict[str, t.List[Dataset]] = {}
+    members: dict[str, list[Dataset]] = {}
     for dataset in datasets.values():
         if dataset.encrypted:
             members.setdefault(dataset.root, []).append(dataset)
     return [_row(root, members[root], datasets) for root in sorted(members)]
 
 
-def unencrypted(datasets: t.Mapping[str, Dataset]) -> t.List[t.Dict[str, t.Any]]:
+def unencrypted(datasets: t.Mapping[str, Dataset]) -> list[dict[str, t.Any]]:
     """The datasets that are not encrypted; ``below_encrypted`` marks those that look protected, but are not."""
-    rows: t.List[t.Dict[str, t.Any]] = []
+    rows: list[dict[str, t.Any]] = []
     for name in sorted(datasets):
         dataset = datasets[name]
         if not dataset.encrypted:
@@ -36,7 +36,7 @@ def unencrypted(datasets: t.Mapping[str, Dataset]) -> t.List[t.Dict[str, t.Any]]
     return rows
 
 
-def _row(root: str, members: t.Sequence[Dataset], datasets: t.Mapping[str, Dataset]) -> t.Dict[str, t.Any]:
+def _row(root: str, members: t.Sequence[Dataset], datasets: t.Mapping[str, Dataset]) -> dict[str, t.Any]:
     own = datasets.get(root)
     shown = own or members[0]
     key_format = shown.value("keyformat")
@@ -57,7 +57,7 @@ def _row(root: str, members: t.Sequence[Dataset], datasets: t.Mapping[str, Datas
     }
 
 
-def _member(dataset: Dataset) -> t.Dict[str, t.Any]:
+def _member(dataset: Dataset) -> dict[str, t.Any]:
     return {
         "name": dataset.name,
         "type": dataset.value("type"),
@@ -68,10 +68,10 @@ def _member(dataset: Dataset) -> t.Dict[str, t.Any]:
     }
 
 
-def _mounted(dataset: Dataset) -> t.Optional[bool]:
+def _mounted(dataset: Dataset) -> bool | None:
     return dataset.mounted if dataset.value("type") == "filesystem" else None
 
 
-def _mountpoint(dataset: Dataset) -> t.Optional[str]:
+def _mountpoint(dataset: Dataset) -> str | None:
     mountpoint = dataset.value("mountpoint")
     return mountpoint if mountpoint.startswith("/") else None

@@ -43,14 +43,14 @@ class WantedVdev:
 
     role: str
     kind: str
-    disks: t.Tuple[str, ...]
+    disks: tuple[str, ...]
 
     def describe(self) -> str:
         kind = "disk" if self.kind == "disk" else self.kind
         prefix = "" if self.role == "data" else f"{self.role} "
         return f"{prefix}{kind}: {' '.join(self.disks)}"
 
-    def arguments(self) -> t.Tuple[str, ...]:
+    def arguments(self) -> tuple[str, ...]:
         return self.disks if self.kind == "disk" else (self.kind, *self.disks)
 
 
@@ -58,11 +58,11 @@ class WantedVdev:
 class Comparison:
     """``missing`` is wanted but not in the pool; ``unmanaged`` is in the pool but was not named."""
 
-    missing: t.Tuple[WantedVdev, ...]
-    unmanaged: t.Tuple[str, ...]
+    missing: tuple[WantedVdev, ...]
+    unmanaged: tuple[str, ...]
 
 
-def parse_vdev(option: t.Mapping[str, t.Any]) -> t.Tuple[WantedVdev, ...]:
+def parse_vdev(option: t.Mapping[str, t.Any]) -> tuple[WantedVdev, ...]:
     """One entry of ``vdevs``; a stripe becomes one vdev per disk, as in the pool.
 
     :raises BadInput: a type that this role can't have, or the wrong number of disks for the type
@@ -98,7 +98,7 @@ def _at_least(kind: str, disks: t.Sequence[str], minimum: int) -> None:
         )
 
 
-def _draid(parity: int, data: t.Optional[int], spares: int, disks: t.Sequence[str]) -> str:
+def _draid(parity: int, data: int | None, spares: int, disks: t.Sequence[str]) -> str:
     """The full name of a draid, with zpool's defaults filled in so that it can be compared."""
     children = len(disks)
     if not 0 <= spares <= _DRAID_MAX_SPARES:
@@ -114,13 +114,13 @@ def _draid(parity: int, data: t.Optional[int], spares: int, disks: t.Sequence[st
     return f"draid{parity}:{data}d:{children}c:{spares}s"
 
 
-def check_unique(wanted: t.Iterable[t.Tuple[str, WantedVdev]], devices: DeviceTable) -> None:
+def check_unique(wanted: t.Iterable[tuple[str, WantedVdev]], devices: DeviceTable) -> None:
     """No disk may be asked for twice, under whatever names, over all pools of the task.
 
     :param wanted: pool names with their vdevs
     :raises BadInput: telling both names
     """
-    seen: t.List[t.Tuple[str, str]] = []
+    seen: list[tuple[str, str]] = []
     for pool, vdev in wanted:
         for disk in vdev.disks:
             for other_pool, other in seen:
@@ -137,8 +137,8 @@ def compare(pool: str, wanted: t.Sequence[WantedVdev], tree: Tree, devices: Devi
     :raises Refused: disks are in the pool, but in another vdev, role or number than wanted
     """
     present = [(role, vdev) for role in ROLES for vdev in tree.get(role, ()) if not _distributed_spare(vdev)]
-    missing: t.List[WantedVdev] = []
-    matched: t.Set[int] = set()
+    missing: list[WantedVdev] = []
+    matched: set[int] = set()
     for vdev in wanted:
         places = [_place(disk, present, devices) for disk in vdev.disks]
         known = [place for place in places if place is not None]
@@ -148,18 +148,17 @@ def compare(pool: str, wanted: t.Sequence[WantedVdev], tree: Tree, devices: Devi
         index = known[0][0]
         role, actual = present[index]
         slots = {slot for found, slot in known if found == index}
-        if (
-            len(known) == len(vdev.disks) == len(slots) == len(actual.slots())
-            and (role, actual.kind) == (vdev.role, vdev.kind)
+        if len(known) == len(vdev.disks) == len(slots) == len(actual.slots()) and (role, actual.kind) == (
+            vdev.role,
+            vdev.kind,
         ):
             matched.add(index)
             continue
         raise Refused(
             f"Pool '{pool}' should have the vdev [{vdev.describe()}], but these disks are in it as "
-            f"[{_describe(role, actual)}]"
-            + ("" if len(known) == len(vdev.disks) else ", not all of them")
-            + ".",
-            hint="A vdev is never reshaped here. Correct the inventory, or use zpool attach, replace or remove by hand.",
+            f"[{_describe(role, actual)}]" + ("" if len(known) == len(vdev.disks) else ", not all of them") + ".",
+            hint="A vdev is never reshaped here. Correct the inventory, or use zpool attach, replace or remove by "
+            "hand.",
         )
     unmanaged = tuple(_describe(role, vdev) for index, (role, vdev) in enumerate(present) if index not in matched)
     return Comparison(tuple(missing), unmanaged)
@@ -170,9 +169,9 @@ def check_redundancy(pool: str, tree: Tree, added: t.Sequence[WantedVdev]) -> No
 
     :raises Refused: it would only work with force
     """
-    kinds = [
-        (vdev.kind, len(vdev.slots())) for role in _ROLES_THAT_HOLD_DATA for vdev in tree.get(role, ())
-    ] + [(vdev.kind, len(vdev.disks)) for vdev in added if vdev.role in _ROLES_THAT_HOLD_DATA]
+    kinds = [(vdev.kind, len(vdev.slots())) for role in _ROLES_THAT_HOLD_DATA for vdev in tree.get(role, ())] + [
+        (vdev.kind, len(vdev.disks)) for vdev in added if vdev.role in _ROLES_THAT_HOLD_DATA
+    ]
     if not any(vdev.role in _ROLES_THAT_HOLD_DATA for vdev in added):
         return
     for kind, width in kinds[1:]:
@@ -196,12 +195,12 @@ def _redundancy(kind: str, width: int) -> int:
     return int(draid.group(1)) if draid else int(kind[-1])
 
 
-def argument_list(vdevs: t.Sequence[WantedVdev]) -> t.Tuple[str, ...]:
+def argument_list(vdevs: t.Sequence[WantedVdev]) -> tuple[str, ...]:
     """The vdevs as arguments of zpool create or add.
 
     Single disks come first in each role: behind a mirror they would be taken for its members.
     """
-    arguments: t.List[str] = []
+    arguments: list[str] = []
     for role in ROLES:
         members = sorted((vdev for vdev in vdevs if vdev.role == role), key=lambda vdev: vdev.kind != "disk")
         if members and role != "data":
@@ -211,9 +210,7 @@ def argument_list(vdevs: t.Sequence[WantedVdev]) -> t.Tuple[str, ...]:
     return tuple(arguments)
 
 
-def _place(
-    disk: str, present: t.Sequence[t.Tuple[str, Vdev]], devices: DeviceTable
-) -> t.Optional[t.Tuple[int, int]]:
+def _place(disk: str, present: t.Sequence[tuple[str, Vdev]], devices: DeviceTable) -> tuple[int, int] | None:
     """Index of vdev and slot that a disk has in a pool; an exact match goes before one of its partitions."""
     partial = None
     for index, (_role, vdev) in enumerate(present):
