@@ -162,7 +162,7 @@ def apply(plan: Plan, runner: Runner) -> None:
     """
     for index, step in enumerate(plan.steps):
         try:
-            _act(step.action, runner)
+            act(step.action, runner)
         except StorageError as error:
             undone = _undo(step, runner)
             details = dict(error.details)
@@ -181,13 +181,14 @@ def _undo(step: Step, runner: Runner) -> list[str]:
     errors: list[str] = []
     for action in step.undo:
         try:
-            _act(action, runner)
+            act(action, runner)
         except StorageError as error:
             errors.append(error.message)
     return errors
 
 
-def _act(action: Action, runner: Runner) -> None:
+def act(action: Action, runner: Runner) -> None:
+    """Carry out one action."""
     if isinstance(action, Command):
         runner.run(action)
     else:

@@ -27,8 +27,8 @@ def check_pool_name(name: str) -> str:
     if not _POOL.fullmatch(name) or name.endswith(" "):
         raise BadInput(
             f"'{name}' is no name for a pool.",
-            hint="It begins with a letter, and goes on with letters, digits, blanks and any of _ . : -, with no blank at "
-            "the end.",
+            hint="It begins with a letter, and goes on with letters, digits, blanks and any of _ . : -, no blank "
+            "at the end.",
         )
     if name == "log" or name.startswith(_RESERVED_PREFIXES):
         raise BadInput(

@@ -183,7 +183,7 @@ def _plan_create(wanted: WantedPool, host: PoolHost) -> Plan:
         f"Create pool '{name}'" + (f", encrypted with {cipher}" if cipher != "off" else ", not encrypted"),
         Command(_create_arguments(wanted, cipher), stdin=_key_on_stdin(key)),
         tuple(_creation_changes(wanted, cipher)),
-        undo=_creation_undo(wanted, host),
+        undo=_creation_undo(wanted),
         hint="The pool was taken back; its key file, if there is one, was kept.",
     )
     return Plan((*steps, create), _key_warnings(wanted, host))
@@ -234,7 +234,7 @@ def _creation_changes(wanted: WantedPool, cipher: str) -> t.Iterator[Change]:
                 yield Change((*path, branch, name), None, value)
 
 
-def _creation_undo(wanted: WantedPool, host: PoolHost) -> tuple[Action, ...]:
+def _creation_undo(wanted: WantedPool) -> tuple[Action, ...]:
     """What takes back a failed ``zpool create``: it may leave an unmounted pool, or only its partitions.
 
     Safe because the plan is made only when no such pool was imported and all disks were blank.
@@ -245,7 +245,7 @@ def _creation_undo(wanted: WantedPool, host: PoolHost) -> tuple[Action, ...]:
         if wanted.name in listed.stdout.split("\n"):
             runner.run(Command(("zpool", "destroy", wanted.name)))
 
-    return (destroy, restore_blank(wanted.disks, host.devices))
+    return (destroy, restore_blank(wanted.disks))
 
 
 def _store_step(name: str, key: WantedKey) -> Step:
@@ -273,7 +273,7 @@ def _import_command(wanted: WantedPool, dormant: ImportablePool) -> Command:
     for name, value in wanted.properties.items():
         if value is not None and pool_type(name).when == "attach":
             arguments += ["-o", f"{name}={value}"]
-    for folder in wanted.search_paths:
+    for folder in dormant.folders:
         arguments += ["-d", folder]
     return Command((*arguments, dormant.guid))
 
@@ -398,7 +398,7 @@ def _extension(wanted: WantedPool, pool: Pool, host: PoolHost, warnings: list[st
         f"Add to pool '{pool.name}': {', '.join(added)}",
         Command((*arguments, pool.name, *argument_list(missing))),
         (Change(("pools", pool.name, "vdevs"), before, tuple(vdev.describe() for vdev in wanted.vdevs)),),
-        undo=(restore_blank(disks, host.devices),),
+        undo=(restore_blank(disks),),
     )
 
 

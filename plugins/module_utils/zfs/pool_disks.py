@@ -8,13 +8,13 @@ from __future__ import annotations
 import posixpath
 import typing as t
 
-from ..blockdev import content as disk_content
-from ..blockdev.content import DiskContent
+from ..blockdev.content import DiskContent, probe_all
+from ..blockdev.host import read_table
 from ..blockdev.identity import DeviceTable
 from ..blockdev.wipe import wipe_step
-from ..command import Command, Runner
+from ..command import Runner
 from ..errors import BadInput, Refused
-from ..plan import Work
+from ..plan import Work, act
 from .pool_options import WantedPool
 from .state import Pool
 from .topology import MIN_DEVICE_BYTES, SIZE_TOLERANCE, WantedVdev
@@ -44,17 +44,15 @@ def check_disks(
             problems.append(f"{disk} is in use by the imported pool '{owner}'")
             continue
         found = contents[disk]
-        problem = found.problem or _too_small(found)
+        problem = found.problem.rstrip(".") or _too_small(found)
         if problem:
-            problems.append(f"{disk} {problem}")
-        elif not found.findings:
-            continue
-        elif any(finding.in_use for finding in found.findings):
-            problems.append(f"{disk} is in use: {_list(found, in_use=True)}")
-        elif _named(disk, wanted.wipe_disks, devices):
+            problems.append(problem)
+        elif found.used:
+            problems.append(f"{disk} is in use: {found.words()}")
+        elif found.dead and not _named(found, wanted.wipe_disks, devices):
+            problems.append(f"{disk} is not blank: {found.words()}")
+        elif found.dead:
             wipes.append(found)
-        else:
-            problems.append(f"{disk} is not blank: it holds {_list(found, in_use=False)}")
     if problems:
         raise Refused(
             f"Pool '{wanted.name}' can't get these disks, so nothing was changed: {'; '.join(problems)}.",
@@ -68,18 +66,14 @@ def check_disks(
     return tuple(wipes)
 
 
-def restore_blank(disks: t.Sequence[str], devices: DeviceTable) -> Work:
+def restore_blank(disks: t.Sequence[str]) -> Work:
     """An action that takes away what a failed zpool create or add left on disks that were blank before it."""
 
     def work(runner: Runner) -> None:
-        listed = runner.run(Command(("zpool", "list", "-HvP")), ok=(0, 1)).stdout
-        for disk in disks:
-            found = disk_content.probe(runner, disk_content.read_table(runner), disk)
-            # zpool add may have taken the disk after all, and failed later.
-            if found.findings and not found.in_use and devices.identity(disk) not in listed:
-                action = wipe_step(found).action
-                if not isinstance(action, Command):
-                    action(runner)
+        # A disk that got into the pool before the failure is in use, and stays as it is.
+        for found in probe_all(runner, read_table(runner), disks):
+            if found.dead and not found.used:
+                act(wipe_step(found).action, runner)
 
     return work
 
@@ -102,22 +96,18 @@ def _owner(disk: str, pools: t.Mapping[str, Pool], devices: DeviceTable) -> str:
     return ""
 
 
-def _named(disk: str, names: t.Sequence[str], devices: DeviceTable) -> bool:
-    device = devices.find(disk)
-    serial = device.serial if device is not None else ""
+def _named(found: DiskContent, names: t.Sequence[str], devices: DeviceTable) -> bool:
+    """Whether the caller named this disk as one to erase: by its serial number, or by a path that leads to it."""
     return any(
-        (serial and name == serial) or (posixpath.isabs(name) and devices.identity(name) == devices.identity(disk))
+        name == found.serial or (posixpath.isabs(name) and devices.identity(name) == found.identity)
         for name in names
+        if name
     )
-
-
-def _list(found: DiskContent, in_use: bool) -> str:
-    return ", ".join(f"{finding.what} ({finding.where})" for finding in found.findings if finding.in_use or not in_use)
 
 
 def _too_small(found: DiskContent) -> str:
     if found.size < MIN_DEVICE_BYTES:
-        return f"has {found.size} bytes; ZFS needs at least {MIN_DEVICE_BYTES}"
+        return f"{found.path} has {found.size} bytes; ZFS needs at least {MIN_DEVICE_BYTES}"
     return ""
 
 

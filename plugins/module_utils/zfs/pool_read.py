@@ -10,8 +10,8 @@ import os
 import posixpath
 import typing as t
 
-from ..blockdev import content as disk_content
-from ..blockdev.content import DiskContent
+from ..blockdev.content import DiskContent, probe_all
+from ..blockdev.host import read_table
 from ..blockdev.identity import DeviceTable
 from ..command import Runner
 from . import keystore
@@ -46,7 +46,7 @@ def read_host(runner: Runner, wanted: t.Sequence[WantedPool]) -> PoolHost:
     properties = read_pool_properties(runner)
     trees = read_trees(runner) if any(pool.state == "present" and pool.vdevs for pool in wanted) else {}
     pools = _pools(runner, wanted, properties, trees)
-    devices = disk_content.read_table(runner)
+    devices = read_table(runner)
     key_files = _key_files(runner, wanted, pools)
     host = PoolHost(
         pools=pools,
@@ -97,11 +97,12 @@ def _importable(
     absent = [pool for pool in wanted if pool.state != "exported" and pool.name not in pools]
     if not absent:
         return ()
+    folders = tuple(dict.fromkeys(folder for pool in absent for folder in search_folders(pool, devices)))
     found = list(read_importable(runner))
-    folders = dict.fromkeys(folder for pool in absent for folder in search_folders(pool, devices))
     if folders:
-        found += read_importable(runner, list(folders))
-    return tuple({pool.guid: pool for pool in found}.values())
+        found += read_importable(runner, folders)
+    # One that both scans see is imported the usual way.
+    return tuple({pool.guid: pool for pool in reversed(found)}.values())
 
 
 def search_folders(pool: WantedPool, devices: DeviceTable) -> t.Iterator[str]:
@@ -127,7 +128,7 @@ def _contents(
         for disk in pool.disks:
             if not any(devices.same_disk(disk, path) for path in own):
                 new[disk] = None
-    return disk_content.probe_all(runner, devices, tuple(new)) if new else {}
+    return {found.path: found for found in probe_all(runner, devices, tuple(new))}
 
 
 def _key_files(runner: Runner, wanted: t.Sequence[WantedPool], pools: t.Mapping[str, Pool]) -> dict[str, KeyFile]:

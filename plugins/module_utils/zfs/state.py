@@ -180,7 +180,7 @@ def read_importable(runner: Runner, folders: t.Sequence[str] = ()) -> tuple[Impo
     argv = ["zpool", "import"]
     for folder in folders:
         argv += ["-d", folder]
-    return parse_importable(run_zfs(runner, Command(tuple(argv)), ok=(0, 1)))
+    return parse_importable(run_zfs(runner, Command(tuple(argv)), ok=(0, 1)), tuple(folders))
 
 
 def read_datasets(

@@ -55,12 +55,16 @@ Tree = t.Mapping[str, tuple[Vdev, ...]]
 
 @dataclass(frozen=True)
 class ImportablePool:
-    """A pool that is not imported, but whose disks were seen. ``guid`` is its decimal identifier."""
+    """A pool that is not imported, but whose disks were seen. ``guid`` is its decimal identifier.
+
+    ``folders`` are those it was found in, none if these are the system's device folders.
+    """
 
     name: str
     guid: str
     state: str
     message: str
+    folders: tuple[str, ...] = ()
 
     @property
     def foreign(self) -> bool:
@@ -91,8 +95,8 @@ def parse_status(text: str) -> dict[str, Tree]:
     return trees
 
 
-def parse_importable(text: str) -> tuple[ImportablePool, ...]:
-    """The pools that ``zpool import`` without a name lists."""
+def parse_importable(text: str, folders: tuple[str, ...] = ()) -> tuple[ImportablePool, ...]:
+    """The pools that ``zpool import`` without a name lists, when it searches these folders."""
     found: list[ImportablePool] = []
     fields: dict[str, str] = {}
     last = ""
@@ -100,7 +104,7 @@ def parse_importable(text: str) -> tuple[ImportablePool, ...]:
     def finish() -> None:
         if fields.get("id"):
             message = " ".join(part for part in (fields.get("status", ""), fields.get("action", "")) if part)
-            found.append(ImportablePool(fields["pool"], fields["id"], fields.get("state", ""), message))
+            found.append(ImportablePool(fields["pool"], fields["id"], fields.get("state", ""), message, folders))
 
     for line in text.splitlines():
         match = re.match(r"\s*(pool|id|state|status|action|comment|see|config): ?(.*)$", line)
