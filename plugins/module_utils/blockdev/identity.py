@@ -8,8 +8,10 @@ Nothing here touches the host; :mod:`.linux` and :mod:`.freebsd` read the device
 
 from __future__ import annotations
 
+import os
 import posixpath
 import re
+import stat
 import typing as t
 from dataclasses import dataclass, field
 
@@ -82,6 +84,15 @@ class BlockDevice:
     number: str = ""
     # The file behind a loop device (Linux) or vnode memory disk (FreeBSD).
     backing: str = ""
+
+
+@dataclass(frozen=True)
+class Mount:
+    """A mounted filesystem: number of its device (Linux), the source as it was given to mount, and where it is."""
+
+    number: str
+    source: str
+    target: str
 
 
 @dataclass(frozen=True)
@@ -212,6 +223,13 @@ def strip_partition(path: str) -> t.Optional[str]:
         return None
     disk = found.group("disk") or found.group("disk_p")
     return posixpath.join(folder, disk)
+
+
+def number_of(status: os.stat_result) -> str:
+    """What tells one device from another while it is open: ``8:17``; for a file, its file system and inode."""
+    if stat.S_ISBLK(status.st_mode) or stat.S_ISCHR(status.st_mode):
+        return f"{os.major(status.st_rdev)}:{os.minor(status.st_rdev)}"
+    return f"{status.st_dev}/{status.st_ino}"
 
 
 def _absolute(path: str) -> str:
