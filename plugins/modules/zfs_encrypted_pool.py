@@ -375,16 +375,15 @@ def main() -> None:
         fail(module, error)
     protect(module, mask, (pool.key.value for pool in wanted if pool.key is not None))
 
+    def read(runner: HostRunner) -> PoolHost:
+        host = read_host(runner, wanted)
+        protect(module, mask, (found.key for found in host.key_files.values()))
+        return host
+
     def result(host: PoolHost) -> dict[str, t.Any]:
         return {"pools": [describe(pool.name, host) for pool in wanted]}
 
-    run(
-        module,
-        HostRunner(mask),
-        lambda runner: read_host(runner, wanted),
-        lambda host: plan_pools(wanted, host),
-        result,
-    )
+    run(module, HostRunner(mask), read, lambda host: plan_pools(wanted, host), result)
 
 
 if __name__ == "__main__":
