@@ -20,10 +20,10 @@ import signal
 import subprocess
 import sys
 import time
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from xml.etree import ElementTree
 
 from setup import ROOT, SetupError, Tools, lock, prepare
 
@@ -44,6 +44,11 @@ class Counts:
 
     def __add__(self, other: Counts) -> Counts:
         return Counts(self.passed + other.passed, self.failed + other.failed, self.missing + other.missing)
+
+
+def at_least_one(counts: Counts) -> Counts:
+    """A gate that tested nothing proves nothing: that is a failure."""
+    return counts if counts.passed or counts.failed else counts + Counts(failed=1)
 
 
 @dataclass
@@ -167,17 +172,17 @@ def junit(directory: Path) -> Counts:
                 counts += Counts(failed=1)
             else:
                 counts += Counts(passed=1)
-    return counts
+    return at_least_one(counts)
 
 
 def count_sanity(output: str) -> Counts:
-    """Each sanity test counts once for each Python it ran on."""
+    """Each sanity test counts once for each Python it ran on. A Python that is not there is set-up's to tell."""
     plain = re.sub(r"\x1b\[[\d;]*m", "", output)
     run = len(re.findall(r"^Running sanity test ", plain, re.M))
-    lines = re.findall(r"^ERROR: The \d+ sanity test\(s\) listed below .* failed.*\n((?:.+\n?)*)", plain, re.M)
+    lines = re.findall(r"^\w+: The \d+ sanity test\(s\) listed below .* failed.*\n((?:.+\n?)*)", plain, re.M)
     failed = sum(len(block.splitlines()) for block in lines)
-    skipped = re.findall(r"^WARNING: (Skipping .*)$", plain, re.M)
-    return Counts(max(run - failed, 0), failed, tuple(dict.fromkeys(skipped)))
+    skipped = re.findall(r"^WARNING: (Skipping (?!.*because it could not be found).*)$", plain, re.M)
+    return at_least_one(Counts(max(run - failed, 0), failed, tuple(dict.fromkeys(skipped))))
 
 
 def count_summary(prefix: str) -> Callable[[str], Counts]:
@@ -209,7 +214,7 @@ def lint(gate: Runner) -> None:
     gate.run("wording", [sys.executable, "tests/tools/wording.py", *gate.files])
     scripts = [path for path in gate.files if is_shell(path)]
     if shutil.which("shellcheck", path=gate.env["PATH"]):
-        gate.run("shellcheck", ["shellcheck", "-x", *scripts])
+        gate.run("shellcheck", ["shellcheck", "-x", "-P", "SCRIPTDIR", *scripts])
     else:
         gate.counts += Counts(missing=("shellcheck: not installed",))
     report = BUILD / "tools"
@@ -219,7 +224,7 @@ def lint(gate: Runner) -> None:
     package = f"ansible_collections.{COLLECTION}"
     on_hosts = packages(package, "plugins/modules", "plugins/module_utils")
     gate.run("mypy-hosts", ["mypy", "--python-version", "3.9", *on_hosts])
-    gate.run("mypy-controller", ["mypy", *packages(package, "plugins", "tests")])
+    gate.run("mypy-controller", ["mypy", *packages(package, "plugins", "roles", "tests")])
     gate.run("ansible-lint", ["ansible-lint"], TREE, env={"ANSIBLE_COLLECTIONS_PATH": str(BUILD)})
 
 
@@ -254,13 +259,15 @@ def build(gate: Runner) -> None:
     galaxy = ["ansible-galaxy", "collection"]
     if not gate.run("build", [*galaxy, "build", "--output-path", dist], TREE):
         return
-    if not gate.run("install", [*galaxy, "install", "--offline", "-p", place, *dist.glob("*.tar.gz")], dist):
+    env = {"ANSIBLE_COLLECTIONS_PATH": str(place)}
+    if not gate.run("install", [*galaxy, "install", "--offline", "-p", place, *dist.glob("*.tar.gz")], dist, env=env):
         return
     installed = place / "ansible_collections" / "nasops" / "encryption"
     absent = [str(path) for path in gate.files if belongs_to_users(path) and not (installed / path).exists()]
-    problems = "".join(f"{name}: in the work tree, but galaxy.yml does not put it into the collection\n" for name in absent)
+    problems = "".join(
+        f"{name}: in the work tree, but galaxy.yml does not put it into the collection\n" for name in absent
+    )
     gate.add("complete", Counts(passed=int(not absent), failed=len(absent)), 0.0, problems)
-    env = {"ANSIBLE_COLLECTIONS_PATH": str(place)}
     for kind in ("module", "lookup", "filter", "test", "role"):
         folder = {"module": "modules", "role": "../roles"}.get(kind, kind)
         if (installed / "plugins" / folder).is_dir():
@@ -296,19 +303,27 @@ def documented(expected: Sequence[str]) -> Callable[[str], Counts]:
     return count
 
 
+def ansible_test(gate: Runner) -> dict[str, str]:
+    """A home of its own, and the working copy as it is: git above it ignores all of it."""
+    return {"HOME": str(gate.tools.home), "ANSIBLE_TEST_CONTENT_ROOT": str(TREE)}
+
+
 def unit(gate: Runner) -> None:
     report = TREE / "tests" / "output" / "junit"
     shutil.rmtree(report, ignore_errors=True)
     argv = ["ansible-test", "units", "--color", "no"]
-    gate.run("ansible-test", argv, TREE, lambda _output: junit(report), {"HOME": str(gate.tools.home)})
+    gate.run("ansible-test", argv, TREE, lambda _output: junit(report), ansible_test(gate))
 
 
 def sanity(gate: Runner) -> None:
     ignores = [str(path) for path in gate.files if path.match("tests/sanity/ignore-*")]
-    problems = "".join(f"{name}: the collection passes without ignored findings; mend them instead\n" for name in ignores)
+    problems = "".join(
+        f"{name}: the collection passes without ignored findings; mend them instead\n" for name in ignores
+    )
     gate.add("no-ignores", Counts(passed=int(not ignores), failed=len(ignores)), 0.0, problems)
     argv = ["ansible-test", "sanity", "--color", "no"]
-    gate.run("ansible-test", argv, TREE, count_sanity, {"HOME": str(gate.tools.home)})
+    if gate.run("set-up", [*argv, "--prime-venvs"], TREE, lambda _output: Counts(), ansible_test(gate)):
+        gate.run("ansible-test", argv, TREE, count_sanity, ansible_test(gate))
 
 
 def vm(gate: Runner) -> None:

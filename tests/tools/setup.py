@@ -64,7 +64,9 @@ class Tools:
 
     def environment(self) -> dict[str, str]:
         """The environment for any command: Ansible first on PATH, this collection, a UTF-8 locale."""
-        env = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")}
+        env = {
+            key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
+        }
         bins = [str(path / "bin") for path in (self.venv, *self.units.values())]
         env["PATH"] = os.pathsep.join(bins + search_path())
         env["ANSIBLE_COLLECTIONS_PATH"] = str(self.collections)
@@ -119,7 +121,9 @@ def run(argv: Sequence[str], env: Mapping[str, str] | None = None) -> None:
     """Run a command quietly; on failure show all it said."""
     done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=env, check=False)
     if done.returncode:
-        raise SetupError(f"`{' '.join(argv)}` failed with status {done.returncode}:\n{done.stdout}{done.stderr}".rstrip())
+        raise SetupError(
+            f"`{' '.join(argv)}` failed with status {done.returncode}:\n{done.stdout}{done.stderr}".rstrip()
+        )
 
 
 # Debian packages
@@ -308,8 +312,7 @@ def main() -> int:
     if not os.access(ROOT / command[0], os.X_OK):
         say(f"{command[0]} is not a program of this work tree")
         return 1
-    os.chdir(ROOT)
-    os.execvpe(str(ROOT / command[0]), command, tools.environment())
+    return subprocess.run([ROOT / command[0], *command[1:]], cwd=ROOT, env=tools.environment(), check=False).returncode
 
 
 if __name__ == "__main__":

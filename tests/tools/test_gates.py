@@ -16,14 +16,18 @@ Running sanity test "pep8"
 ERROR: Found 1 pep8 issue(s) which need to be resolved:
 ERROR: plugins/modules/a.py:1:1: E302: expected 2 blank lines
 WARNING: Skipping sanity test "import" on Python 3.10 because it could not be found.
-ERROR: The 1 sanity test(s) listed below (out of 3) failed. See error output above for details.
+WARNING: Skipping sanity test "pslint" because PowerShell is missing.
+FATAL: The 1 sanity test(s) listed below (out of 3) failed. See error output above for details.
 pep8
 """
 
 
 def test_sanity_counts_each_test_and_names_the_skipped() -> None:
-    reason = 'Skipping sanity test "import" on Python 3.10 because it could not be found.'
-    assert count_sanity(SANITY) == Counts(2, 1, (reason,))
+    assert count_sanity(SANITY) == Counts(2, 1, ('Skipping sanity test "pslint" because PowerShell is missing.',))
+
+
+def test_no_sanity_test_at_all_is_a_failure() -> None:
+    assert count_sanity("WARNING: All targets skipped.\n") == Counts(0, 1)
 
 
 def test_junit_adds_up_files(tmp_path: Path) -> None:
@@ -33,6 +37,10 @@ def test_junit_adds_up_files(tmp_path: Path) -> None:
     )
     (tmp_path / "b.xml").write_text('<testsuite><testcase classname="t" name="ok"/></testsuite>')
     assert junit(tmp_path) == Counts(2, 1, ("t.off: no cat",))
+
+
+def test_no_unit_test_at_all_is_a_failure(tmp_path: Path) -> None:
+    assert junit(tmp_path) == Counts(0, 1)
 
 
 def test_a_missing_summary_is_a_failure() -> None:
