@@ -107,7 +107,7 @@ def _wipe(runner: Runner, content: DiskContent, host: Host) -> None:
     if now.blank:
         return
     for place in now.partitions[::-1]:
-        host.erase(runner, place, number_of(os.stat(place)), _spans(now.findings, place), whole=False)
+        host.erase(runner, place, _number(place), _spans(now.findings, place), whole=False)
     if now.partitions:
         # udev looks at the partitions that were just written, and the kernel can't forget them while it does.
         host.settle(runner)
@@ -121,6 +121,16 @@ def _wipe(runner: Runner, content: DiskContent, host: Host) -> None:
             hint="Another program may have written to it meanwhile, or the disk ignores writes.",
             disk=content.path,
         )
+
+
+def _number(path: str) -> str:
+    try:
+        return number_of(os.stat(path))
+    except OSError as error:
+        raise Refused(
+            f"{path} disappeared just before it would have been wiped: {error.strerror}.",
+            hint="The partition table was changed meanwhile; run the task again.",
+        ) from None
 
 
 def _spans(findings: t.Iterable[Finding], place: str) -> t.Tuple[t.Tuple[int, int], ...]:
