@@ -8,11 +8,12 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import typing as t
 from dataclasses import dataclass, field
 
-from .errors import StorageError
+from .errors import Refused, StorageError
 from .secrets import Mask
 
 # Non-interactive ssh sessions on Debian and FreeBSD often lack these, where zfs, zpool and wipefs live.
@@ -37,7 +38,7 @@ class Command:
 
 @dataclass(frozen=True)
 class Result:
-    """How a program ended. ``stdout`` and ``stderr`` are redacted text."""
+    """How a program ended. In an error both texts are redacted; ``stdout`` of a success is as it was printed."""
 
     argv: tuple[str, ...]
     rc: int
@@ -95,11 +96,14 @@ class HostRunner:
         :raises ProgramMissing: the program is not installed
         :raises CommandTimeout: it did not end within ``command.timeout`` seconds
         :raises CommandError: its exit status is not in ``ok``
-        :raises ValueError: a secret is in argv; that is a defect of the caller
+        :raises Refused: a secret is in argv
         """
-        for word in command.argv:
-            if self._mask.hides(word):
-                raise ValueError(f"a secret would be visible in the arguments of {command.argv[0]}")
+        if any(self._mask.hides(word) for word in command.argv):
+            raise Refused(
+                f"A secret of this task also occurs in the arguments of '{command.argv[0]}', where every user of the "
+                "host could read it; the program was not started.",
+                hint="A passphrase must not be a part of the name of a pool, disk, file or property. Choose another.",
+            )
         program = shutil.which(command.argv[0], path=self._path)
         if program is None:
             raise ProgramMissing(
@@ -107,10 +111,10 @@ class HostRunner:
                 hint=f"Install the package that brings it; searched: {self._path}.",
             )
         rc, out, err = self._execute((program,) + command.argv[1:], command)
-        result = Result(command.argv, rc, self._mask.text(out), self._mask.text(err))
         if rc not in ok:
-            raise CommandError(result)
-        return result
+            raise CommandError(Result(command.argv, rc, self._mask.text(out), self._mask.text(err)))
+        # Not masked, since it is read: a weak passphrase may be equal to a name in it.
+        return Result(command.argv, rc, out.decode("utf-8", "replace"), self._mask.text(err))
 
     def _execute(self, argv: tuple[str, ...], command: Command) -> tuple[int, bytes, bytes]:
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("LC_", "LANG"))}
@@ -128,7 +132,8 @@ class HostRunner:
         try:
             out, err = process.communicate(command.stdin, timeout=command.timeout)
         except subprocess.TimeoutExpired:
-            process.kill()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
             # A process stuck in the kernel can't be reaped; waiting for it would be the same hang again.
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(timeout=5)

@@ -167,6 +167,7 @@ def apply(plan: Plan, runner: Runner) -> None:
             undone = _undo(step, runner)
             details = dict(error.details)
             details.update(
+                changed=index > 0,
                 actions_done=plan.actions[:index],
                 action_failed=step.title,
                 actions_not_started=plan.actions[index + 1 :],

@@ -194,10 +194,11 @@ def encodings(material: bytes) -> tuple[str, ...]:
     for source in sources:
         with contextlib.suppress(UnicodeDecodeError):
             found[source.decode("utf-8")] = None
-        for text in (source.hex(), source.hex().upper(), base64.b64encode(source).decode("ascii")):
-            found[text] = None
-        found[base64.urlsafe_b64encode(source).decode("ascii")] = None
-        found[base64.b64encode(source).decode("ascii").rstrip("=")] = None
+        found[source.hex()] = None
+        found[source.hex().upper()] = None
+        for text in (base64.b64encode(source), base64.urlsafe_b64encode(source)):
+            found[text.decode("ascii")] = None
+            found[text.decode("ascii").rstrip("=")] = None
     if _HEX.fullmatch(material):
         found[material.decode("ascii").lower()] = None
         found[material.decode("ascii").upper()] = None

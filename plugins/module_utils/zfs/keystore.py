@@ -10,7 +10,6 @@ import re
 import stat
 import tempfile
 import typing as t
-import urllib.parse
 from dataclasses import dataclass, field
 
 from ..command import Command, Runner
@@ -25,6 +24,7 @@ _FOLDER_MODE = 0o700
 _FILE_MODE = 0o400
 # More than the longest passphrase with its newline: enough to tell "too long", little enough for a wrong path.
 _READ_LIMIT = PASSPHRASE_MAX_BYTES * 4
+_URL_WITH_CREDENTIALS = re.compile(r"(?P<scheme>https?://)[^/?#]*@")
 _DF_LINE = re.compile(r"(?P<source>.+?)\s+\d+\s+-?\d+\s+-?\d+\s+\S+\s+(?P<mountpoint>/.*)")
 
 
@@ -76,10 +76,8 @@ def path_of(location: str) -> str | None:
 
 def describe_location(location: str) -> str:
     """A keylocation for people, without the credentials that a URL may hold."""
-    parts = urllib.parse.urlsplit(location)
-    if parts.scheme in ("http", "https") and "@" in parts.netloc:
-        return urllib.parse.urlunsplit(parts._replace(netloc=parts.netloc.rsplit("@", 1)[1]))
-    return location
+    match = _URL_WITH_CREDENTIALS.match(location)
+    return match.group("scheme") + location[match.end() :] if match else location
 
 
 def read(runner: Runner, path: str, key_format: str) -> KeyFile:
@@ -91,11 +89,15 @@ def read(runner: Runner, path: str, key_format: str) -> KeyFile:
         return KeyFile(path, False, source=source)
     except OSError as error:
         return KeyFile(path, True, fault=f"it can't be read ({error.strerror})", source=source)
-    with os.fdopen(descriptor, "rb") as handle:
+    try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             return KeyFile(path, True, fault="it is not a regular file", source=source)
-        content = handle.read(_READ_LIMIT)
+        content = os.read(descriptor, _READ_LIMIT)
+    except OSError as error:
+        return KeyFile(path, True, fault=f"it can't be read ({error.strerror})", source=source)
+    finally:
+        os.close(descriptor)
     exposed = bool(status.st_mode & 0o077)
     try:
         key = parse_file(key_format, content, f"The key file {path}")
@@ -120,15 +122,20 @@ def store(path: str, key: Key) -> None:
                 handle.write(key.file_content())
                 handle.flush()
                 os.fsync(descriptor)
-            # Unlike a rename, a link fails when the name is taken.
-            os.link(temporary, path)
+            _link_new(temporary, path)
         finally:
             os.unlink(temporary)
         _sync_folder(folder)
-    except FileExistsError:
-        raise Refused(f"The key file {path} already exists and is never overwritten.") from None
     except OSError as error:
         raise StorageError(f"The key file {path} can't be written: {error.strerror}.") from error
+
+
+def _link_new(temporary: str, path: str) -> None:
+    """Give a finished file its name; unlike a rename, that fails when the name is taken."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        raise Refused(f"The key file {path} already exists and is never overwritten.") from None
 
 
 def store_work(path: str, key: Key | None, key_format: str) -> t.Callable[[Runner], None]:

@@ -43,7 +43,8 @@ def read_host(runner: Runner, wanted: t.Sequence[WantedPool]) -> PoolHost:
     :raises StorageError: ZFS can't be asked, or a disk can't be examined
     """
     require_root()
-    properties = read_pool_properties(runner)
+    names = (name for pool in wanted if pool.state == "present" for name in pool.properties)
+    properties = read_pool_properties(runner, names)
     trees = read_trees(runner) if any(pool.state == "present" and pool.vdevs for pool in wanted) else {}
     pools = _pools(runner, wanted, properties, trees)
     devices = read_table(runner)

@@ -20,6 +20,7 @@ Given = t.Union[None, bool, int, float, str]
 
 UNSET = "inherit"
 _UNITS = {unit: 1 << (10 * power) for power, unit in enumerate("BKMGTPE")}
+_SWITCH_WORDS = {"on": "on", "yes": "on", "true": "on", "off": "off", "no": "off", "false": "off"}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([BKMGTPE])?(?:IB|B)?", re.IGNORECASE)
 
 
@@ -143,14 +144,19 @@ def wanted_text(name: str, given: Given, kind: PropertyType) -> str | None:
     if given is None or given == UNSET:
         return None
     if isinstance(given, bool):
+        if kind.kind in ("size", "number"):
+            raise BadInput(
+                f"Property '{name}' takes a {kind.kind}, not {str(given).lower()}.",
+                hint="YAML reads on, off, yes and no as true and false.",
+            )
         return "on" if given else "off"
     text = str(given)
     if "\n" in text and kind.kind != "text":
         raise BadInput(f"The value of property '{name}' has a line break: {text!r}.")
-    if kind.kind == "switch" and text.lower() not in ("on", "off"):
-        if text.lower() in ("yes", "true", "no", "false"):
-            return "on" if text.lower() in ("yes", "true") else "off"
-        raise BadInput(f"Property '{name}' is either on or off, not '{text}'.")
+    if kind.kind == "switch":
+        if text.lower() not in _SWITCH_WORDS:
+            raise BadInput(f"Property '{name}' is either on or off, not '{text}'.")
+        return _SWITCH_WORDS[text.lower()]
     if kind.kind == "number" and not text.isdigit():
         raise BadInput(f"Property '{name}' takes a whole number, not '{text}'.")
     if kind.kind == "size":
@@ -188,8 +194,5 @@ def _canonical(value: str, kind: PropertyType) -> str:
         except BadInput:
             return value
     if value == "-" and kind.default == "":
-        return ""
-    if kind.kind == "text" and kind.default == "" and value == "none":
-        # bootfs and cachefile: "none" reads back as "-" and "none".
         return ""
     return value

@@ -10,6 +10,7 @@ last column and properties by name, so that a user property with tabs or line br
 from __future__ import annotations
 
 import os
+import secrets as random_source
 import typing as t
 from dataclasses import dataclass
 
@@ -19,6 +20,9 @@ from .properties import Property
 from .status import ImportablePool, Tree, parse_importable, parse_status
 
 _COLUMNS = "name,property,source,value"
+
+# What every reader of pools needs.
+POOL_PROPERTIES = ("guid", "health", "altroot")
 
 # What every reader of datasets needs.
 ENCRYPTION_PROPERTIES = (
@@ -155,16 +159,32 @@ def _unavailable(error: CommandError) -> ZfsUnavailable | None:
     return None
 
 
-def read_pool_properties(runner: Runner) -> dict[str, dict[str, Property]]:
-    """All properties of all imported pools, in one process."""
-    text = run_zfs(runner, Command(("zpool", "get", "-Hp", "-o", _COLUMNS, "all")), ok=(0, 1))
-    pools: dict[str, dict[str, Property]] = {}
-    for line in text.split("\n"):
-        fields = line.split("\t", 3)
-        if len(fields) == 4:
-            # Native properties are listed first; what comes later under the same name is part of some text.
-            pools.setdefault(fields[0], {}).setdefault(fields[1], Property(fields[3], _source(fields[2])))
-    return {name: properties for name, properties in pools.items() if "guid" in properties}
+def read_pool_properties(runner: Runner, properties: t.Iterable[str] = ()) -> dict[str, dict[str, Property]]:
+    """Identity and health of all imported pools, and the wanted properties, in one process.
+
+    :raises BadInput: this version of OpenZFS has no such property
+    """
+    ordered = _request((*POOL_PROPERTIES, *properties))
+    command = Command(("zpool", "get", "-Hp", "-o", _COLUMNS, ",".join(ordered)))
+    try:
+        text = run_zfs(runner, command)
+    except CommandError as error:
+        if "no pools available" in error.result.stderr:
+            return {}
+        raise _explain(error) from None
+    return dict(parse_properties(text, ordered))
+
+
+def _request(properties: t.Iterable[str]) -> list[str]:
+    """The properties in the order to ask for them.
+
+    Only user properties can hold line breaks, so they come last, and behind them one with an unpredictable name that
+    is set nowhere: a record is over only there, and no value can pretend to be another record.
+    """
+    ordered = sorted(dict.fromkeys(properties), key=lambda name: ":" in name)
+    if ":" in ordered[-1]:
+        ordered.append(f"nasops.encryption:{random_source.token_hex(8)}")
+    return ordered
 
 
 def read_trees(runner: Runner) -> dict[str, Tree]:
@@ -180,7 +200,13 @@ def read_importable(runner: Runner, folders: t.Sequence[str] = ()) -> tuple[Impo
     argv = ["zpool", "import"]
     for folder in folders:
         argv += ["-d", folder]
-    return parse_importable(run_zfs(runner, Command(tuple(argv)), ok=(0, 1)), tuple(folders))
+    try:
+        text = run_zfs(runner, Command(tuple(argv)))
+    except CommandError as error:
+        if "no pools available" not in error.result.stderr:
+            raise
+        return ()
+    return parse_importable(text, tuple(folders))
 
 
 def read_datasets(
@@ -195,8 +221,7 @@ def read_datasets(
     :raises NoSuchDataset: one of them does not exist
     :raises BadInput: this version of OpenZFS has no such property
     """
-    # User properties last: only their values can hold line breaks, and then nothing else follows that they could fake.
-    ordered = sorted(dict.fromkeys(properties), key=lambda name: ":" in name)
+    ordered = _request(properties)
     argv = ["zfs", "get", "-Hp", "-t", "filesystem,volume", "-o", _COLUMNS]
     argv += ["-r"] if recursive else ["-d", "0"] if not names else []
     argv += [",".join(ordered), *names]
@@ -204,29 +229,29 @@ def read_datasets(
         text = run_zfs(runner, Command(tuple(argv)))
     except CommandError as error:
         raise _explain(error) from None
-    return {dataset.name: dataset for dataset in parse_properties(text, ordered)}
+    return {name: Dataset(name, found) for name, found in parse_properties(text, ordered)}
 
 
-def parse_properties(text: str, properties: t.Sequence[str]) -> t.Iterator[Dataset]:
-    """Datasets from the output of ``zfs get``, which prints the properties in the order they were asked for."""
+def parse_properties(text: str, properties: t.Sequence[str]) -> t.Iterator[tuple[str, dict[str, Property]]]:
+    """Names and properties from ``zfs get`` or ``zpool get``, which print them in the order they were asked for."""
     name = ""
     found: dict[str, Property] = {}
     last = ""
     for line in text.split("\n"):
         fields = line.split("\t", 3)
-        expected = properties[len(found)] if len(found) < len(properties) else properties[0]
         starts = len(found) in (0, len(properties))
+        expected = properties[0 if starts else len(found)]
         if len(fields) == 4 and fields[1] == expected and (starts or fields[0] == name):
             if starts and found:
-                yield Dataset(name, found)
+                yield name, found
                 found = {}
             name, last = fields[0], fields[1]
             found[last] = Property(fields[3], _source(fields[2]))
-        elif last and line:
+        elif last and line and not starts:
             # The value of a user property goes on after a line break.
             found[last] = Property(f"{found[last].value}\n{line}", found[last].source)
     if found:
-        yield Dataset(name, found)
+        yield name, found
 
 
 def key_opens(runner: Runner, root: str, stdin: bytes | None, location: str) -> bool:

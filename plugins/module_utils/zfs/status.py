@@ -20,6 +20,8 @@ ROLE_OF_SECTION = {"special": "special", "dedup": "dedup", "logs": "log", "cache
 ROLES = ("data", "special", "dedup", "log", "cache", "spare")
 
 _INTERIOR = re.compile(r"(mirror|raidz[123]|draid[123]:\d+d:\d+c:\d+s|replacing|spare|indirect|hole|missing|root)-\d+")
+# A disk with its replacement, or with the hot spare that stands in for it.
+_AT_WORK = ("replacing", "spare")
 _WAS = re.compile(r"\bwas (/.*)$")
 
 
@@ -36,6 +38,11 @@ class Vdev:
     state: str
     children: tuple[Vdev, ...] = ()
 
+    @property
+    def shape(self) -> str:
+        """The kind it has when no replacement or hot spare is at work in it."""
+        return "disk" if self.kind in _AT_WORK else self.kind
+
     def leaves(self) -> t.Iterator[Vdev]:
         """All devices below, or the node itself."""
         if self.kind == "disk":
@@ -45,8 +52,8 @@ class Vdev:
 
     def slots(self) -> tuple[tuple[str, ...], ...]:
         """The members of a top-level vdev; one with a replacement or a hot spare at work is known by several paths."""
-        if self.kind == "disk":
-            return ((self.path,),)
+        if self.kind in ("disk", *_AT_WORK):
+            return (tuple(leaf.path for leaf in self.leaves()),)
         return tuple(tuple(leaf.path for leaf in child.leaves()) for child in self.children)
 
 
