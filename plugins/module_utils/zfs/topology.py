@@ -140,7 +140,7 @@ def compare(pool: str, wanted: t.Sequence[WantedVdev], tree: Tree, devices: Devi
     missing: list[WantedVdev] = []
     matched: set[int] = set()
     for vdev in wanted:
-        places = [_place(disk, present, devices) for disk in vdev.disks]
+        places = [_place(disk, vdev.role, present, devices) for disk in vdev.disks]
         known = [place for place in places if place is not None]
         if not known:
             missing.append(vdev)
@@ -148,7 +148,7 @@ def compare(pool: str, wanted: t.Sequence[WantedVdev], tree: Tree, devices: Devi
         index = known[0][0]
         role, actual = present[index]
         slots = {slot for found, slot in known if found == index}
-        if len(known) == len(vdev.disks) == len(slots) == len(actual.slots()) and (role, actual.kind) == (
+        if len(known) == len(vdev.disks) == len(slots) == len(actual.slots()) and (role, actual.shape) == (
             vdev.role,
             vdev.kind,
         ):
@@ -169,7 +169,7 @@ def check_redundancy(pool: str, tree: Tree, added: t.Sequence[WantedVdev]) -> No
 
     :raises Refused: it would only work with force
     """
-    kinds = [(vdev.kind, len(vdev.slots())) for role in _ROLES_THAT_HOLD_DATA for vdev in tree.get(role, ())] + [
+    kinds = [(vdev.shape, len(vdev.slots())) for role in _ROLES_THAT_HOLD_DATA for vdev in tree.get(role, ())] + [
         (vdev.kind, len(vdev.disks)) for vdev in added if vdev.role in _ROLES_THAT_HOLD_DATA
     ]
     if not any(vdev.role in _ROLES_THAT_HOLD_DATA for vdev in added):
@@ -210,21 +210,24 @@ def argument_list(vdevs: t.Sequence[WantedVdev]) -> tuple[str, ...]:
     return tuple(arguments)
 
 
-def _place(disk: str, present: t.Sequence[tuple[str, Vdev]], devices: DeviceTable) -> tuple[int, int] | None:
-    """Index of vdev and slot that a disk has in a pool; an exact match goes before one of its partitions."""
-    partial = None
-    for index, (_role, vdev) in enumerate(present):
+def _place(disk: str, role: str, present: t.Sequence[tuple[str, Vdev]], devices: DeviceTable) -> tuple[int, int] | None:
+    """Index of vdev and slot that a disk has in a pool.
+
+    A hot spare at work is in two places, of which that with the wanted role counts. An exact match goes before one of
+    the partitions of a disk.
+    """
+    found: list[tuple[bool, bool, int, int]] = []
+    for index, (actual_role, vdev) in enumerate(present):
         for slot, paths in enumerate(vdev.slots()):
             for path in paths:
-                if devices.identity(disk) == devices.identity(path):
-                    return index, slot
-                if partial is None and devices.same_disk(disk, path):
-                    partial = (index, slot)
-    return partial
+                if devices.same_disk(disk, path):
+                    exact = devices.identity(disk) == devices.identity(path)
+                    found.append((actual_role != role, not exact, index, slot))
+    return min(found)[2:] if found else None
 
 
 def _describe(role: str, vdev: Vdev) -> str:
-    return WantedVdev(role, vdev.kind, tuple(paths[0] for paths in vdev.slots())).describe()
+    return WantedVdev(role, vdev.shape, tuple(paths[0] for paths in vdev.slots())).describe()
 
 
 def _distributed_spare(vdev: Vdev) -> bool:
