@@ -39,12 +39,12 @@ _USAGES = {
 }
 
 
-def probe(runner: Runner, paths: t.Sequence[str]) -> t.Dict[str, t.Union[t.Tuple[Signature, ...], str]]:
+def probe(runner: Runner, paths: t.Sequence[str]) -> dict[str, tuple[Signature, ...] | str]:
     """The signatures on each path, or the words of wipefs why it could not read that one.
 
     :raises ProgramMissing: wipefs (util-linux) is not installed
     """
-    found: t.Dict[str, t.Union[t.Tuple[Signature, ...], str]] = {}
+    found: dict[str, tuple[Signature, ...] | str] = {}
     for group in _groups(paths):
         try:
             found.update(_run(runner, group))
@@ -58,14 +58,14 @@ def probe(runner: Runner, paths: t.Sequence[str]) -> t.Dict[str, t.Union[t.Tuple
     return found
 
 
-def parse(text: str) -> t.Dict[str, t.Tuple[Signature, ...]]:
+def parse(text: str) -> dict[str, tuple[Signature, ...]]:
     """The signatures by the last part of the path, which is all that wipefs names.
 
     :raises StorageError: this is not the JSON of wipefs
     """
     try:
         rows = json.loads(text)["signatures"] if text.strip() else []
-        types: t.Dict[str, t.Dict[str, Signature]] = {}
+        types: dict[str, dict[str, Signature]] = {}
         for row in rows:
             kind = str(row["type"])
             words = _words(kind, str(row.get("usage") or ""), str(row.get("label") or ""))
@@ -79,15 +79,15 @@ def parse(text: str) -> t.Dict[str, t.Tuple[Signature, ...]]:
     return {device: _without_pmbr(kinds) for device, kinds in types.items()}
 
 
-def _run(runner: Runner, paths: t.Sequence[str]) -> t.Dict[str, t.Tuple[Signature, ...]]:
+def _run(runner: Runner, paths: t.Sequence[str]) -> dict[str, tuple[Signature, ...]]:
     command = Command(("wipefs", "--no-act", "--json", "--output", _COLUMNS, "--") + tuple(paths))
     named = parse(runner.run(command).stdout)
     return {path: named.get(posixpath.basename(path), ()) for path in paths}
 
 
-def _groups(paths: t.Sequence[str]) -> t.List[t.List[str]]:
+def _groups(paths: t.Sequence[str]) -> list[list[str]]:
     """The paths in as few groups as possible, in each of which the last parts differ."""
-    groups: t.List[t.Dict[str, str]] = []
+    groups: list[dict[str, str]] = []
     for path in paths:
         name = posixpath.basename(path)
         home = next((group for group in groups if name not in group), None)
@@ -104,6 +104,6 @@ def _words(kind: str, usage: str, label: str) -> str:
     return f'{words} "{label}"' if label else words
 
 
-def _without_pmbr(kinds: t.Mapping[str, Signature]) -> t.Tuple[Signature, ...]:
+def _without_pmbr(kinds: t.Mapping[str, Signature]) -> tuple[Signature, ...]:
     """Every GPT has a protective MBR; it is worth a word only when it is alone."""
     return tuple(found for kind, found in kinds.items() if kind != "PMBR" or "gpt" not in kinds)

@@ -41,7 +41,7 @@ class Finding:
     pool: str = ""
     pool_guid: str = ""
     # What to overwrite, besides what the system's own tools take away.
-    spans: t.Tuple[Span, ...] = field(default=(), repr=False)
+    spans: tuple[Span, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,8 @@ class DiskContent:
     # Number of the device ("8:17"); file system and inode of a file.
     number: str = ""
     # Kernel paths of the partitions on it.
-    partitions: t.Tuple[str, ...] = ()
-    findings: t.Tuple[Finding, ...] = ()
+    partitions: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()
 
     @property
     def exists(self) -> bool:
@@ -82,12 +82,12 @@ class DiskContent:
         return self.readable and not self.findings
 
     @property
-    def used(self) -> t.Tuple[Finding, ...]:
+    def used(self) -> tuple[Finding, ...]:
         """What uses it now."""
         return tuple(finding for finding in self.findings if finding.in_use)
 
     @property
-    def dead(self) -> t.Tuple[Finding, ...]:
+    def dead(self) -> tuple[Finding, ...]:
         """What was left on it and can be wiped."""
         return tuple(finding for finding in self.findings if not finding.in_use)
 
@@ -99,7 +99,7 @@ class DiskContent:
         )
 
 
-def probe(runner: Runner, table: DeviceTable, path: str, host: t.Optional[Host] = None) -> DiskContent:
+def probe(runner: Runner, table: DeviceTable, path: str, host: Host | None = None) -> DiskContent:
     """What one disk, partition or file holds.
 
     :raises ProgramMissing: wipefs (Linux) or fstyp (FreeBSD) is not installed
@@ -108,8 +108,8 @@ def probe(runner: Runner, table: DeviceTable, path: str, host: t.Optional[Host] 
 
 
 def probe_all(
-    runner: Runner, table: DeviceTable, paths: t.Sequence[str], host: t.Optional[Host] = None
-) -> t.Tuple[DiskContent, ...]:
+    runner: Runner, table: DeviceTable, paths: t.Sequence[str], host: Host | None = None
+) -> tuple[DiskContent, ...]:
     """What each of the paths holds, in their order; as few processes for all of them as for one (Linux).
 
     :raises ProgramMissing: wipefs (Linux) or fstyp (FreeBSD) is not installed
@@ -122,7 +122,7 @@ def probe_all(
         return tuple(targets)
     probed = host.probe(runner, places)
     mounts, swaps = host.mounts(runner), host.swaps(runner)
-    found: t.List[DiskContent] = []
+    found: list[DiskContent] = []
     for target in targets:
         if target.readable:
             uses = _uses(table, target, mounts, swaps)
@@ -203,10 +203,8 @@ def _but(target: DiskContent, access: str, problem: str) -> DiskContent:
     return replace(target, access=access, problem=problem)
 
 
-def _with_findings(
-    target: DiskContent, probed: t.Mapping[str, Probed], uses: t.Sequence[Finding]
-) -> DiskContent:
-    findings: t.List[Finding] = []
+def _with_findings(target: DiskContent, probed: t.Mapping[str, Probed], uses: t.Sequence[Finding]) -> DiskContent:
+    findings: list[Finding] = []
     for place in (target.device,) + target.partitions:
         theirs = probed[place]
         if isinstance(theirs, str):
@@ -230,7 +228,7 @@ def _with_findings(
     return replace(target, findings=tuple(uses) + tuple(findings))
 
 
-def merge(theirs: t.Iterable[Signature], ours: t.Iterable[Signature]) -> t.Tuple[Signature, ...]:
+def merge(theirs: t.Iterable[Signature], ours: t.Iterable[Signature]) -> tuple[Signature, ...]:
     """Both, each type once; what was read here tells more, and partition tables come first."""
     types = {signature.type: signature for signature in theirs}
     types.update({signature.type: signature for signature in ours})
@@ -239,7 +237,7 @@ def merge(theirs: t.Iterable[Signature], ours: t.Iterable[Signature]) -> t.Tuple
     return tuple(sorted(types.values(), key=lambda signature: signature.type not in ("gpt", "dos", "PMBR")))
 
 
-def _own_signatures(path: str) -> t.Tuple[int, t.Tuple[Signature, ...]]:
+def _own_signatures(path: str) -> tuple[int, tuple[Signature, ...]]:
     """The size, and the signatures that this collection reads itself."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -249,13 +247,11 @@ def _own_signatures(path: str) -> t.Tuple[int, t.Tuple[Signature, ...]]:
         os.close(descriptor)
 
 
-def _uses(
-    table: DeviceTable, target: DiskContent, mounts: t.Iterable[Mount], swaps: t.Iterable[str]
-) -> t.List[Finding]:
+def _uses(table: DeviceTable, target: DiskContent, mounts: t.Iterable[Mount], swaps: t.Iterable[str]) -> list[Finding]:
     """Who uses it or a partition of it, as far as the system tells by name."""
     if target.kind == "file":
         return _uses_of_file(table, target, swaps)
-    found: t.List[Finding] = []
+    found: list[Finding] = []
     places = (target.device,) + target.partitions
     for mount in mounts:
         device = table.numbered(mount.number) or table.find(mount.source)
@@ -275,7 +271,7 @@ def _uses(
     return list(dict.fromkeys(found))
 
 
-def _uses_of_file(table: DeviceTable, target: DiskContent, swaps: t.Iterable[str]) -> t.List[Finding]:
+def _uses_of_file(table: DeviceTable, target: DiskContent, swaps: t.Iterable[str]) -> list[Finding]:
     real = os.path.realpath(target.device)
     found = [
         Finding(f"in use by loop device {device.name}", target.device, True, "holder")
@@ -287,7 +283,7 @@ def _uses_of_file(table: DeviceTable, target: DiskContent, swaps: t.Iterable[str
     return found
 
 
-def _holder_words(name: str, holder: t.Optional[BlockDevice]) -> str:
+def _holder_words(name: str, holder: BlockDevice | None) -> str:
     kinds = {"md": "RAID", "lvm": "LVM", "crypt": "encryption", "multipath": "multipath"}
     words = kinds.get(holder.kind, "") if holder is not None else ""
     alias = next((path for path in holder.aliases if path.startswith("/dev/mapper/")), "") if holder is not None else ""
@@ -295,7 +291,7 @@ def _holder_words(name: str, holder: t.Optional[BlockDevice]) -> str:
     return f"{name} ({inside})" if inside else name
 
 
-def _busy(target: DiskContent, host: Host) -> t.List[Finding]:
+def _busy(target: DiskContent, host: Host) -> list[Finding]:
     """What the kernel holds without saying for whom: members of imported pools, of mounted btrfs, of other users."""
     if target.kind == "file":
         return []

@@ -42,7 +42,12 @@ _TOLD_ELSEWHERE = ("VFS", "SWAP")
 # Overwritten at both ends: ZFS labels (512 KiB, and up to 256 KiB of rest), superblocks of UFS (64 KiB) and all other
 # filesystems FreeBSD knows, GEOM metadata (last sector), partition tables. A multiple of every sector size.
 _EDGE = 1024 * 1024
-_FSTYP = {"ufs": "UFS filesystem", "msdosfs": "FAT filesystem", "zfs": "remains of a ZFS label", "geli": "GELI metadata"}
+_FSTYP = {
+    "ufs": "UFS filesystem",
+    "msdosfs": "FAT filesystem",
+    "zfs": "remains of a ZFS label",
+    "geli": "GELI metadata",
+}
 _FSTYP_TYPES = {"zfs": "zfs_member", "msdosfs": "vfat"}
 
 
@@ -52,17 +57,15 @@ class FreeBSD:
     def read_table(self, runner: Runner) -> DeviceTable:
         return read(runner)
 
-    def mounts(self, runner: Runner) -> t.Tuple[Mount, ...]:
+    def mounts(self, runner: Runner) -> tuple[Mount, ...]:
         return mounts(runner)
 
-    def swaps(self, runner: Runner) -> t.Tuple[str, ...]:
+    def swaps(self, runner: Runner) -> tuple[str, ...]:
         return swaps(runner)
 
-    def probe(
-        self, runner: Runner, paths: t.Sequence[str]
-    ) -> t.Dict[str, t.Union[t.Tuple[Signature, ...], str]]:
+    def probe(self, runner: Runner, paths: t.Sequence[str]) -> dict[str, tuple[Signature, ...] | str]:
         """fstyp looks at one device at a time; 1 is its exit status for a content it does not know."""
-        found: t.Dict[str, t.Union[t.Tuple[Signature, ...], str]] = {}
+        found: dict[str, tuple[Signature, ...] | str] = {}
         for path in paths:
             result = runner.run(Command(("fstyp", "-u", path)), ok=(0, 1))
             found[path] = filesystem(result.stdout) or _mbr(path)
@@ -105,7 +108,7 @@ class FreeBSD:
         """GEOM has tasted the disk again before the writer's close returns."""
 
 
-def filesystem(text: str) -> t.Tuple[Signature, ...]:
+def filesystem(text: str) -> tuple[Signature, ...]:
     """The filesystem that ``fstyp -u`` prints, if any."""
     kind = text.strip()
     if not kind:
@@ -113,7 +116,7 @@ def filesystem(text: str) -> t.Tuple[Signature, ...]:
     return (Signature(_FSTYP_TYPES.get(kind, kind), _FSTYP.get(kind, f"{kind} filesystem")),)
 
 
-def _mbr(path: str) -> t.Union[t.Tuple[Signature, ...], str]:
+def _mbr(path: str) -> tuple[Signature, ...] | str:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
@@ -135,10 +138,10 @@ class _Provider:
     name: str
     geom_class: str
     size: int
-    config: t.Dict[str, str]
-    below: t.Tuple[str, ...]
-    aliases: t.List[str] = field(default_factory=list)
-    holders: t.List[str] = field(default_factory=list)
+    config: dict[str, str]
+    below: tuple[str, ...]
+    aliases: list[str] = field(default_factory=list)
+    holders: list[str] = field(default_factory=list)
     parent: str = ""
 
 
@@ -168,9 +171,7 @@ def parse(text: str) -> DeviceTable:
             providers[consumer].holders.append(holder)
     for key, provider in providers.items():
         _relate(providers, key, provider)
-    found = {
-        provider.name: _device(provider) for provider in providers.values() if provider.geom_class not in _NAMING
-    }
+    found = {provider.name: _device(provider) for provider in providers.values() if provider.geom_class not in _NAMING}
     for device in list(found.values()):
         if device.kind == "partition" and device.parent in found:
             whole = found[device.parent]
@@ -178,7 +179,7 @@ def parse(text: str) -> DeviceTable:
     return DeviceTable(tuple(found.values()))
 
 
-def mounts(runner: Runner) -> t.Tuple[Mount, ...]:
+def mounts(runner: Runner) -> tuple[Mount, ...]:
     """The mounted filesystems; ``mount -p`` writes them as fstab lines, with blanks as octal numbers."""
     lines = (line.split() for line in runner.run(_MOUNTS).stdout.splitlines())
     return tuple(
@@ -186,16 +187,16 @@ def mounts(runner: Runner) -> t.Tuple[Mount, ...]:
     )
 
 
-def swaps(runner: Runner) -> t.Tuple[str, ...]:
+def swaps(runner: Runner) -> tuple[str, ...]:
     """The devices that are swapped to; the first line of ``swapctl -l`` is a heading."""
     lines = runner.run(_SWAPS).stdout.splitlines()[1:]
     return tuple(line.split()[0] for line in lines if line.strip())
 
 
-def _providers(mesh: ElementTree.Element) -> t.Tuple[t.Dict[str, _Provider], t.List[t.Tuple[str, str]]]:
+def _providers(mesh: ElementTree.Element) -> tuple[dict[str, _Provider], list[tuple[str, str]]]:
     """The providers by their id, and (provider id, user) for geoms that use one without providing anything."""
-    found: t.Dict[str, _Provider] = {}
-    users: t.List[t.Tuple[str, str]] = []
+    found: dict[str, _Provider] = {}
+    users: list[tuple[str, str]] = []
     for geom_class in mesh.findall("class"):
         class_name = geom_class.findtext("name", "")
         for geom in geom_class.findall("geom"):
@@ -218,7 +219,7 @@ def _providers(mesh: ElementTree.Element) -> t.Tuple[t.Dict[str, _Provider], t.L
     return found, users
 
 
-def _relate(providers: t.Dict[str, _Provider], key: str, provider: _Provider) -> None:
+def _relate(providers: dict[str, _Provider], key: str, provider: _Provider) -> None:
     """Tell the providers below one about it."""
     for below_key in provider.below:
         below = providers.get(below_key)
@@ -274,7 +275,7 @@ def _device(provider: _Provider) -> BlockDevice:
     )
 
 
-def _config(element: ElementTree.Element) -> t.Dict[str, str]:
+def _config(element: ElementTree.Element) -> dict[str, str]:
     config = element.find("config")
     return {} if config is None else {child.tag: (child.text or "").strip() for child in config}
 

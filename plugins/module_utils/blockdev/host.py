@@ -13,7 +13,7 @@ from .identity import DeviceTable, Mount
 from .signatures import Signature, Span
 
 # The signatures on a path, or why it could not be read.
-Probed = t.Union[t.Tuple[Signature, ...], str]
+Probed = t.Union[tuple[Signature, ...], str]
 
 
 class Host(t.Protocol):
@@ -22,13 +22,13 @@ class Host(t.Protocol):
     def read_table(self, runner: Runner) -> DeviceTable:
         """All block devices."""
 
-    def mounts(self, runner: Runner) -> t.Tuple[Mount, ...]:
+    def mounts(self, runner: Runner) -> tuple[Mount, ...]:
         """The mounted filesystems."""
 
-    def swaps(self, runner: Runner) -> t.Tuple[str, ...]:
+    def swaps(self, runner: Runner) -> tuple[str, ...]:
         """What is swapped to."""
 
-    def probe(self, runner: Runner, paths: t.Sequence[str]) -> t.Dict[str, Probed]:
+    def probe(self, runner: Runner, paths: t.Sequence[str]) -> dict[str, Probed]:
         """The signatures the system's own tools recognise, in as few processes as possible."""
 
     def is_free(self, path: str) -> bool:

@@ -68,7 +68,7 @@ class BlockDevice:
     name: str
     path: str
     # Every other path that leads to it. FreeBSD hides labels of open devices; they are listed all the same.
-    aliases: t.Tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
     kind: str = "disk"
     parent: str = ""
     # Number in the partition table, 0 for what is no partition.
@@ -78,7 +78,7 @@ class BlockDevice:
     serial: str = ""
     wwn: str = ""
     # Kernel names of the devices built on top of it (md, LVM, crypt, multipath).
-    holders: t.Tuple[str, ...] = ()
+    holders: tuple[str, ...] = ()
     read_only: bool = False
     # "8:17", Linux only.
     number: str = ""
@@ -99,16 +99,16 @@ class Mount:
 class DeviceTable:
     """All block devices of a host, to be asked which paths mean the same thing."""
 
-    devices: t.Tuple[BlockDevice, ...] = ()
-    _names: t.Dict[str, BlockDevice] = field(init=False, repr=False, compare=False)
-    _paths: t.Dict[str, BlockDevice] = field(init=False, repr=False, compare=False)
-    _numbers: t.Dict[str, BlockDevice] = field(init=False, repr=False, compare=False)
-    _parts: t.Dict[str, t.List[BlockDevice]] = field(init=False, repr=False, compare=False)
+    devices: tuple[BlockDevice, ...] = ()
+    _names: dict[str, BlockDevice] = field(init=False, repr=False, compare=False)
+    _paths: dict[str, BlockDevice] = field(init=False, repr=False, compare=False)
+    _numbers: dict[str, BlockDevice] = field(init=False, repr=False, compare=False)
+    _parts: dict[str, list[BlockDevice]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        names: t.Dict[str, BlockDevice] = {}
-        paths: t.Dict[str, BlockDevice] = {}
-        parts: t.Dict[str, t.List[BlockDevice]] = {}
+        names: dict[str, BlockDevice] = {}
+        paths: dict[str, BlockDevice] = {}
+        parts: dict[str, list[BlockDevice]] = {}
         for device in self.devices:
             names[device.name] = device
             for path in device.aliases:
@@ -126,15 +126,15 @@ class DeviceTable:
         object.__setattr__(self, "_paths", paths)
         object.__setattr__(self, "_parts", parts)
 
-    def named(self, name: str) -> t.Optional[BlockDevice]:
+    def named(self, name: str) -> BlockDevice | None:
         """The device with this kernel name."""
         return self._names.get(name)
 
-    def numbered(self, number: str) -> t.Optional[BlockDevice]:
+    def numbered(self, number: str) -> BlockDevice | None:
         """The device with this number (``8:17``)."""
         return self._numbers.get(number)
 
-    def find(self, path: str) -> t.Optional[BlockDevice]:
+    def find(self, path: str) -> BlockDevice | None:
         """The device a path, or a name as zpool accepts it, leads to; None for a file or what is not there."""
         if not path:
             return None
@@ -146,7 +146,7 @@ class DeviceTable:
                 return found
         return None
 
-    def partitions(self, device: BlockDevice) -> t.Tuple[BlockDevice, ...]:
+    def partitions(self, device: BlockDevice) -> tuple[BlockDevice, ...]:
         """The partitions of a disk in the order of their numbers; those of a multipath map for one of its paths."""
         return tuple(self._parts.get(self.canonical(device).name, ()))
 
@@ -194,7 +194,7 @@ class DeviceTable:
         """Whether writing to one of them would also write to the other: same thing, or a disk and its partition."""
         return self.same_disk(one, other) or self.same_disk(other, one)
 
-    def _at(self, path: str) -> t.Optional[BlockDevice]:
+    def _at(self, path: str) -> BlockDevice | None:
         found = self._paths.get(path)
         if found is None and path.startswith(_GPTID):
             found = self._paths.get(_PARTUUID + path[len(_GPTID) :].lower())
@@ -203,14 +203,14 @@ class DeviceTable:
         return found
 
 
-def strip_partition(path: str) -> t.Optional[str]:
+def strip_partition(path: str) -> str | None:
     """The path of the whole disk, judged by the text of a partition's path; None when it does not look like one.
 
     Names are cut only where the folder or the driver's naming scheme says that the end is a partition number.
     """
     path = _absolute(path)
     folder, name = posixpath.split(path)
-    found: t.Optional[t.Match[str]] = None
+    found: t.Match[str] | None = None
     if path.startswith(_PART_FOLDERS):
         found = _PART_SUFFIX.fullmatch(name)
     if found is None and folder == "/dev":

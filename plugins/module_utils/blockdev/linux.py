@@ -50,15 +50,13 @@ class Linux:
     def read_table(self, runner: Runner) -> DeviceTable:
         return read(self.roots)
 
-    def mounts(self, runner: Runner) -> t.Tuple[Mount, ...]:
+    def mounts(self, runner: Runner) -> tuple[Mount, ...]:
         return mounts(self.roots)
 
-    def swaps(self, runner: Runner) -> t.Tuple[str, ...]:
+    def swaps(self, runner: Runner) -> tuple[str, ...]:
         return swaps(self.roots)
 
-    def probe(
-        self, runner: Runner, paths: t.Sequence[str]
-    ) -> t.Dict[str, t.Union[t.Tuple[Signature, ...], str]]:
+    def probe(self, runner: Runner, paths: t.Sequence[str]) -> dict[str, tuple[Signature, ...] | str]:
         return blkid.probe(runner, paths)
 
     def is_free(self, path: str) -> bool:
@@ -107,8 +105,8 @@ def read(roots: Roots = Roots()) -> DeviceTable:
         names = sorted(os.listdir(top))
     except OSError:
         return DeviceTable()
-    found: t.Dict[str, BlockDevice] = {}
-    slaves: t.Dict[str, t.List[str]] = {}
+    found: dict[str, BlockDevice] = {}
+    slaves: dict[str, list[str]] = {}
     for entry in names:
         folder = os.path.join(top, entry)
         # One path of an NVMe disk with native multipath; it has no node in /dev.
@@ -127,9 +125,9 @@ def read(roots: Roots = Roots()) -> DeviceTable:
     )
 
 
-def mounts(roots: Roots = Roots()) -> t.Tuple[Mount, ...]:
+def mounts(roots: Roots = Roots()) -> tuple[Mount, ...]:
     """The mounted filesystems, in this mount namespace."""
-    found: t.List[Mount] = []
+    found: list[Mount] = []
     for line in _lines(roots.proc, "self/mountinfo"):
         before, separator, after = line.partition(" - ")
         head, tail = before.split(" "), after.split(" ")
@@ -138,7 +136,7 @@ def mounts(roots: Roots = Roots()) -> t.Tuple[Mount, ...]:
     return tuple(found)
 
 
-def swaps(roots: Roots = Roots()) -> t.Tuple[str, ...]:
+def swaps(roots: Roots = Roots()) -> tuple[str, ...]:
     """The devices and files that are swapped to."""
     return tuple(_unescape(line.split()[0]) for line in _lines(roots.proc, "swaps")[1:] if line.strip())
 
@@ -148,7 +146,7 @@ def _device(folder: str, entry: str) -> BlockDevice:
     # The kernel writes a slash in a name (cciss/c0d0) as an exclamation mark.
     name = entry.replace("!", "/")
     kind, parent, partition = "disk", "", 0
-    aliases: t.Tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
     number = _text(folder, "partition")
     mapping, uuid = _text(folder, "dm/name"), _text(folder, "dm/uuid")
     if number.isdigit():
@@ -185,7 +183,7 @@ def _device(folder: str, entry: str) -> BlockDevice:
     )
 
 
-def _relate(found: t.Dict[str, BlockDevice], slaves: t.Mapping[str, t.Sequence[str]]) -> None:
+def _relate(found: dict[str, BlockDevice], slaves: t.Mapping[str, t.Sequence[str]]) -> None:
     """Fill in what only shows from two devices together: maps, their paths and partitions, the serial number."""
     for device in list(found.values()):
         below = [name for name in slaves[device.name] if name in found]
@@ -214,9 +212,9 @@ def _serial(folder: str) -> str:
     return _text(folder, "device/serial") or _text(folder, "serial")
 
 
-def _links(dev: str, nodes: t.Container[str]) -> t.Dict[str, t.List[str]]:
+def _links(dev: str, nodes: t.Container[str]) -> dict[str, list[str]]:
     """Every symbolic link below /dev that leads to one of the device nodes, by node."""
-    found: t.Dict[str, t.List[str]] = {}
+    found: dict[str, list[str]] = {}
     real = os.path.realpath(dev)
     for folder, folders, files in os.walk(dev):
         if folder == dev:
@@ -263,7 +261,7 @@ def _forget_partitions(descriptor: int) -> None:
             raise
 
 
-def _names(folder: str, name: str) -> t.List[str]:
+def _names(folder: str, name: str) -> list[str]:
     try:
         return sorted(entry.replace("!", "/") for entry in os.listdir(os.path.join(folder, name)))
     except OSError:
@@ -283,7 +281,7 @@ def _text(folder: str, name: str) -> str:
     return _bytes(folder, name).decode("utf-8", "replace").strip(" \n\0")
 
 
-def _lines(folder: str, name: str) -> t.List[str]:
+def _lines(folder: str, name: str) -> list[str]:
     return os.fsdecode(_bytes(folder, name)).splitlines()
 
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 # Gives ``length`` bytes at an offset, fewer only at the end.
 Reader = t.Callable[[int, int], bytes]
 # Offset and length in bytes of something to overwrite.
-Span = t.Tuple[int, int]
+Span = tuple[int, int]
 
 KIB = 1024
 ZFS_LABEL = 256 * KIB
@@ -52,12 +52,12 @@ class Signature:
     type: str
     what: str
     # What to overwrite, for those that no program takes away; the others are left to wipefs.
-    spans: t.Tuple[Span, ...] = ()
+    spans: tuple[Span, ...] = ()
     pool: str = ""
     pool_guid: str = ""
 
 
-def find(read: Reader, size: int) -> t.Tuple[Signature, ...]:
+def find(read: Reader, size: int) -> tuple[Signature, ...]:
     """The ZFS labels, GEOM metadata and GPT in ``size`` bytes.
 
     :raises OSError: from ``read``
@@ -69,7 +69,7 @@ def find(read: Reader, size: int) -> t.Tuple[Signature, ...]:
     return tuple(signature for signature in found if signature is not None)
 
 
-def zfs_spans(size: int) -> t.Tuple[Span, ...]:
+def zfs_spans(size: int) -> tuple[Span, ...]:
     """Where the four labels of a ZFS device of ``size`` bytes are; none when it is too small for them."""
     end = size // ZFS_LABEL * ZFS_LABEL
     if end < 4 * ZFS_LABEL:
@@ -77,7 +77,7 @@ def zfs_spans(size: int) -> t.Tuple[Span, ...]:
     return tuple((offset, ZFS_LABEL) for offset in (0, ZFS_LABEL, end - 2 * ZFS_LABEL, end - ZFS_LABEL))
 
 
-def zfs_label(read: Reader, size: int) -> t.Optional[Signature]:
+def zfs_label(read: Reader, size: int) -> Signature | None:
     """The first readable one of the four ZFS labels."""
     spans = zfs_spans(size)
     for offset, _length in spans:
@@ -89,9 +89,9 @@ def zfs_label(read: Reader, size: int) -> t.Optional[Signature]:
     return None
 
 
-def nvlist(data: bytes) -> t.Dict[str, t.Union[int, str]]:
+def nvlist(data: bytes) -> dict[str, int | str]:
     """The strings and 64-bit numbers at the top of an XDR nvlist; what follows a damaged place is left out."""
-    found: t.Dict[str, t.Union[int, str]] = {}
+    found: dict[str, int | str] = {}
     if len(data) < 12 or data[0] != _XDR:
         return found
     # Encoding, byte order and two reserved bytes; then version and flags.
@@ -112,7 +112,7 @@ def nvlist(data: bytes) -> t.Dict[str, t.Union[int, str]]:
         return found
 
 
-def mbr(read: Reader, size: int) -> t.Optional[Signature]:
+def mbr(read: Reader, size: int) -> Signature | None:
     """An MBR partition table with at least one entry; the boot sector of FAT ends in the same two bytes."""
     sector = read(0, min(size, _EDGE))[:512]
     if len(sector) < 512 or sector[510:] != _MBR_MAGIC:
@@ -123,7 +123,7 @@ def mbr(read: Reader, size: int) -> t.Optional[Signature]:
     return Signature("dos", "MBR partition table")
 
 
-def _zfs_words(config: t.Mapping[str, t.Union[int, str]]) -> str:
+def _zfs_words(config: t.Mapping[str, int | str]) -> str:
     state = config.get("state")
     if state == _ZFS_SPARE:
         return "ZFS label of a spare"
@@ -137,7 +137,7 @@ def _zfs_words(config: t.Mapping[str, t.Union[int, str]]) -> str:
     return text
 
 
-def _xdr_string(data: bytes, at: int) -> t.Tuple[str, int]:
+def _xdr_string(data: bytes, at: int) -> tuple[str, int]:
     """A string and where the next value starts: the length, the bytes, padding to four."""
     (length,) = struct.unpack_from(">I", data, at)
     end = at + 4 + length
@@ -146,9 +146,9 @@ def _xdr_string(data: bytes, at: int) -> t.Tuple[str, int]:
     return data[at + 4 : end].decode("utf-8", "replace"), end + -length % 4
 
 
-def _geom(tail: bytes, size: int) -> t.List[Signature]:
+def _geom(tail: bytes, size: int) -> list[Signature]:
     """Metadata of GEOM classes at the start of the last sector."""
-    found: t.List[Signature] = []
+    found: list[Signature] = []
     for sector in _SECTORS:
         if sector > len(tail):
             break
@@ -161,7 +161,7 @@ def _geom(tail: bytes, size: int) -> t.List[Signature]:
     return found
 
 
-def _gpt(head: bytes, tail: bytes, size: int) -> t.Optional[Signature]:
+def _gpt(head: bytes, tail: bytes, size: int) -> Signature | None:
     primary = [sector for sector in (512, 4096) if head[sector:].startswith(_GPT)]
     backup = [sector for sector in (512, 4096) if sector <= len(tail) and tail[-sector:].startswith(_GPT)]
     if not primary and not backup:

@@ -1,7 +1,10 @@
 # Copyright (c) 2026 nasops.encryption contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Taking away what was left on a disk, so that it is blank for a new owner. Data is not overwritten, only signatures."""
+"""Taking away what was left on a disk, so that it is blank for a new owner.
+
+Only signatures are overwritten, not data: this is no secure erasure.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from .host import Host, this_host
 from .identity import number_of
 
 
-def wipe_step(content: DiskContent, host: t.Optional[Host] = None) -> Step:
+def wipe_step(content: DiskContent, host: Host | None = None) -> Step:
     """The step that makes a disk blank again, partitions first.
 
     Right before writing, the disk is looked at once more: it must be the same one (device number, size, serial
@@ -133,5 +136,5 @@ def _number(path: str) -> str:
         ) from None
 
 
-def _spans(findings: t.Iterable[Finding], place: str) -> t.Tuple[t.Tuple[int, int], ...]:
+def _spans(findings: t.Iterable[Finding], place: str) -> tuple[tuple[int, int], ...]:
     return tuple(span for finding in findings if finding.where == place for span in finding.spans)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.blockdev.host_tree import Tree
 
 

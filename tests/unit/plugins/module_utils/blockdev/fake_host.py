@@ -35,12 +35,12 @@ class FakeHost:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.devices: t.List[BlockDevice] = []
-        self.recognised: t.Dict[str, t.Union[t.Tuple[Signature, ...], str]] = {}
-        self.mounted: t.List[Mount] = []
-        self.swapping: t.List[str] = []
-        self.held: t.Set[str] = set()
-        self.erased: t.List[str] = []
+        self.devices: list[BlockDevice] = []
+        self.recognised: dict[str, tuple[Signature, ...] | str] = {}
+        self.mounted: list[Mount] = []
+        self.swapping: list[str] = []
+        self.held: set[str] = set()
+        self.erased: list[str] = []
         self.deaf = False
         self.probes = 0
 
@@ -58,15 +58,13 @@ class FakeHost:
     def read_table(self, runner: Runner) -> DeviceTable:
         return DeviceTable(tuple(self.devices))
 
-    def mounts(self, runner: Runner) -> t.Tuple[Mount, ...]:
+    def mounts(self, runner: Runner) -> tuple[Mount, ...]:
         return tuple(self.mounted)
 
-    def swaps(self, runner: Runner) -> t.Tuple[str, ...]:
+    def swaps(self, runner: Runner) -> tuple[str, ...]:
         return tuple(self.swapping)
 
-    def probe(
-        self, runner: Runner, paths: t.Sequence[str]
-    ) -> t.Dict[str, t.Union[t.Tuple[Signature, ...], str]]:
+    def probe(self, runner: Runner, paths: t.Sequence[str]) -> dict[str, tuple[Signature, ...] | str]:
         self.probes += 1
         return {path: self.recognised.get(path, ()) for path in paths}
 

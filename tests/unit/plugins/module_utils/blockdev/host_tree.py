@@ -26,12 +26,12 @@ class Tree:
     def roots(self) -> linux.Roots:
         return linux.Roots(str(self.sys), str(self.dev), str(self.proc))
 
-    def write(self, path: str, content: t.Union[str, bytes]) -> None:
+    def write(self, path: str, content: str | bytes) -> None:
         target = self.root / path
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(content.encode() if isinstance(content, str) else content)
 
-    def device(self, name: str, number: str, sectors: int, **attributes: t.Union[str, bytes]) -> str:
+    def device(self, name: str, number: str, sectors: int, **attributes: str | bytes) -> str:
         """A whole device; attributes are files, with __ for a slash in their name."""
         return self._add(f"devices/virtual/block/{name.replace('/', '!')}", name, number, sectors, attributes)
 
@@ -52,9 +52,7 @@ class Tree:
         place.parent.mkdir(parents=True, exist_ok=True)
         place.symlink_to(target)
 
-    def _add(
-        self, folder: str, name: str, number: str, sectors: int, attributes: t.Mapping[str, t.Union[str, bytes]]
-    ) -> str:
+    def _add(self, folder: str, name: str, number: str, sectors: int, attributes: t.Mapping[str, str | bytes]) -> str:
         base = f"sys/{folder}"
         self.write(f"{base}/dev", f"{number}\n")
         self.write(f"{base}/size", f"{sectors}\n")

@@ -9,12 +9,13 @@ import json
 import typing as t
 
 import pytest
+
 from ansible_collections.nasops.encryption.plugins.module_utils.blockdev import blkid
 from ansible_collections.nasops.encryption.plugins.module_utils.blockdev.signatures import Signature
 from ansible_collections.nasops.encryption.plugins.module_utils.command import Command, CommandError, Result
 from ansible_collections.nasops.encryption.plugins.module_utils.errors import StorageError
 
-Row = t.Dict[str, t.Optional[str]]
+Row = dict[str, t.Optional[str]]
 
 
 class Wipefs:
@@ -23,7 +24,7 @@ class Wipefs:
     def __init__(self, rows: t.Mapping[str, t.Sequence[Row]], broken: t.Container[str] = ()) -> None:
         self.rows = rows
         self.broken = broken
-        self.calls: t.List[t.Tuple[str, ...]] = []
+        self.calls: list[tuple[str, ...]] = []
 
     def has(self, program: str) -> bool:
         return True
@@ -39,7 +40,7 @@ class Wipefs:
         return Result(command.argv, 0, json.dumps({"signatures": rows}), "")
 
 
-def row(kind: str, usage: t.Optional[str], label: t.Optional[str] = None) -> Row:
+def row(kind: str, usage: str | None, label: str | None = None) -> Row:
     return {"offset": "0x0", "type": kind, "usage": usage, "label": label}
 
 
@@ -63,7 +64,7 @@ def row(kind: str, usage: t.Optional[str], label: t.Optional[str] = None) -> Row
         ([], []),
     ],
 )  # fmt: skip
-def test_words(rows: t.List[Row], words: t.List[str]) -> None:
+def test_words(rows: list[Row], words: list[str]) -> None:
     found = blkid.probe(Wipefs({"/dev/sda": rows}), ["/dev/sda"])["/dev/sda"]
     assert [signature.what for signature in found if isinstance(signature, Signature)] == words
 

@@ -11,6 +11,7 @@ import typing as t
 from pathlib import Path
 
 import pytest
+
 from ansible_collections.nasops.encryption.plugins.module_utils.blockdev.content import (
     DiskContent,
     merge,
@@ -41,7 +42,7 @@ def look(host: FakeHost, name: str) -> DiskContent:
     return probe(runner, host.read_table(runner), path, host)
 
 
-def uses(content: DiskContent) -> t.List[t.Tuple[str, str]]:
+def uses(content: DiskContent) -> list[tuple[str, str]]:
     return [(finding.what, os.path.basename(finding.where)) for finding in content.used]
 
 
@@ -172,9 +173,7 @@ def test_a_file_behind_a_loop_device_or_used_as_swap_is_in_use(host: FakeHost) -
         (lambda path: open(path, "wb").close(), "unsuitable", "is empty (0 bytes)"),
     ],
 )
-def test_what_can_not_be_a_disk(
-    host: FakeHost, make: t.Callable[[str], object], access: str, words: str
-) -> None:
+def test_what_can_not_be_a_disk(host: FakeHost, make: t.Callable[[str], object], access: str, words: str) -> None:
     make(host.path("thing"))
     content = look(host, "thing")
     assert content.access == access

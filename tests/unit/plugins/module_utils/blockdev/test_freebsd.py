@@ -9,6 +9,7 @@ import typing as t
 from pathlib import Path
 
 import pytest
+
 from ansible_collections.nasops.encryption.plugins.module_utils.blockdev import freebsd
 from ansible_collections.nasops.encryption.plugins.module_utils.blockdev.identity import BlockDevice, DeviceTable, Mount
 from ansible_collections.nasops.encryption.plugins.module_utils.command import Command, Result
@@ -56,7 +57,7 @@ def device(table: DeviceTable, name: str) -> BlockDevice:
         (("mirror/swap0",), "/dev/mirror/swap0"),
     ],
 )
-def test_names_of_one_thing(table: DeviceTable, names: t.Tuple[str, ...], path: str) -> None:
+def test_names_of_one_thing(table: DeviceTable, names: tuple[str, ...], path: str) -> None:
     assert {table.identity(name) for name in names} == {path}
 
 

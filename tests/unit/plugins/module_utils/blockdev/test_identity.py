@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
-import typing as t
-
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from ansible_collections.nasops.encryption.plugins.module_utils.blockdev import linux
 from ansible_collections.nasops.encryption.plugins.module_utils.blockdev.identity import (
     BlockDevice,
@@ -15,8 +16,6 @@ from ansible_collections.nasops.encryption.plugins.module_utils.blockdev.identit
     strip_partition,
 )
 from ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.blockdev.host_tree import Tree
-from hypothesis import given
-from hypothesis import strategies as st
 
 PATHS = st.text(alphabet="/abdmnpstv0159-._:", min_size=1, max_size=40)
 
@@ -123,7 +122,7 @@ NAMES_OF_A_MULTIPATH_DISK = (
 
 
 @pytest.mark.parametrize("names", [NAMES_OF_ONE_DISK, NAMES_OF_ITS_FIRST_PARTITION, NAMES_OF_A_MULTIPATH_DISK])
-def test_all_names_of_one_thing_have_one_identity(nas: Tree, names: t.Tuple[str, ...]) -> None:
+def test_all_names_of_one_thing_have_one_identity(nas: Tree, names: tuple[str, ...]) -> None:
     table = linux.read(nas.roots)
     assert len({table.identity(name) for name in names}) == 1
 

@@ -9,16 +9,17 @@ import struct
 import typing as t
 
 import pytest
-from ansible_collections.nasops.encryption.plugins.module_utils.blockdev import signatures
-from ansible_collections.nasops.encryption.plugins.module_utils.blockdev.signatures import KIB, Signature
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ansible_collections.nasops.encryption.plugins.module_utils.blockdev import signatures
+from ansible_collections.nasops.encryption.plugins.module_utils.blockdev.signatures import KIB, Signature
+
 MIB = 1024 * KIB
-Value = t.Union[int, str, t.Tuple[int, ...]]
+Value = t.Union[int, str, tuple[int, ...]]
 
 
-def find(image: bytes) -> t.Tuple[Signature, ...]:
+def find(image: bytes) -> tuple[Signature, ...]:
     return signatures.find(lambda offset, length: image[offset : offset + length], len(image))
 
 
@@ -42,7 +43,7 @@ def xdr_nvlist(values: t.Mapping[str, Value]) -> bytes:
     return packed + bytes(8)
 
 
-def disk(size: int, *parts: t.Tuple[int, bytes]) -> bytes:
+def disk(size: int, *parts: tuple[int, bytes]) -> bytes:
     image = bytearray(size)
     for offset, data in parts:
         image[offset : offset + len(data)] = data
@@ -54,8 +55,8 @@ def zfs_disk(size: int, config: t.Mapping[str, Value], labels: t.Sequence[int] =
     return disk(size, *((spans[label][0] + 16 * KIB, xdr_nvlist(config)) for label in labels))
 
 
-def config(state: int, **more: Value) -> t.Dict[str, Value]:
-    base: t.Dict[str, Value] = {"version": 5000, "name": "tänk", "state": state, "txg": 4, "pool_guid": 2**64 - 2}
+def config(state: int, **more: Value) -> dict[str, Value]:
+    base: dict[str, Value] = {"version": 5000, "name": "tänk", "state": state, "txg": 4, "pool_guid": 2**64 - 2}
     return {**base, "holes": (1, 2), "hostname": "nas1", **more}
 
 
@@ -72,8 +73,12 @@ def test_a_pool_is_named_by_any_of_its_labels(state: int, words: str, label: int
     (found,) = find(zfs_disk(4 * MIB + 12345, config(state), (label,)))
     assert (found.type, found.what) == ("zfs_member", words)
     assert (found.pool, found.pool_guid) == ("tänk", "18446744073709551614")
-    assert found.spans == ((0, 256 * KIB), (256 * KIB, 256 * KIB), (3 * MIB + 512 * KIB, 256 * KIB),
-                           (3 * MIB + 768 * KIB, 256 * KIB))
+    assert found.spans == (
+        (0, 256 * KIB),
+        (256 * KIB, 256 * KIB),
+        (3 * MIB + 512 * KIB, 256 * KIB),
+        (3 * MIB + 768 * KIB, 256 * KIB),
+    )
 
 
 @pytest.mark.parametrize(("state", "words"), [(3, "ZFS label of a spare"), (4, "ZFS label of a cache device")])
@@ -114,7 +119,7 @@ def test_gpt_copies(sector: int) -> None:
     )
 
 
-def mbr(*entries: bytes) -> t.Optional[Signature]:
+def mbr(*entries: bytes) -> Signature | None:
     image = disk(MIB, (446, b"".join(entries)), (510, b"\x55\xaa"))
     return signatures.mbr(lambda offset, length: image[offset : offset + length], len(image))
 
@@ -145,5 +150,5 @@ NAMES = st.text(st.characters(min_codepoint=1, exclude_categories=("Cs",)), min_
 
 
 @given(st.dictionaries(NAMES, st.one_of(st.integers(0, 2**64 - 1), NAMES)))
-def test_every_name_and_value_is_read_back(values: t.Dict[str, Value]) -> None:
+def test_every_name_and_value_is_read_back(values: dict[str, Value]) -> None:
     assert signatures.nvlist(xdr_nvlist(values)) == values

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
 from ansible_collections.nasops.encryption.plugins.module_utils.blockdev.content import DiskContent, Finding, probe
 from ansible_collections.nasops.encryption.plugins.module_utils.blockdev.identity import Mount
 from ansible_collections.nasops.encryption.plugins.module_utils.blockdev.linux import Linux
@@ -127,7 +128,7 @@ def test_another_disk_behind_the_path_stops_it(host: FakeHost) -> None:
         ({"findings": (Finding("xfs", "/dev/sda"),)}, "not there"),
     ],
 )
-def test_every_difference_is_refused(change: t.Dict[str, t.Any], words: str) -> None:
+def test_every_difference_is_refused(change: dict[str, t.Any], words: str) -> None:
     before = DiskContent(
         "/dev/x", "/dev/sda", "write", device="/dev/sda", number="8:0", size=1, serial="s", wwn="w",
         findings=(Finding("ext4", "/dev/sda"),),
@@ -155,7 +156,7 @@ class Wipefs:
     """Keeps what it was asked to run."""
 
     def __init__(self) -> None:
-        self.argv: t.List[t.Tuple[str, ...]] = []
+        self.argv: list[tuple[str, ...]] = []
 
     def has(self, program: str) -> bool:
         return program == "udevadm"
