@@ -267,14 +267,14 @@ def _uses(table: DeviceTable, target: DiskContent, mounts: t.Iterable[Mount], sw
             holder = table.named(name)
             # Its own partitions (a map's are maps themselves) are looked at one by one.
             if holder is None or holder.path not in target.partitions:
-                found.append(Finding(f"in use by {_holder_words(name, holder)}", place, True, "holder"))
+                found.append(Finding(f"part of {_holder_words(name, holder)}", place, True, "holder"))
     return list(dict.fromkeys(found))
 
 
 def _uses_of_file(table: DeviceTable, target: DiskContent, swaps: t.Iterable[str]) -> list[Finding]:
     real = os.path.realpath(target.device)
     found = [
-        Finding(f"in use by loop device {device.name}", target.device, True, "holder")
+        Finding(f"shown as loop device {device.name}", target.device, True, "holder")
         for device in table.devices
         if device.backing and os.path.realpath(device.backing) == real
     ]

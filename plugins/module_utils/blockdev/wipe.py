@@ -49,7 +49,7 @@ def check_wipeable(content: DiskContent) -> None:
     if content.used:
         words = ", ".join(f"{finding.what} ({finding.where})" for finding in content.used)
         raise Refused(
-            f"{content.path} can't be wiped, it is in use: {words}.",
+            f"{content.path} can't be wiped while it is in use: {words}.",
             hint="Unmount, export or stop what uses it, if it is the right disk.",
             disk=content.path,
         )

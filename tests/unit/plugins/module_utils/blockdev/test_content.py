@@ -104,9 +104,9 @@ def test_holders_are_named_with_what_they_are(host: FakeHost) -> None:
     host.devices.append(BlockDevice("dm-2", "/dev/dm-2", aliases=("/dev/mapper/vg0-home",), kind="lvm"))
     host.devices.append(BlockDevice("md127", "/dev/md127", kind="md"))
     assert [what for what, _where in uses(look(host, "sdb"))] == [
-        "in use by dm-2 (LVM /dev/mapper/vg0-home)",
-        "in use by md127 (RAID)",
-        "in use by sdb.eli",
+        "part of dm-2 (LVM /dev/mapper/vg0-home)",
+        "part of md127 (RAID)",
+        "part of sdb.eli",
     ]
 
 
@@ -161,7 +161,7 @@ def test_a_file_behind_a_loop_device_or_used_as_swap_is_in_use(host: FakeHost) -
     os.symlink(path, host.path("link.img"))
     host.add("loop0", kind="loop", backing=path)
     host.swapping = [path]
-    assert [what for what, _where in uses(look(host, "link.img"))] == ["in use by loop device loop0", "active swap"]
+    assert [what for what, _where in uses(look(host, "link.img"))] == ["shown as loop device loop0", "active swap"]
 
 
 @pytest.mark.parametrize(
