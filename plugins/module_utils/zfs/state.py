@@ -21,6 +21,9 @@ from .status import ImportablePool, Tree, parse_importable, parse_status
 
 _COLUMNS = "name,property,source,value"
 
+# Native properties that ZFS lets hold a line break.
+_FREE_TEXT = ("altroot", "bootfs", "cachefile", "comment", "keylocation", "mountpoint")
+
 # What every reader of pools needs.
 POOL_PROPERTIES = ("guid", "health", "altroot")
 
@@ -165,6 +168,9 @@ def read_pool_properties(runner: Runner, properties: t.Iterable[str] = ()) -> di
     :raises BadInput: this version of OpenZFS has no such property
     """
     ordered = _request((*POOL_PROPERTIES, *properties))
+    if ":" in ordered[-1]:
+        # Not asked for otherwise: before OpenZFS 2.2 pools have no user properties.
+        ordered.append(_end_mark())
     command = Command(("zpool", "get", "-Hp", "-o", _COLUMNS, ",".join(ordered)))
     try:
         text = run_zfs(runner, command)
@@ -172,19 +178,33 @@ def read_pool_properties(runner: Runner, properties: t.Iterable[str] = ()) -> di
         if "no pools available" in error.result.stderr:
             return {}
         raise _explain(error) from None
-    return dict(parse_properties(text, ordered))
+    return _records(text, ordered)
 
 
 def _request(properties: t.Iterable[str]) -> list[str]:
-    """The properties in the order to ask for them.
+    """The properties in the order to ask for them: those whose values can hold line breaks come last."""
+    return sorted(dict.fromkeys(properties), key=lambda name: (":" in name, name in _FREE_TEXT))
 
-    Only user properties can hold line breaks, so they come last, and behind them one with an unpredictable name that
-    is set nowhere: a record is over only there, and no value can pretend to be another record.
+
+def _end_mark() -> str:
+    """A user property with an unpredictable name, set nowhere.
+
+    Asked for as the last one, it is where a record ends: no value with line breaks can then pass for another record.
     """
-    ordered = sorted(dict.fromkeys(properties), key=lambda name: ":" in name)
-    if ":" in ordered[-1]:
-        ordered.append(f"nasops.encryption:{random_source.token_hex(8)}")
-    return ordered
+    return f"nasops.encryption:{random_source.token_hex(8)}"
+
+
+def _records(text: str, properties: t.Sequence[str]) -> dict[str, dict[str, Property]]:
+    """Properties by name of pool or dataset.
+
+    :raises StorageError: a name that is there twice, so that one of the two is not what it seems
+    """
+    records: dict[str, dict[str, Property]] = {}
+    for name, found in parse_properties(text, properties):
+        if name in records:
+            raise StorageError(f"ZFS lists '{name}' twice; a property with line breaks may pretend to be another one.")
+        records[name] = found
+    return records
 
 
 def read_trees(runner: Runner) -> dict[str, Tree]:
@@ -221,7 +241,7 @@ def read_datasets(
     :raises NoSuchDataset: one of them does not exist
     :raises BadInput: this version of OpenZFS has no such property
     """
-    ordered = _request(properties)
+    ordered = [*_request(properties), _end_mark()]
     argv = ["zfs", "get", "-Hp", "-t", "filesystem,volume", "-o", _COLUMNS]
     argv += ["-r"] if recursive else ["-d", "0"] if not names else []
     argv += [",".join(ordered), *names]
@@ -229,7 +249,7 @@ def read_datasets(
         text = run_zfs(runner, Command(tuple(argv)))
     except CommandError as error:
         raise _explain(error) from None
-    return {name: Dataset(name, found) for name, found in parse_properties(text, ordered)}
+    return {name: Dataset(name, found) for name, found in _records(text, ordered).items()}
 
 
 def parse_properties(text: str, properties: t.Sequence[str]) -> t.Iterator[tuple[str, dict[str, Property]]]:
@@ -247,8 +267,8 @@ def parse_properties(text: str, properties: t.Sequence[str]) -> t.Iterator[tuple
                 found = {}
             name, last = fields[0], fields[1]
             found[last] = Property(fields[3], _source(fields[2]))
-        elif last and line and not starts:
-            # The value of a user property goes on after a line break.
+        elif last and not starts:
+            # The value goes on after a line break.
             found[last] = Property(f"{found[last].value}\n{line}", found[last].source)
     if found:
         yield name, found
