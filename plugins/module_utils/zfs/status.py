@@ -22,7 +22,7 @@ ROLES = ("data", "special", "dedup", "log", "cache", "spare")
 _INTERIOR = re.compile(r"(mirror|raidz[123]|draid[123]:\d+d:\d+c:\d+s|replacing|spare|indirect|hole|missing|root)-\d+")
 # A disk with its replacement, or with the hot spare that stands in for it.
 _AT_WORK = ("replacing", "spare")
-_WAS = re.compile(r"\bwas (/.*)$")
+_WAS = re.compile(r"\bwas (/.*?)(?:  .*)?$")
 
 
 @dataclass(frozen=True)
