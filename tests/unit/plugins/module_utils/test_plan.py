@@ -182,11 +182,17 @@ class TestApply:
         assert error.hint == "Plug it in. Key kept."
         assert error.details == {
             "disk": "sdx",
+            "changed": True,
             "actions_done": ["Write the key"],
             "action_failed": "Create the pool",
             "actions_not_started": ["Mount", "Set"],
             "undo_errors": [],
         }
+
+    def test_a_failure_of_the_first_step_has_changed_nothing(self) -> None:
+        with pytest.raises(StepFailed) as caught:
+            apply(Plan((Step("Create", failing("broken")), Step("Mount", succeed))), runner())
+        assert caught.value.details["changed"] is False
 
     def test_a_failed_program_is_told_with_its_output(self) -> None:
         recorded = RecordedRunner(default=lambda command: said(command, stderr="cannot create: busy\n", rc=1))

@@ -271,6 +271,7 @@ class TestEncodings:
             base64.b64encode(raw).decode("ascii"),
             base64.b64encode(raw).decode("ascii").rstrip("="),
             base64.urlsafe_b64encode(raw).decode("ascii"),
+            base64.urlsafe_b64encode(raw).decode("ascii").rstrip("="),
         ):
             assert text in found
 
