@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 from xml.etree import ElementTree
 
 from setup import ROOT, SetupError, Tools, lock, prepare
@@ -78,9 +79,9 @@ class Runner:
         cwd: Path = ROOT,
         count: Callable[[str], Counts] | None = None,
         env: dict[str, str] | None = None,
-        show: bool = False,
+        show: Literal["on failure", "always", "never"] = "on failure",
     ) -> bool:
-        """Run one gate: its output goes to a log, and to the terminal if it fails or is to be shown as it comes.
+        """Run one gate: its output goes to a log, and to the terminal, unless told otherwise, if it fails.
 
         `count` reads the counts from the output; without it, and where it finds no failure in a command that failed,
         the gate is one test.
@@ -102,14 +103,14 @@ class Runner:
                 raise ValueError("a pipe was asked for and is not there")
             for line in process.stdout:
                 log.write(line)
-                if show:
+                if show == "always":
                     print(line, end="", flush=True)
             status = process.wait()
         output = path.read_text(encoding="utf-8")
         counts = count(output) if count else Counts(passed=int(status == 0))
         if status and not counts.failed:
             counts += Counts(failed=1)
-        self.add(name, counts, time.monotonic() - start, "" if show else output)
+        self.add(name, counts, time.monotonic() - start, output if show == "on failure" else "")
         return status == 0
 
     def add(self, name: str, counts: Counts, seconds: float, output: str) -> None:
@@ -208,7 +209,7 @@ def changelog(gate: Runner) -> None:
 
 
 def lint(gate: Runner) -> None:
-    gate.run("ruff", ["ruff", "check", "."])
+    gate.run("ruff", ["ruff", "check", "--output-format", "concise", "."])
     gate.run("format", ["ruff", "format", "--check", "--diff", "."])
     gate.run("yamllint", ["yamllint", "--strict", "."])
     gate.run("wording", [sys.executable, "tests/tools/wording.py", *gate.files])
@@ -273,7 +274,7 @@ def build(gate: Runner) -> None:
         if (installed / "plugins" / folder).is_dir():
             expected = names(installed / "plugins" / folder)
             argv = ["ansible-doc", "-t", kind, "--json", *(f"{COLLECTION}.{name}" for name in expected)]
-            gate.run(f"doc-{kind}", argv, place, documented(expected), env)
+            gate.run(f"doc-{kind}", argv, place, documented(expected), env, show="never")
     for playbook in sorted((installed / "playbooks").glob("*.yml")):
         argv = ["ansible-playbook", "--syntax-check", f"{COLLECTION}.{playbook.stem}"]
         gate.run(f"playbook-{playbook.stem}", argv, place, env=env)
@@ -328,7 +329,7 @@ def sanity(gate: Runner) -> None:
 
 
 def vm(gate: Runner) -> None:
-    gate.run("cases", [VM], count=count_summary("vm"), show=True)
+    gate.run("cases", [VM], count=count_summary("vm"), show="always")
 
 
 # In this order: quick answers first.

@@ -14,6 +14,7 @@ from wording import RULES, findings, machine
 BAD = [
     "# TO" + "DO: the rest",
     "x = 1  # FIX" + "ME",
+    "It takes @" + "@TIME@" + "@ minutes.",
     "raise NotImplemente" + "dError",
     "This is not yet implemente" + "d.",
     "@pytest.mark.ski" + 'p(reason="later")',
@@ -28,6 +29,7 @@ GOOD = [
     "ssh admin@nas.example.org ls /home/admin/media",
     "raise ValueError('not a key')",
     "../README.md",
+    "@@ -1,3 +1,4 @@ a hunk of a diff",
     "~/home/thing/",
     "name: stubborn",
 ]

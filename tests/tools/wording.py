@@ -22,6 +22,7 @@ from pathlib import Path
 # The bracketed letters keep this file from finding itself.
 RULES = (
     (r"\b(TOD[O]|FIXM[E]|TB[D]|XX[X])\b", "work left undone"),
+    (r"@[@]\w+@[@]", "a gap to be filled in"),
     (r"raise NotImplemente[d]|\bnot (yet implemente[d]|implemented ye[t])|lorem ipsu[m]", "a stub"),
     (r"@pytest\.mark\.(ski[p]|xfai[l])|\bpytest\.(ski[p]|xfai[l])\(", "a test that is skipped"),
     (r"(?<![\w.~])/(home|Users)/(?!(?:user|admin|ansible)\b)[a-z][\w.-]*/", "a path of someone's home"),
