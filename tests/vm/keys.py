@@ -1,0 +1,92 @@
+# Copyright (c) 2026 nasops.encryption contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The keys of one run of the suite. All are made so that a trace of any of them is found by few search words.
+
+Each key and passphrase begins with the same random text (a raw key with the same random bytes), which is different in
+every run. Whoever writes a key somewhere, whole and in whatever encoding, writes its beginning too.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from string import ascii_letters
+
+# Bytes. Six of them are eight characters of base64 with nothing left over, and 48 bits don't turn up by chance.
+_PREFIX = 6
+# Bytes of a generated key that are searched for; the same reasons.
+_PIECE = 12
+
+
+@dataclass
+class KeyRing:
+    """Makes keys by name; the same name gives the same key until :meth:`forget`."""
+
+    prefix: str = field(default_factory=lambda: secrets.token_hex(_PREFIX))
+    found: set[bytes] = field(default_factory=set)
+    """Contents of key files that a module made itself, and of other secrets without the prefix."""
+    _keys: dict[str, str] = field(default_factory=dict)
+
+    def forget(self) -> None:
+        """The next case gets other keys."""
+        self._keys.clear()
+
+    def hex(self, name: str) -> str:
+        """64 lower-case hexadecimal digits."""
+        return self._get(f"hex {name}", lambda: self.prefix + secrets.token_hex(32 - _PREFIX))
+
+    def raw(self, name: str) -> bytes:
+        """32 bytes."""
+        return bytes.fromhex(self._get(f"raw {name}", lambda: self.prefix + secrets.token_hex(32 - _PREFIX)))
+
+    def passphrase(self, name: str, length: int) -> str:
+        """Letters and digits of this length."""
+        if length > len(self.prefix):
+            return self._get(f"passphrase {name} {length}", lambda: (self.prefix + secrets.token_hex(length))[:length])
+        # too short for the prefix, so it is searched for by itself
+        text = self._get(f"passphrase {name} {length}", lambda: letters(length))
+        self.found.add(text.encode())
+        return text
+
+    def _get(self, name: str, make: Callable[[], str]) -> str:
+        if name not in self._keys:
+            self._keys[name] = make()
+        return self._keys[name]
+
+    def needles(self) -> dict[bytes, str]:
+        """What to search for, with a name that does not give it away."""
+        words = {**beginnings(self.prefix.encode(), "the keys of the suite")}
+        words.update(beginnings(bytes.fromhex(self.prefix), "the raw keys of the suite"))
+        for content in self.found:
+            words.update(whole(content.rstrip(b"\n"), "a generated key"))
+        return words
+
+
+def letters(length: int) -> str:
+    """Random letters."""
+    return "".join(secrets.choice(ascii_letters) for _ in range(length))
+
+
+def beginnings(start: bytes, name: str) -> dict[bytes, str]:
+    """How any text that begins with ``start`` (of 6 or 12 bytes) begins in each encoding."""
+    return {
+        start: f"{name}, as they are",
+        start.upper(): f"{name}, in upper case",
+        start.hex().encode(): f"{name}, in hex",
+        start.hex().upper().encode(): f"{name}, in upper-case hex",
+        base64.b64encode(start): f"{name}, in base64",
+        base64.urlsafe_b64encode(start): f"{name}, in URL-safe base64",
+    }
+
+
+def whole(content: bytes, name: str) -> dict[bytes, str]:
+    """A secret in each encoding; of a long one its first bytes, as long as they are the same in every encoding."""
+    words = beginnings(content[:_PIECE] if len(content) > _PIECE else content, name)
+    if len(content) == 64:
+        with contextlib.suppress(ValueError):
+            words.update(beginnings(bytes.fromhex(content.decode("ascii"))[:_PIECE], name))
+    return {word: meaning for word, meaning in words.items() if len(word) >= 6}

@@ -1,0 +1,95 @@
+# Copyright (c) 2026 nasops.encryption contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The NAS of one run of the suite, made and destroyed with the programs of the role test_nas."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from .connection import ROOT
+
+PROGRAMS = ROOT / "roles" / "test_nas" / "files"
+DISKS = 16
+# MiB. ZFS wants 64 at least; small disks are quick to create pools on.
+DISK_SIZE = 256
+MEMORY = 1536
+
+
+class NasError(Exception):
+    """The NAS can't be made or reached."""
+
+
+def prepare(log: Path) -> None:
+    """Build the image, or find it in the cache.
+
+    :raises NasError: with the end of what was said
+    """
+    with log.open("w", encoding="utf-8") as errors:
+        done = subprocess.run(
+            ["bash", str(PROGRAMS / "build_image.sh"), "build"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+            check=False,
+        )
+    if done.returncode:
+        end = "\n".join(log.read_text("utf-8").splitlines()[-30:])
+        raise NasError(f"the image of the NAS could not be built; see {log}:\n{end}")
+
+
+class Nas:
+    """A virtual machine by name."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.status: Mapping[str, Any] = {}
+
+    def start(self) -> None:
+        """Boot it, if it does not run already, and wait until it can be logged into."""
+        options = ["--disks", str(DISKS), "--disk-size", f"{DISK_SIZE}M", "--memory", str(MEMORY)]
+        self.status = self._control("start", *options)
+
+    def find(self) -> None:
+        """Use one that runs."""
+        self.status = self._control("status")
+
+    def destroy(self) -> None:
+        """Take it away with its disks."""
+        self._control("destroy")
+
+    @property
+    def ssh(self) -> Sequence[str]:
+        """The command that runs words on the NAS, over a connection of its own."""
+        options = ["-o", "ControlMaster=no", "-o", "ControlPath=none", "-o", "BatchMode=yes"]
+        return ["ssh", "-F", str(self.status["ssh_config"]), *options, self.name, "--"]
+
+    @property
+    def serials(self) -> list[str]:
+        """The serial numbers of its data disks."""
+        return [str(disk["serial"]) for disk in self.status["disks"]]
+
+    @property
+    def console(self) -> Path:
+        """What its kernel printed."""
+        return Path(str(self.status["directory"])) / "console.log"
+
+    @property
+    def inventory(self) -> Path:
+        """The NAS as an inventory of Ansible."""
+        return Path(str(self.status["inventory"]))
+
+    def _control(self, action: str, *options: str) -> Mapping[str, Any]:
+        argv = [sys.executable, str(PROGRAMS / "vm.py"), action, self.name, *options]
+        done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise NasError(f"vm.py {action} {self.name} failed: {done.stderr.strip()}")
+        answer = json.loads(done.stdout)
+        if not isinstance(answer, dict):
+            raise NasError(f"vm.py {action} {self.name} answered {answer!r}")
+        return answer
