@@ -3,10 +3,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Controls throw-away NAS VMs from a shell or a program; needs nothing but Python 3.9 and what built the image.
 
-    python3 vm.py start dev                        build the image if need be, make the VM, boot it, wait until it answers
-    python3 vm.py exec dev -- zpool status         run something in it
-    python3 vm.py snapshot dev clean               save memory and disks ...
-    python3 vm.py restore dev clean                ... and go back to them, seconds later
+    python3 vm.py start dev                 build the image if need be, make the VM, boot it, wait until it answers
+    python3 vm.py exec dev -- zpool status  run something in it
+    python3 vm.py snapshot dev clean        save memory and disks ...
+    python3 vm.py restore dev clean         ... and go back to them, seconds later
     python3 vm.py destroy dev
 
 Every command but exec, hmp and list prints one JSON object: "changed", and the VM as "status" shows it.
@@ -15,12 +15,13 @@ Every command but exec, hmp and list prints one JSON object: "changed", and the 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any
 
 from nasvm.description import Description, Disk, check_name
 from nasvm.errors import TestNasError
@@ -28,12 +29,14 @@ from nasvm.machine import Machine
 from nasvm.paths import cache_directory
 
 SECONDS_TO_ANSWER = 300
+MEMORY = 1536
+CPUS = 2
 DISK_COUNT = 16
 DISK_SIZE = "512M"
 DISK_BUS = "scsi"
 
 
-def build_image(action: str) -> Dict[str, str]:
+def build_image(action: str) -> dict[str, Any]:
     """What build_image.sh says: the image and the programs that go with it."""
     script = Path(__file__).resolve().parent / "build_image.sh"
     done = subprocess.run(
@@ -45,7 +48,7 @@ def build_image(action: str) -> Dict[str, str]:
     )
     if done.returncode:
         raise TestNasError("the image could not be built, see above")
-    answer: Dict[str, str] = json.loads(done.stdout)
+    answer: dict[str, Any] = json.loads(done.stdout)
     return answer
 
 
@@ -53,47 +56,61 @@ def parse_disk(text: str) -> Disk:
     """A disk from ``SERIAL``, ``SERIAL:SIZE`` or ``SERIAL:SIZE:BUS``."""
     words = text.split(":")
     if len(words) > 3:
-        raise TestNasError("%r is no disk: SERIAL:SIZE:BUS is" % text)
+        raise TestNasError(f"{text!r} is no disk: SERIAL:SIZE:BUS is")
     return Disk.make(words[0], words[1] if len(words) > 1 else DISK_SIZE, words[2] if len(words) > 2 else DISK_BUS)
 
 
-def wanted_disks(arguments: argparse.Namespace, present: Optional[Description]) -> List[Disk]:
-    """The disks that the command line names, else those the VM has, else the default set."""
-    if arguments.disk is not None or arguments.no_disks:
-        return [parse_disk(text) for text in arguments.disk or []]
-    if present is not None and arguments.disks is None and arguments.disk_size is None:
-        return list(present.disks)
-    count = DISK_COUNT if arguments.disks is None else arguments.disks
-    return [
-        Disk.make("NAS%04d" % number, arguments.disk_size or DISK_SIZE, DISK_BUS) for number in range(1, count + 1)
-    ]
+def numbered_disks(count: int, size: str) -> tuple[Disk, ...]:
+    """``count`` disks of one size, NAS0001 and so on."""
+    return tuple(Disk.make(f"NAS{number:04d}", size, DISK_BUS) for number in range(1, count + 1))
 
 
-def wanted(arguments: argparse.Namespace, present: Optional[Description]) -> Description:
-    """The VM that the command line describes; what it leaves out stays as it is."""
-    if arguments.image:
-        image, qemu, qemu_img = arguments.image, arguments.qemu, arguments.qemu_img
-    elif present is not None:
-        image, qemu, qemu_img = present.image, present.qemu, present.qemu_img
-    else:
-        built = build_image("check" if arguments.check else "build")
-        image, qemu, qemu_img = built["image"], built["qemu"], built["qemu_img"]
-
-    def choose(value: Any, attribute: str, default: Any) -> Any:
-        if value is not None:
-            return value
-        return default if present is None else getattr(present, attribute)
-
-    return Description(
+def described_by_words(arguments: argparse.Namespace, present: Description | None) -> Description:
+    """The VM that the command line describes; what it leaves out stays as it is in a VM that exists."""
+    base = present or Description(
         name=arguments.name,
-        image=str(image),
-        qemu=str(qemu),
-        qemu_img=str(qemu_img),
-        memory=choose(arguments.memory, "memory", 1536),
-        cpus=choose(arguments.cpus, "cpus", 2),
-        accel=choose(arguments.accel, "accel", "auto"),
-        disks=tuple(wanted_disks(arguments, present)),
-        qemu_args=tuple(choose(arguments.qemu_arg, "qemu_args", ())),
+        image="",
+        qemu="",
+        qemu_img="",
+        memory=MEMORY,
+        cpus=CPUS,
+        accel="auto",
+        disks=numbered_disks(DISK_COUNT, DISK_SIZE),
+        qemu_args=(),
+    )
+    changes: dict[str, Any] = {
+        name: getattr(arguments, name) for name in ("memory", "cpus", "accel") if getattr(arguments, name) is not None
+    }
+    if present is None:
+        changes.update(build_image("check" if arguments.check else "build"))
+        del changes["changed"]
+    if arguments.qemu_arg is not None:
+        changes["qemu_args"] = tuple(arguments.qemu_arg)
+    if arguments.disk is not None:
+        changes["disks"] = tuple(parse_disk(text) for text in arguments.disk)
+    elif arguments.disks is not None or arguments.disk_size is not None:
+        count = DISK_COUNT if arguments.disks is None else arguments.disks
+        changes["disks"] = numbered_disks(count, arguments.disk_size or DISK_SIZE)
+    return dataclasses.replace(base, **changes)
+
+
+def described_by_json(name: str, text: str) -> Description:
+    """The VM that a JSON object describes wholly, as the Ansible role gives it."""
+    values = json.loads(text)
+    disks = tuple(
+        Disk.make(disk["serial"], disk.get("size", values["disk_size"]), disk.get("bus", DISK_BUS))
+        for disk in values["disks"]
+    )
+    return Description(
+        name=name,
+        image=values["image"],
+        qemu=values["qemu"],
+        qemu_img=values["qemu_img"],
+        memory=values["memory"],
+        cpus=values["cpus"],
+        accel=values["accel"],
+        disks=disks or numbered_disks(values["disk_count"], values["disk_size"]),
+        qemu_args=tuple(values["qemu_args"]),
     )
 
 
@@ -115,16 +132,14 @@ def parser() -> argparse.ArgumentParser:
         return added
 
     start = command("start", "make the VM if need be, boot it, wait until it answers")
-    start.add_argument("--image", type=Path, help="directory of the image (default: built or taken from the cache)")
-    start.add_argument("--qemu", default="qemu-system-x86_64", help="with --image: the QEMU to use")
-    start.add_argument("--qemu-img", default="qemu-img", help="with --image: the qemu-img to use")
-    start.add_argument("--memory", type=int, metavar="MIB")
-    start.add_argument("--cpus", type=int)
-    start.add_argument("--accel", choices=("auto", "kvm", "tcg"))
-    start.add_argument("--disks", type=int, metavar="COUNT", help="that many disks NAS0001, NAS0002, ... (16)")
-    start.add_argument("--disk-size", metavar="SIZE", help="size of each of them (512M)")
+    start.add_argument("--recreate", action="store_true", help="destroy a VM that can't become the one described")
+    start.add_argument("--json", metavar="OBJECT", help="the whole description (what the role test_nas uses)")
+    start.add_argument("--memory", type=int, metavar="MIB", help=f"memory ({MEMORY})")
+    start.add_argument("--cpus", type=int, help=f"processors ({CPUS})")
+    start.add_argument("--accel", choices=("auto", "kvm", "tcg"), help="auto tries KVM once and remembers (auto)")
+    start.add_argument("--disks", type=int, metavar="COUNT", help=f"disks NAS0001, NAS0002, ... ({DISK_COUNT})")
+    start.add_argument("--disk-size", metavar="SIZE", help=f"size of each of them ({DISK_SIZE})")
     start.add_argument("--disk", action="append", metavar="SERIAL[:SIZE[:BUS]]", help="a disk by name; may be repeated")
-    start.add_argument("--no-disks", action="store_true", help="no data disk at all")
     start.add_argument("--qemu-arg", action="append", metavar="WORD", help="a further word for QEMU; may be repeated")
     command("wait", "wait until the VM answers")
     stop = command("stop", "shut the VM down")
@@ -148,7 +163,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Carries out one command; the result is the exit code."""
     if arguments.command == "list":
         for found in sorted(arguments.dir.glob("*/vm.json")):
-            print(found.parent.name)
+            sys.stdout.write(found.parent.name + "\n")
         return 0
     machine = Machine(arguments.dir.absolute(), check_name(arguments.name))
     changed = False
@@ -157,10 +172,15 @@ def run(arguments: argparse.Namespace) -> int:
         return subprocess.run(machine.ssh_command(words), check=False).returncode
     if arguments.command == "hmp":
         with machine.monitor() as monitor:
-            print(monitor.human(" ".join(arguments.words)), end="")
+            sys.stdout.write(monitor.human(" ".join(arguments.words)))
         return 0
     if arguments.command == "start":
-        changed = machine.start(wanted(arguments, machine.description()), arguments.timeout, arguments.check)
+        wanted = (
+            described_by_json(arguments.name, arguments.json)
+            if arguments.json
+            else described_by_words(arguments, machine.description())
+        )
+        changed = machine.start(wanted, arguments.recreate, arguments.timeout, arguments.check)
     elif arguments.command == "wait":
         machine.wait(arguments.timeout)
     elif arguments.command == "stop":
@@ -176,7 +196,7 @@ def run(arguments: argparse.Namespace) -> int:
         changed = machine.restore(arguments.tag, arguments.timeout, arguments.check)
     elif arguments.command == "forget":
         changed = machine.delete_snapshot(arguments.tag, arguments.check)
-    print(json.dumps({"changed": changed, **machine.status()}))
+    sys.stdout.write(json.dumps({"changed": changed, **machine.status()}) + "\n")
     return 0
 
 
@@ -185,7 +205,7 @@ def main() -> int:
     try:
         return run(parser().parse_args())
     except TestNasError as error:
-        print("test_nas: %s" % error, file=sys.stderr)
+        sys.stderr.write(f"test_nas: {error}\n")
         return 1
 
 

@@ -10,7 +10,6 @@ and with any character works, and the monitor's socket stays below the 107 bytes
 from __future__ import annotations
 
 import hashlib
-from typing import List
 
 from .description import Description
 
@@ -28,16 +27,16 @@ def world_wide_name(serial: str) -> str:
     return "0x5525400" + hashlib.sha256(serial.encode("ascii")).hexdigest()[:9]
 
 
-def accelerator(accel: str) -> List[str]:
+def accelerator(accel: str) -> list[str]:
     """The options for ``kvm`` or ``tcg``."""
     if accel == "kvm":
         return ["-accel", "kvm", "-cpu", "host"]
     return ["-accel", "tcg,thread=multi", "-cpu", "max"]
 
 
-def disk_options(description: Description) -> List[str]:
+def disk_options(description: Description) -> list[str]:
     """The data disks, in the order of the description."""
-    argv: List[str] = []
+    argv: list[str] = []
     used = {bus: sum(1 for disk in description.disks if disk.bus == bus) for bus in ("scsi", "sata")}
     if used["scsi"]:
         argv += ["-device", "virtio-scsi-pci,id=scsi"]
@@ -48,7 +47,10 @@ def disk_options(description: Description) -> List[str]:
         number = position[disk.bus]
         position[disk.bus] += 1
         drive = "data-%s" % disk.serial
-        argv += ["-drive", "file=disk-%s.qcow2,format=qcow2,if=none,id=%s,cache=unsafe,discard=unmap" % (disk.serial, drive)]
+        argv += [
+            "-drive",
+            "file=disk-%s.qcow2,format=qcow2,if=none,id=%s,cache=unsafe,discard=unmap" % (disk.serial, drive),
+        ]
         # 4096-byte sectors inside, 512 outside: what most hard disks sold today report
         common = "drive=%s,id=%s-device,serial=%s,logical_block_size=512,physical_block_size=4096" % (
             drive,
@@ -66,7 +68,7 @@ def disk_options(description: Description) -> List[str]:
     return argv
 
 
-def build(description: Description, accel: str, port: int, uuid: str) -> List[str]:
+def build(description: Description, accel: str, port: int, uuid: str) -> list[str]:
     """The whole command line; ``port`` is the loopback port that leads to the guest's ssh."""
     argv = [
         description.qemu,

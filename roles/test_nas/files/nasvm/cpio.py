@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import stat
-from typing import Dict, List, Tuple
 
 _MAGIC = "070701"
 _TRAILER = "TRAILER!!!"
@@ -28,7 +27,7 @@ class Archive:
     """A tree of directories, files and symbolic links, all owned by root."""
 
     def __init__(self) -> None:
-        self._entries: Dict[str, Tuple[int, bytes]] = {}
+        self._entries: dict[str, tuple[int, bytes]] = {}
 
     def directory(self, name: str, mode: int = 0o755) -> None:
         """Adds a directory; its parents must have been added before."""
@@ -44,7 +43,7 @@ class Archive:
 
     def to_bytes(self) -> bytes:
         """The archive, ready to stand alone or behind another one (the kernel unpacks one after the other)."""
-        parts: List[bytes] = []
+        parts: list[bytes] = []
         for number, (name, (mode, data)) in enumerate(self._entries.items(), start=1):
             parts.append(_member(number, name, mode, data))
         parts.append(_member(0, _TRAILER, 0, b""))

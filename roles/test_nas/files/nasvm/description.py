@@ -8,8 +8,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional, Tuple
+from typing import Any
 
 from .errors import TestNasError
 
@@ -68,8 +69,8 @@ class Description:
     memory: int
     cpus: int
     accel: str
-    disks: Tuple[Disk, ...]
-    qemu_args: Tuple[str, ...]
+    disks: tuple[Disk, ...]
+    qemu_args: tuple[str, ...]
 
     def __post_init__(self) -> None:
         check_name(self.name)
@@ -89,7 +90,7 @@ class Description:
         return json.dumps(dataclasses.asdict(self), indent=2, sort_keys=True) + "\n"
 
     @staticmethod
-    def read(path: Path) -> Optional[Description]:
+    def read(path: Path) -> Description | None:
         """What a VM's directory says, None where there is none. Raises TestNasError for a file of another kind."""
         try:
             values: Mapping[str, Any] = json.loads(path.read_text("utf-8"))
@@ -117,22 +118,25 @@ class Difference:
     ``at_start`` can change whenever the VM is off, ``fixed`` only by making it anew. Both hold sentences.
     """
 
-    at_start: Tuple[str, ...]
-    fixed: Tuple[str, ...]
+    at_start: tuple[str, ...]
+    fixed: tuple[str, ...]
+
+
+SAME = Difference((), ())
 
 
 def compare(present: Description, wanted: Description) -> Difference:
     """What of the present VM is not as wanted."""
-    at_start: List[str] = []
-    fixed: List[str] = []
+    at_start: list[str] = []
+    fixed: list[str] = []
     for field in ("memory", "cpus", "accel", "qemu", "qemu_img", "qemu_args"):
         before, after = getattr(present, field), getattr(wanted, field)
         if before != after:
             at_start.append("%s is %s, wanted is %s" % (field, before, after))
     if present.image != wanted.image:
         fixed.append("it was made from %s, wanted is %s" % (present.image, wanted.image))
-    before_disks: Dict[str, Disk] = {disk.serial: disk for disk in present.disks}
-    after_disks: Dict[str, Disk] = {disk.serial: disk for disk in wanted.disks}
+    before_disks: dict[str, Disk] = {disk.serial: disk for disk in present.disks}
+    after_disks: dict[str, Disk] = {disk.serial: disk for disk in wanted.disks}
     for serial in sorted(before_disks.keys() | after_disks.keys()):
         if serial not in before_disks:
             at_start.append("disk %s is missing" % serial)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import lzma
 from pathlib import Path
-from typing import Dict, List
 
 from .cpio import Archive
 
@@ -23,19 +22,19 @@ def _module_name(path: str) -> str:
     return path.rsplit("/", 1)[-1].split(".ko", 1)[0].replace("-", "_")
 
 
-def load_order(wanted: List[str], dependencies: str, built_in: str) -> List[str]:
+def load_order(wanted: list[str], dependencies: str, built_in: str) -> list[str]:
     """Paths of the modules to load, in order, from the texts of modules.dep and modules.builtin.
 
     Raises ValueError for a module that the kernel has neither as a file nor built in.
     """
-    needs: Dict[str, List[str]] = {}
-    by_name: Dict[str, str] = {}
+    needs: dict[str, list[str]] = {}
+    by_name: dict[str, str] = {}
     for line in dependencies.splitlines():
         path, _, rest = line.partition(":")
         needs[path] = rest.split()
         by_name[_module_name(path)] = path
     present = {_module_name(line) for line in built_in.splitlines()}
-    order: List[str] = []
+    order: list[str] = []
 
     def add(path: str) -> None:
         # modules.dep lists what a module needs with the nearest first, so the last one has to be loaded first

@@ -12,14 +12,15 @@ import json
 import shutil
 import subprocess
 import uuid as uuid_module
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Optional
+from typing import Any
 
 from . import command_line, probe, process, seed, ssh
-from .description import Description, compare
+from .description import SAME, Description, compare
 from .errors import TestNasError
 from .monitor import Monitor
-from .paths import Files, cache_directory
+from .paths import Files, cache_directory, socket_directory
 
 # An emulated CPU shuts down in about 15 s.
 SECONDS_TO_STOP = 90
@@ -45,11 +46,11 @@ class Machine:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
-    def description(self) -> Optional[Description]:
+    def description(self) -> Description | None:
         """What the VM consists of, None if there is no such VM."""
         return Description.read(self.files.description)
 
-    def running(self) -> Optional[process.Running]:
+    def running(self) -> process.Running | None:
         """Its process, None if it is off."""
         return process.read_running(self.files)
 
@@ -71,11 +72,11 @@ class Machine:
         self._started()
         return Monitor(self.files.monitor, SECONDS_FOR_SNAPSHOT)
 
-    def status(self) -> Dict[str, Any]:
+    def status(self) -> dict[str, Any]:
         """The VM as data: state, where it is, how to reach it."""
         description = self.description()
         running = self.running() if description else None
-        result: Dict[str, Any] = {
+        result: dict[str, Any] = {
             "name": self.name,
             "directory": str(self.files.directory),
             "state": "absent" if description is None else "stopped" if running is None else "started",
@@ -96,7 +97,7 @@ class Machine:
 
     # --- made, started, ended --------------------------------------------------------------------------------------
 
-    def _create_disk(self, description: Description, path: Path, size: Optional[int]) -> None:
+    def _create_disk(self, description: Description, path: Path, size: int | None) -> None:
         command = [description.qemu_img, "create", "-q", "-f", "qcow2"]
         if size is None:
             command += ["-F", "qcow2", "-b", description.image + "/root.qcow2", str(path)]
@@ -122,12 +123,12 @@ class Machine:
         temporary.write_text(description.to_json(), "utf-8")
         temporary.replace(self.files.description)
 
-    def _check_wanted(self, wanted: Description, present: Description, running: bool) -> bool:
+    def _adaptation(self, wanted: Description, present: Description, running: bool) -> bool:
         """Whether the present VM has to be adapted. Raises TestNasError if it can't be."""
         difference = compare(present, wanted)
         if difference.fixed:
             raise TestNasError(
-                "%s is not the VM that is described, and only a new one can be: %s. Destroy it first"
+                "%s is not the VM that is described, and only a new one can be: %s. Destroy it, or let it be recreated"
                 % (self.name, "; ".join(difference.fixed + difference.at_start))
             )
         if difference.at_start and running:
@@ -141,33 +142,37 @@ class Machine:
             return description.accel
         return "kvm" if probe.kvm_works(description.qemu, Path(description.image), cache_directory()) else "tcg"
 
-    def _boot(self, description: Description, snapshot: Optional[str]) -> process.Running:
+    def _boot(self, description: Description, snapshot: str | None) -> process.Running:
         """Starts QEMU, with the memory of a snapshot or with a fresh boot."""
         accel = self._choose_accelerator(description)
         identity = str(uuid_module.uuid5(uuid_module.NAMESPACE_URL, self.files.directory.resolve().as_uri()))
         base = Path(description.image)
         if not (base / "root.qcow2").exists():
             raise TestNasError("the image %s of %s is gone: destroy the VM and make it anew" % (base, self.name))
-        self.files.initrd.write_bytes(
-            (base / "initrd.img").read_bytes() + seed.build(self.files, self.name, identity)
-        )
+        self.files.initrd.write_bytes((base / "initrd.img").read_bytes() + seed.build(self.files, self.name, identity))
         self.files.initrd.chmod(0o600)
         self.files.console.unlink(missing_ok=True)
         extra = ["-loadvm", snapshot] if snapshot else []
-        preferred = self._last_port()
-        for attempt in range(5):
-            # between the search and QEMU's start another program may take the port
-            port = ssh.free_port(preferred if attempt == 0 else 0)
-            argv = command_line.build(description, accel, port, identity) + extra
-            try:
-                running = process.start(argv, self.files, identity, port, accel)
-                break
-            except TestNasError as error:
-                if "host forwarding" not in str(error) or attempt == 4:
-                    raise
+        running = self._launch(description, accel, identity, extra)
         ssh.write_config(self.files, self.name, running.port)
         self._write_inventory(description, running)
         return running
+
+    def _launch(self, description: Description, accel: str, identity: str, extra: list[str]) -> process.Running:
+        """QEMU on a free port, preferably the one of the last run."""
+        preferred = self._last_port()
+        attempts = 5
+        while True:
+            port = ssh.free_port(preferred)
+            argv = command_line.build(description, accel, port, identity) + extra
+            try:
+                return process.start(argv, self.files, identity, port, accel)
+            except TestNasError as error:
+                # between the search and QEMU's start another program may take the port
+                attempts -= 1
+                if attempts == 0 or "host forwarding" not in str(error):
+                    raise
+                preferred = 0
 
     def _last_port(self) -> int:
         """The port of the last run, so that written inventories stay right if it is still free; 0 for none."""
@@ -183,16 +188,25 @@ class Machine:
         lines += ["      %s: %s" % (name, json.dumps(value)) for name, value in variables.items()]
         self.files.inventory.write_text("\n".join(lines) + "\n", "utf-8")
 
-    def start(self, wanted: Description, seconds: float, check: bool) -> bool:
-        """The VM as wanted, running and answering. True if it had to be made, changed or started."""
+    def start(self, wanted: Description, recreate: bool, seconds: float, check: bool) -> bool:
+        """The VM as wanted, running and answering. True if it had to be made, changed or started.
+
+        ``recreate`` destroys one that can't become what is wanted.
+        """
         with self.lock():
             present = self.description()
+            if present is not None and recreate and compare(present, wanted) != SAME:
+                if check:
+                    return True
+                self._remove()
+                present = None
             running = self.running() if present else None
-            adapt = present is None or self._check_wanted(wanted, present, running is not None)
-            if running is not None or check:
-                if running is not None and not check:
-                    ssh.wait(wanted, self.files, running, seconds)
+            adapt = present is None or self._adaptation(wanted, present, running is not None)
+            if check:
                 return running is None
+            if running is not None:
+                ssh.wait(wanted, self.files, running, seconds)
+                return False
             if adapt:
                 self._create(wanted)
             ssh.close_connections(self.files, self.name)
@@ -244,18 +258,21 @@ class Machine:
                 return False
             if self.description() is None and not self.files.client_key.exists() and any(directory.iterdir()):
                 raise TestNasError("%s was not made as a test NAS: it is left alone" % directory)
-            if check:
-                return True
-            running = self.running()
-            if running is not None:
-                self._end(running)
-            if self.files.ssh_config.exists():
-                ssh.close_connections(self.files, self.name)
-                shutil.rmtree(str(ssh.socket_directory(directory)))
-            # without its description it is no VM any more, however far the rest gets
-            self.files.description.unlink(missing_ok=True)
-            shutil.rmtree(str(directory))
+            if not check:
+                self._remove()
             return True
+
+    def _remove(self) -> None:
+        """Ends the VM and removes its directory, with the lock held."""
+        running = self.running()
+        if running is not None:
+            self._end(running)
+        if self.files.ssh_config.exists():
+            ssh.close_connections(self.files, self.name)
+            shutil.rmtree(str(socket_directory(self.files.directory)))
+        # without its description it is no VM any more, however far the rest gets
+        self.files.description.unlink(missing_ok=True)
+        shutil.rmtree(str(self.files.directory))
 
     def reset(self, seconds: float) -> None:
         """The reset button: the guest starts anew without having written anything. Waits until it answers."""
@@ -268,15 +285,15 @@ class Machine:
 
     # --- snapshots -------------------------------------------------------------------------------------------------
 
-    def snapshots(self) -> List[str]:
+    def snapshots(self) -> list[str]:
         """The names of the snapshots, oldest first."""
         description = self._existing()
         command = [description.qemu_img, "info", "--force-share", "--output=json", str(self.files.root_disk)]
-        done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False
-        )
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
         if done.returncode:
-            raise TestNasError("cannot read the snapshots of %s: %s" % (self.name, done.stderr.decode("utf-8", "replace")))
+            raise TestNasError(
+                "cannot read the snapshots of %s: %s" % (self.name, done.stderr.decode("utf-8", "replace"))
+            )
         return [entry["name"] for entry in json.loads(done.stdout).get("snapshots", [])]
 
     def _human(self, command: str) -> None:
@@ -326,7 +343,7 @@ class Machine:
 
     # --- inside ----------------------------------------------------------------------------------------------------
 
-    def ssh_command(self, words: List[str]) -> List[str]:
+    def ssh_command(self, words: list[str]) -> list[str]:
         """The command line that runs something in the VM."""
         self._started()
         return ssh.command(self.files, self.name, words)

@@ -8,9 +8,10 @@ from __future__ import annotations
 import json
 import os
 import socket
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Dict, Mapping, Optional, Type
+from typing import Any
 
 from .errors import TestNasError
 
@@ -39,23 +40,23 @@ class Monitor:
 
     def __exit__(
         self,
-        kind: Optional[Type[BaseException]],
-        error: Optional[BaseException],
-        traceback: Optional[TracebackType],
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
     ) -> None:
         self._stream.close()
         self._socket.close()
 
-    def _receive(self) -> Dict[str, Any]:
+    def _receive(self) -> dict[str, Any]:
         line = self._stream.readline()
         if not line:
             raise TestNasError("QEMU closed its monitor without an answer")
-        message: Dict[str, Any] = json.loads(line)
+        message: dict[str, Any] = json.loads(line)
         return message
 
-    def execute(self, command: str, arguments: Optional[Mapping[str, Any]] = None) -> Any:
+    def execute(self, command: str, arguments: Mapping[str, Any] | None = None) -> Any:
         """The answer to one command. Raises TestNasError with QEMU's words if it refuses."""
-        request: Dict[str, Any] = {"execute": command}
+        request: dict[str, Any] = {"execute": command}
         if arguments:
             request["arguments"] = dict(arguments)
         self._socket.sendall(json.dumps(request).encode("utf-8") + b"\n")

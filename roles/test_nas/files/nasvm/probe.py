@@ -12,7 +12,6 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
-from typing import List
 
 from .command_line import KERNEL_ARGUMENTS, accelerator
 from .process import boot_id
@@ -25,7 +24,7 @@ SECONDS_TO_READY = 60
 
 def _trial(qemu: str, image: Path, directory: Path) -> bool:
     console = directory / "console.log"
-    argv: List[str] = [
+    argv: list[str] = [
         qemu,
         *("-machine", "q35", *accelerator("kvm"), "-m", "768", "-nodefaults", "-no-user-config", "-display", "none"),
         *("-kernel", str(image / "vmlinuz"), "-initrd", str(image / "initrd.img"), "-append", KERNEL_ARGUMENTS),

@@ -12,7 +12,6 @@ import signal
 import subprocess
 import time
 from pathlib import Path
-from typing import List, Optional
 
 from .errors import TestNasError
 from .paths import Files
@@ -23,7 +22,7 @@ def boot_id() -> str:
     return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
 
 
-def _start_ticks(pid: int) -> Optional[int]:
+def _start_ticks(pid: int) -> int | None:
     """When this process was started, in clock ticks since boot; None if it is gone or a zombie."""
     try:
         fields = Path("/proc/%d/stat" % pid).read_bytes().rpartition(b")")[2].split()
@@ -75,7 +74,7 @@ class Running:
         temporary.replace(path)
 
 
-def read_running(files: Files) -> Optional[Running]:
+def read_running(files: Files) -> Running | None:
     """The VM's process, None if it does not run."""
     try:
         running = Running(**json.loads(files.run.read_text("utf-8")))
@@ -84,7 +83,7 @@ def read_running(files: Files) -> Optional[Running]:
     return running if running.alive() else None
 
 
-def start(argv: List[str], files: Files, uuid: str, port: int, accel: str) -> Running:
+def start(argv: list[str], files: Files, uuid: str, port: int, accel: str) -> Running:
     """Starts QEMU in the VM's directory, in a session of its own so that it outlives the caller.
 
     Raises TestNasError with QEMU's words if it ends before its monitor can be reached.

@@ -10,7 +10,6 @@ import socket
 import subprocess
 import time
 from pathlib import Path
-from typing import Dict, List, Union
 
 from .description import Description
 from .errors import TestNasError
@@ -36,7 +35,7 @@ def alias(name: str) -> str:
     return "test-nas-" + name
 
 
-def _options(files: Files, name: str) -> Dict[str, str]:
+def _options(files: Files, name: str) -> dict[str, str]:
     return {
         "UserKnownHostsFile": '"%s"' % files.known_hosts,
         "GlobalKnownHostsFile": "/dev/null",
@@ -71,7 +70,7 @@ def write_config(files: Files, name: str, port: int) -> None:
     files.ssh_config.write_text("\n".join(lines) + "\n", "utf-8")
 
 
-def host_variables(description: Description, files: Files, running: Running) -> Dict[str, Union[str, int, bool]]:
+def host_variables(description: Description, files: Files, running: Running) -> dict[str, str | int | bool]:
     """What Ansible needs to reach the VM."""
     options = [shlex.quote("-o%s=%s" % item) for item in _options(files, description.name).items()]
     return {
@@ -89,7 +88,7 @@ def host_variables(description: Description, files: Files, running: Running) -> 
     }
 
 
-def command(files: Files, name: str, words: List[str]) -> List[str]:
+def command(files: Files, name: str, words: list[str]) -> list[str]:
     """The command line that runs something in the VM: one word is a line for its shell, more are taken as they are.
 
     Without words it is a shell to type in.
