@@ -26,8 +26,11 @@ def wipe_step(content: DiskContent, host: Host | None = None) -> Step:
     number), hold nothing that was not found before, and be in use by nothing.
 
     :raises Refused: it is in use or can't be written, now; the action raises it when that happens later
+    :raises ValueError: it is blank already
     """
     check_wipeable(content)
+    if content.blank:
+        raise ValueError(f"{content.path} is blank: there is nothing to wipe")
 
     def work(runner: Runner) -> None:
         _wipe(runner, content, this_host() if host is None else host)

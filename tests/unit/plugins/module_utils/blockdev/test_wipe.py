@@ -152,6 +152,12 @@ def test_a_disk_that_became_blank_by_itself_is_left_alone(host: FakeHost) -> Non
     assert host.erased == []
 
 
+def test_there_is_no_step_for_a_blank_disk(host: FakeHost) -> None:
+    host.recognised = {}
+    with pytest.raises(ValueError, match="nothing to wipe"):
+        wipe_step(look(host, "sda2"), host)
+
+
 class Wipefs:
     """Keeps what it was asked to run."""
 
