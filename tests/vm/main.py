@@ -23,7 +23,7 @@ from .connection import ROOT, Agent, AgentLost
 from .keys import KeyRing
 from .leaks import Search
 from .nas import Nas, NasError
-from .playbooks import Playbooks
+from .over_ssh import Playbooks
 from .runner import CaseRunner, ResetFailed
 
 BUILD = ROOT / ".build" / "vm"
