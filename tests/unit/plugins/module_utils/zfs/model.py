@@ -440,12 +440,22 @@ class ZfsModel:
             pool.location = value
         else:
             pool.properties[key] = _read_back(key, value)
+        self._remount(pool, key)
         return ""
 
     def _zfs_inherit(self, words: list[str], _stdin: bytes | None) -> str:
         key, name = words
-        self.named(name).properties.pop(key, None)
+        pool = self.named(name)
+        pool.properties.pop(key, None)
+        self._remount(pool, key)
         return ""
+
+    def _remount(self, pool: Zpool, key: str) -> None:
+        """A new mountpoint is taken at once, canmount=off as well; canmount=on does not mount by itself."""
+        if key == "mountpoint":
+            pool.mounted = self._mountable(pool) and not pool.locked
+        elif key == "canmount" and pool.properties.get("canmount") == "off":
+            pool.mounted = False
 
     def _zfs_load_key(self, words: list[str], stdin: bytes | None) -> str:
         options, words = _options(words, "-L")
