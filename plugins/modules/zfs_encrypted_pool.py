@@ -360,10 +360,11 @@ from ..module_utils.command import HostRunner
 from ..module_utils.entry import fail, protect, run
 from ..module_utils.errors import StorageError
 from ..module_utils.secrets import Mask
-from ..module_utils.zfs.pool import PoolHost, plan_pools
+from ..module_utils.zfs.pool import plan_pools
 from ..module_utils.zfs.pool_options import argument_spec, parse_options
 from ..module_utils.zfs.pool_read import read_host
 from ..module_utils.zfs.pool_result import describe
+from ..module_utils.zfs.pool_state import PoolHost
 
 
 def main() -> None:

@@ -16,8 +16,9 @@ from ..blockdev.identity import DeviceTable
 from ..command import Runner
 from . import keystore
 from .keystore import KeyFile
-from .pool import PoolHost
+from .pool_mount import mountpoint_to_be, needs_mount
 from .pool_options import WantedPool
+from .pool_state import PoolHost
 from .properties import Property
 from .state import (
     ENCRYPTION_PROPERTIES,
@@ -153,8 +154,8 @@ def _obstacles(wanted: t.Sequence[WantedPool], pools: t.Mapping[str, Pool]) -> d
         existing = pools.get(pool.name)
         if existing is None:
             mountpoint = pool.mountpoint()
-        elif existing.dataset is not None and existing.dataset.mountable() and not existing.dataset.mounted:
-            mountpoint = existing.dataset.value("mountpoint")
+        elif existing.dataset is not None and needs_mount(pool, existing, existing.dataset):
+            mountpoint = mountpoint_to_be(pool, existing, existing.dataset)
         else:
             continue
         if mountpoint:

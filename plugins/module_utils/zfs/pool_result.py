@@ -8,7 +8,7 @@ from __future__ import annotations
 import typing as t
 
 from . import keystore
-from .pool import PoolHost
+from .pool_state import PoolHost
 
 
 def describe(name: str, host: PoolHost) -> dict[str, t.Any]:

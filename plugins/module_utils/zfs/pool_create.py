@@ -1,0 +1,120 @@
+# Copyright (c) 2026 nasops.encryption contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Plans a pool that does not exist yet."""
+
+from __future__ import annotations
+
+import typing as t
+
+from ..blockdev.wipe import wipe_step
+from ..command import Command, Runner
+from ..errors import Refused
+from ..plan import Action, Change, Plan, Step
+from .key_option import WantedKey
+from .pool_disks import check_disks, restore_blank
+from .pool_keys import key_warnings, refuse_below_mountpoint, store_step
+from .pool_mount import refuse_obstacle
+from .pool_options import WantedPool
+from .pool_state import PoolHost
+from .topology import argument_list, check_redundancy
+
+# OpenZFS' own choice for "on"; spelled out, so that what was created does not depend on the version.
+DEFAULT_CIPHER = "aes-256-gcm"
+
+
+def plan_create(wanted: WantedPool, host: PoolHost) -> Plan:
+    name, cipher, key = wanted.name, wanted.cipher or DEFAULT_CIPHER, wanted.key
+    if not any(vdev.role == "data" for vdev in wanted.vdevs):
+        raise Refused(
+            f"Pool '{name}' does not exist, is on no attached disk, and can't be created without a vdev for data.",
+            hint="Name its vdevs; or attach its disks, or unlock them if they are self-encrypting.",
+        )
+    if cipher != "off" and key is None:
+        raise Refused(
+            f"Pool '{name}' is to be created encrypted with {cipher}, but there is no key.",
+            hint="Add for example 'key: {format: hex, file: auto, generate: true}', or set 'cipher: \"off\"' for a "
+            "pool whose root dataset is not encrypted.",
+        )
+    check_redundancy(name, {}, () if wanted.force else wanted.vdevs)
+    wipes = check_disks(wanted, wanted.vdevs, host.pools, host.contents, host.devices)
+    mountpoint = wanted.mountpoint()
+    refuse_obstacle(name, mountpoint, host)
+    steps = [wipe_step(content) for content in wipes]
+    if key is not None:
+        refuse_below_mountpoint(name, key, mountpoint)
+        key_file = host.key_files.get(key.file) if key.file else None
+        if key.file and not (key_file and key_file.exists):
+            if key.value is None and not key.generate:
+                raise Refused(
+                    f"The key file {key.file} for the new pool '{name}' does not exist.",
+                    hint="Put the key there, give it as key.value, or set 'generate: true' for a new random key.",
+                )
+            steps.append(store_step(name, key))
+    create = Step(
+        f"Create pool '{name}'" + (f", encrypted with {cipher}" if cipher != "off" else ", not encrypted"),
+        Command(_create_arguments(wanted, cipher), stdin=_key_on_stdin(key)),
+        tuple(_creation_changes(wanted, cipher)),
+        undo=_creation_undo(wanted),
+        hint="The pool was taken back; its key file, if there is one, was kept.",
+    )
+    return Plan((*steps, create), key_warnings(wanted, host))
+
+
+def _key_on_stdin(key: WantedKey | None) -> bytes | None:
+    """zpool reads the key from stdin exactly when the keylocation of the new pool is ``prompt``."""
+    return key.value.stdin() if key is not None and key.file is None and key.value is not None else None
+
+
+def _create_arguments(wanted: WantedPool, cipher: str) -> tuple[str, ...]:
+    arguments = ["zpool", "create"]
+    if wanted.force:
+        arguments.append("-f")
+    if wanted.ashift is not None:
+        arguments += ["-o", f"ashift={wanted.ashift}"]
+    for name, value in wanted.properties.items():
+        if value is not None:
+            arguments += ["-o", f"{name}={value}"]
+    if cipher == "off":
+        arguments += ["-O", "encryption=off"]
+    elif wanted.key is not None:
+        arguments += ["-O", f"encryption={cipher}", "-O", f"keyformat={wanted.key.format}"]
+        arguments += ["-O", f"keylocation={wanted.key.location}"]
+        if wanted.key.iterations is not None:
+            arguments += ["-O", f"pbkdf2iters={wanted.key.iterations}"]
+    for name, value in wanted.filesystem_properties.items():
+        if value is not None:
+            arguments += ["-O", f"{name}={value}"]
+    return (*arguments, wanted.name, *argument_list(wanted.vdevs))
+
+
+def _creation_changes(wanted: WantedPool, cipher: str) -> t.Iterator[Change]:
+    path = ("pools", wanted.name)
+    yield Change((*path, "state"), "absent", "present")
+    yield Change((*path, "vdevs"), None, tuple(vdev.describe() for vdev in wanted.vdevs))
+    yield Change((*path, "encryption"), None, cipher)
+    if wanted.key is not None:
+        yield Change((*path, "keyformat"), None, wanted.key.format)
+        yield Change((*path, "keylocation"), None, wanted.key.location)
+        if wanted.key.iterations is not None:
+            yield Change((*path, "pbkdf2iters"), None, wanted.key.iterations)
+    if wanted.ashift is not None:
+        yield Change((*path, "ashift"), None, wanted.ashift)
+    for branch, wishes in (("properties", wanted.properties), ("filesystem_properties", wanted.filesystem_properties)):
+        for name, value in wishes.items():
+            if value is not None:
+                yield Change((*path, branch, name), None, value)
+
+
+def _creation_undo(wanted: WantedPool) -> tuple[Action, ...]:
+    """What takes back a failed ``zpool create``: it may leave an unmounted pool, or only its partitions.
+
+    Safe because the plan is made only when no such pool was imported and all disks were blank.
+    """
+
+    def destroy(runner: Runner) -> None:
+        listed = runner.run(Command(("zpool", "list", "-H", "-o", "name")))
+        if wanted.name in listed.stdout.split("\n"):
+            runner.run(Command(("zpool", "destroy", wanted.name)))
+
+    return (destroy, restore_blank(wanted.disks))
