@@ -101,11 +101,16 @@ class Runner:
             )
             if process.stdout is None:
                 raise ValueError("a pipe was asked for and is not there")
-            for line in process.stdout:
-                log.write(line)
-                if show == "always":
-                    print(line, end="", flush=True)
-            status = process.wait()
+            try:
+                for line in process.stdout:
+                    log.write(line)
+                    if show == "always":
+                        print(line, end="", flush=True)
+            except BaseException:  # interrupted: leave nothing running
+                process.terminate()
+                raise
+            finally:
+                status = process.wait()
         output = path.read_text(encoding="utf-8")
         counts = count(output) if count else Counts(passed=int(status == 0))
         if status and not counts.failed:
