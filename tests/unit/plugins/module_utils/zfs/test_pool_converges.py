@@ -22,9 +22,9 @@ from ansible_collections.nasops.encryption.plugins.module_utils.plan import NotC
 from ansible_collections.nasops.encryption.plugins.module_utils.secrets import encodings, generate
 from ansible_collections.nasops.encryption.plugins.module_utils.zfs import keystore
 from ansible_collections.nasops.encryption.plugins.module_utils.zfs.pool import plan_pools
-from ansible_collections.nasops.encryption.plugins.module_utils.zfs.pool_state import PoolHost
 from ansible_collections.nasops.encryption.plugins.module_utils.zfs.pool_options import WantedPool
 from ansible_collections.nasops.encryption.plugins.module_utils.zfs.pool_result import describe
+from ansible_collections.nasops.encryption.plugins.module_utils.zfs.pool_state import PoolHost
 from ansible_collections.nasops.encryption.plugins.module_utils.zfs.state import (
     ENCRYPTION_PROPERTIES,
     Pool,
