@@ -292,9 +292,10 @@ CASES = [
         host(pool(tree={"data": (mirror("ab"), mirror("cd")), "cache": (leaf("/dev/sde"),)}, health="DEGRADED")),
         warnings=(
             "Pool 'tank' is DEGRADED; see 'zpool status tank'.",
-            "Pool 'tank' has vdevs that are not described, which stay as they are: "
-            "mirror: /dev/disk/by-id/c /dev/disk/by-id/d; cache disk: /dev/sde.",
-        ),
+            (
+                "Pool 'tank' has vdevs that are not described, which stay as they are: "
+                "mirror: /dev/disk/by-id/c /dev/disk/by-id/d; cache disk: /dev/sde."
+            ),
         ),
     ),
     Case(
