@@ -1,0 +1,127 @@
+# Copyright (c) 2026 nasops.encryption contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Modules in this very process, with input that can't be right: a clear message, no traceback, nothing started."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import typing as t
+
+import pytest
+from ansible.module_utils.testing import patch_module_args
+
+from ansible_collections.nasops.encryption.plugins.modules import zfs_encrypted_pool, zfs_encryption_info
+
+HEX = "0f" * 32
+SECRET = "geheimes wort"
+
+
+@pytest.fixture(autouse=True)
+def no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module that refuses its input has no reason to start anything."""
+
+    def refuse(*_arguments: object, **_more: object) -> t.NoReturn:
+        raise AssertionError("a process was started")
+
+    monkeypatch.setattr(subprocess, "Popen", refuse)
+
+
+def fails(
+    main: t.Callable[[], None], options: t.Mapping[str, t.Any], capsys: pytest.CaptureFixture[str]
+) -> dict[str, t.Any]:
+    """The result of a module that has to fail, in check mode and outside of it alike."""
+    results: list[dict[str, t.Any]] = []
+    for check_mode in (True, False):
+        with patch_module_args({**options, "_ansible_check_mode": check_mode}), pytest.raises(SystemExit) as caught:
+            main()
+        assert caught.value.code not in (0, None)
+        captured = capsys.readouterr()
+        assert "Traceback" not in captured.out + captured.err
+        assert SECRET not in captured.out + captured.err
+        results.append(json.loads(captured.out))
+    assert results[0]["msg"] == results[1]["msg"]
+    assert results[0]["failed"] is True
+    assert not results[0].get("changed")
+    return results[0]
+
+
+CASES: list[tuple[dict[str, t.Any], str]] = [
+    ({}, "Neither 'name' nor 'pools' is set"),
+    ({"name": "1tank"}, "'1tank' is no name for a pool. It begins with a letter"),
+    (
+        {"name": "tank", "key": {"value": HEX + "\n"}},
+        "it has blanks or line breaks around the digits. In YAML write '|-'",
+    ),
+    ({"name": "tank", "key": {"value": HEX + " "}}, "it has blanks or line breaks around the digits"),
+    ({"name": "tank", "key": {"value": HEX[1:]}}, "it has 63 characters, wanted are 64 hexadecimal digits"),
+    ({"name": "tank", "key": {"format": "passphrase", "value": "seven77"}}, "holds 7 bytes; a passphrase has 8 to 512"),
+    (
+        {"name": "tank", "key": {"format": "passphrase", "value": SECRET * 40}},
+        "holds 520 bytes; a passphrase has 8 to 512",
+    ),
+    (
+        {"name": "tank", "key": {"format": "passphrase", "value": f"{SECRET}\n"}},
+        "a line break or another control character",
+    ),
+    ({"name": "tank", "key": {"format": "passphrase", "value": f"{SECRET} "}}, "begins or ends with a blank"),
+    (
+        {"name": "tank", "key": {"format": "passphrase", "value": SECRET, "iterations": 99_999}},
+        "key.iterations is 99999; OpenZFS accepts 100000 or more",
+    ),
+    ({"name": "tank", "key": {"format": "raw", "value": SECRET}}, "key.value is not base64"),
+    ({"name": "tank", "key": {"format": "hex"}}, "The key of 'tank' has neither a value nor a file"),
+    ({"name": "tank", "key": {"generate": True}}, "key.file is missing, so it would exist nowhere"),
+    ({"name": "tank", "cipher": False, "key": {"value": HEX}}, "cipher is off, but a key is given"),
+    (
+        {"name": "tank", "vdevs": [{"type": "raidz2", "disks": ["/dev/a", "/dev/b"]}]},
+        "A raidz2 needs at least 3 disks; 2 are named",
+    ),
+    ({"name": "tank", "filesystem_properties": {"encryption": "on"}}, "filesystem_properties holds encryption"),
+    ({"pools": [{"name": "tank"}, {"name": "tank"}]}, "names the same pool more than once: tank"),
+]
+
+
+@pytest.mark.parametrize("options,message", CASES)
+def test_a_pool_that_can_not_be(options: dict[str, t.Any], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert message in fails(zfs_encrypted_pool.main, options, capsys)["msg"]
+
+
+@pytest.mark.parametrize(
+    "options,message",
+    [
+        ({"name": "tank", "cipher": "rot13"}, "value of cipher must be one of"),
+        ({"name": "tank", "vdevs": [{"type": "raidz9", "disks": ["/a"]}]}, "value of type must be one of"),
+        ({"name": "tank", "vdevs": [{"type": "mirror"}]}, "missing required arguments: disks"),
+        ({"name": "tank", "ashift": 20}, "value of ashift must be one of"),
+        ({"name": "tank", "key": {"value": SECRET, "passphrase": SECRET}}, "Unsupported parameters"),
+        ({"pools": [{}]}, "missing required arguments: name"),
+        ({"name": "tank", "diskz": []}, "Unsupported parameters"),
+    ],
+)
+def test_options_that_do_not_exist(options: dict[str, t.Any], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with patch_module_args(options), pytest.raises(SystemExit):
+        zfs_encrypted_pool.main()
+    assert message in json.loads(capsys.readouterr().out)["msg"]
+
+
+@pytest.mark.parametrize("name", ["tank@snap", "tank#mark", "tank//a", "1tank", "tank/ü", ""])
+def test_a_dataset_that_can_not_be(
+    name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert f"'{name}'" in fails(zfs_encryption_info.main, {"name": name}, capsys)["msg"]
+
+
+@pytest.mark.parametrize("main,options", [(zfs_encrypted_pool.main, {"name": "tank"}), (zfs_encryption_info.main, {})])
+def test_another_user_than_root(
+    main: t.Callable[[], None],
+    options: dict[str, t.Any],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    message = fails(main, options, capsys)["msg"]
+    assert message == "This module runs as user 1000; pools, keys and disks need root. Set 'become: true' for the task."
