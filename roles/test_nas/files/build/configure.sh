@@ -10,17 +10,25 @@ set -euo pipefail
 root="$1" overlay="$2" label="$3"
 
 cp -R --no-preserve=ownership "$overlay/." "$root/"
-chown -R 0:0 "$root/etc/ssh" "$root/etc/systemd" "$root/etc/modprobe.d" "$root/etc/modules-load.d"
+chown -R 0:0 "$root/etc/ssh" "$root/etc/systemd" "$root/etc/udev" "$root/etc/modprobe.d" "$root/etc/modules-load.d"
 
 # What only costs time on a machine that lives for an hour. Everything of ZFS, LVM, md and udev stays as Debian has it.
 for unit in \
     apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer e2scrub_reap.service \
     fstrim.timer logrotate.timer man-db.timer mdcheck_start.timer mdcheck_continue.timer mdmonitor-oneshot.timer \
-    getty@tty1.service systemd-logind.service systemd-networkd-wait-online.service systemd-pstore.service \
-    systemd-network-generator.service \
+    getty@tty1.service getty-static.service systemd-binfmt.service proc-sys-fs-binfmt_misc.automount systemd-logind.service systemd-networkd-wait-online.service systemd-pstore.service \
+    systemd-network-generator.service systemd-udev-load-credentials.service systemd-tpm2-setup.service \
+    systemd-tpm2-setup-early.service systemd-battery-check.service systemd-journal-catalog-update.service \
     dev-hugepages.mount dev-mqueue.mount sys-fs-fuse-connections.mount sys-kernel-debug.mount \
     sys-kernel-tracing.mount; do
     ln -sf /dev/null "$root/etc/systemd/system/$unit"
+done
+# generators are programs that run at every boot before anything else does; these have nothing to generate here
+mkdir -p "$root/etc/systemd/system-generators"
+for generator in systemd-ssh-generator systemd-gpt-auto-generator systemd-hibernate-resume-generator \
+    systemd-integritysetup-generator systemd-veritysetup-generator systemd-tpm2-generator systemd-bless-boot-generator \
+    systemd-rc-local-generator systemd-getty-generator systemd-debug-generator systemd-import-generator; do
+    ln -sf /dev/null "$root/etc/systemd/system-generators/$generator"
 done
 # auditd is there for whoever wants to record what runs; starting it is up to them
 rm -f "$root/etc/systemd/system/multi-user.target.wants/auditd.service"

@@ -89,7 +89,7 @@ def start(argv: list[str], files: Files, uuid: str, port: int, accel: str) -> Ru
     Raises TestNasError with QEMU's words if it ends before its monitor can be reached.
     """
     files.monitor.unlink(missing_ok=True)
-    with files.qemu_log.open("ab") as log:
+    with files.qemu_log.open("wb") as log:
         process = subprocess.Popen(
             argv,
             cwd=files.directory,
