@@ -41,6 +41,7 @@ PACKAGE = "ansible_collections.nasops.encryption.plugins.modules"
 KEY_FOLDERS = ("/etc/zfs/keys", "/root/keys")
 WORK = "/root/work"
 HISTORY = "/run/suite-zpool-history"
+TOP = "/var/lib/suite-top-folders"
 AUDIT_LOG = "/var/log/audit/audit.log"
 
 MIB = 1024 * 1024
@@ -78,8 +79,9 @@ class Audit:
         with open("/etc/audit/auditd.conf", "w", encoding="ascii") as config:
             config.write(
                 f"log_file = {AUDIT_LOG}\nlog_format = RAW\nwrite_logs = yes\nflush = none\nfreq = 0\n"
-                "max_log_file = 2000\nmax_log_file_action = ignore\nspace_left_action = ignore\n"
-                "admin_space_left_action = ignore\ndisk_full_action = ignore\ndisk_error_action = ignore\n"
+                "max_log_file = 2000\nmax_log_file_action = ignore\nspace_left = 2\nadmin_space_left = 1\n"
+                "space_left_action = ignore\nadmin_space_left_action = ignore\n"
+                "disk_full_action = ignore\ndisk_error_action = ignore\n"
                 "name_format = none\nlocal_events = yes\nq_depth = 20000\npriority_boost = 4\n"
             )
         os.makedirs(os.path.dirname(AUDIT_LOG), mode=0o700, exist_ok=True)
@@ -165,6 +167,9 @@ def _send_audit_message(text: bytes) -> None:
 
 
 def call(argv: t.Sequence[str], ok: bool = True) -> subprocess.CompletedProcess[bytes]:
+    if not ok and shutil.which(argv[0]) is None:
+        # a case may have hidden it
+        return subprocess.CompletedProcess(argv, 127, b"", b"")
     done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, check=False)
     if ok and done.returncode:
         raise Failure(f"{' '.join(argv)}: exit status {done.returncode}: {done.stderr.decode(errors='replace')}")
@@ -290,9 +295,19 @@ class Disks:
         self._blank: dict[str, tuple[str, ...]] = {}
         self._digests: dict[str, tuple[tuple[str, ...], int]] = {}
 
-    def find(self, serials: t.Sequence[str]) -> list[Reply]:
-        """The disks with these serial numbers, in this order, with all their names."""
+    def partition(self, serials: t.Sequence[str]) -> None:
+        """Put one partition on each of these disks, which stays there: a pool on it costs a fraction of the time."""
+        for disk in self.find(serials):
+            call(["sgdisk", "--clear", "--new=1:0:0", disk["kernel"]])
+        self.names.clear()
+
+    def find(self, serials: t.Sequence[str], suffix: str = "") -> list[Reply]:
+        """The disks with these serial numbers, in this order, with all their names.
+
+        :param suffix: "1" for their first partitions instead
+        """
         call(["udevadm", "settle", "--timeout=30"])
+        part = f"-part{suffix}" if suffix else ""
         links: dict[str, dict[str, list[str]]] = {}
         for folder in ("by-id", "by-path"):
             for link in sorted(glob.glob(f"/dev/disk/{folder}/*")):
@@ -316,15 +331,15 @@ class Disks:
             found.append(
                 {
                     "serial": serial,
-                    "kernel": f"/dev/{name}",
-                    "name": name,
-                    "id": ids[0] if ids else "",
-                    "wwn": wwn[0] if wwn else "",
-                    "path": path[0] if path else "",
-                    "size": _size(f"/dev/{name}"),
+                    "kernel": f"/dev/{name}{suffix}",
+                    "name": f"{name}{suffix}",
+                    "id": f"{ids[0]}{part}",
+                    "wwn": f"{wwn[0]}{part}",
+                    "path": f"{path[0]}{part}",
+                    "size": _size(f"/dev/{name}{suffix}"),
                 }
             )
-        self.names = [disk["kernel"] for disk in found]
+        self.names += [disk["kernel"] for disk in found]
         return found
 
     def blank(self) -> bool:
@@ -368,7 +383,7 @@ class Disks:
 
 def _written(path: str) -> tuple[str, ...]:
     """The kernel's counters of what was written to and discarded from a disk: as long as they stand, so does it."""
-    fields = _read(f"/sys/block/{os.path.basename(path)}/stat").decode("ascii").split()
+    fields = _read(f"/sys/class/block/{os.path.basename(path)}/stat").decode("ascii").split()
     return (fields[4], fields[6], fields[11], fields[13])
 
 
@@ -388,7 +403,7 @@ class Host:
 
     def __init__(self, disks: Disks) -> None:
         self._disks = disks
-        self._top = set(os.listdir("/"))
+        self._top = _top_folders()
 
     def reset(self) -> list[str]:
         """Take away all that a case may have left. Returns the contents of the key files it found, in base64."""
@@ -469,6 +484,14 @@ class Host:
             raise Failure(f"these pools could not be destroyed: {left}")
 
 
+def _top_folders() -> set[str]:
+    """What was in the root folder when the first agent began here; what is there later is a mountpoint of some case."""
+    if not os.path.exists(TOP):
+        with open(TOP, "w", encoding="utf-8") as file:
+            file.write("\n".join(os.listdir("/")))
+    return set(_read(TOP).decode("utf-8").split("\n"))
+
+
 def _read(path: str) -> bytes:
     with open(path, "rb") as file:
         return file.read()
@@ -537,7 +560,12 @@ def main() -> None:
         for name in request["modules"]:
             importlib.import_module(f"{PACKAGE}.{name}")
         importlib.import_module("ansible.module_utils.testing")
-        return {"disks": disks.find(request["serials"]), "python": sys.version.split()[0]}
+        disks.partition(request["partitioned"])
+        return {
+            "disks": disks.find(request["whole"]),
+            "partitions": disks.find(request["partitioned"], "1"),
+            "python": sys.version.split()[0],
+        }
 
     operations: dict[str, t.Callable[[Request], Reply]] = {
         "start": start,

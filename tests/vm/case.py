@@ -160,6 +160,7 @@ class Names:
     """Fills in ``{d1}`` and the like."""
 
     disks: Sequence[Mapping[str, Any]]
+    partitions: Sequence[Mapping[str, Any]]
     keys: KeyRing
     saved: dict[str, str] = field(default_factory=dict)
 
@@ -175,6 +176,8 @@ class Names:
 
     def _replace(self, match: re.Match[str]) -> str:
         word, number, detail = match.group(1), match.group(2), match.group(3)
+        if word == "p":
+            return str(self.partitions[int(number) - 1][detail or "id"])
         if word == "d":
             disk = self.disks[int(number) - 1]
             part = re.fullmatch(r"part(\d+)", detail or "")

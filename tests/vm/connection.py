@@ -109,12 +109,17 @@ class Agent:
             raise AgentLost(f"the agent answered something else than an object: {line[:200]}")
         return reply
 
-    def start(self, serials: Sequence[str]) -> list[Mapping[str, Any]]:
-        """Let the agent begin to record; returns its data disks with all their names."""
-        reply = self.ask("start", serials=list(serials), modules=MODULES)
+    def start(self, whole: Sequence[str], partitioned: Sequence[str]) -> Mapping[str, list[Mapping[str, Any]]]:
+        """Let the agent begin to record.
+
+        :param whole: serial numbers of disks that are used as they are
+        :param partitioned: serial numbers of disks that get one partition each
+        :returns: all names of ``disks`` and ``partitions``
+        """
+        reply = self.ask("start", whole=list(whole), partitioned=list(partitioned), modules=MODULES)
         if "failure" in reply:
             raise AgentLost(str(reply["failure"]))
-        return list(reply["disks"])
+        return reply
 
     def close(self) -> None:
         """End the agent."""

@@ -22,7 +22,7 @@ from .case import BadCase, Case, Names, load
 from .connection import ROOT, Agent, AgentLost
 from .keys import KeyRing
 from .leaks import Search
-from .nas import Nas, NasError
+from .nas import WHOLE, Nas, NasError
 from .over_ssh import Playbooks
 from .runner import CaseRunner, ResetFailed
 
@@ -78,7 +78,8 @@ class Session:
             say(f"       the NAS answers after {time.monotonic() - start:.0f} s ({self.nas.status.get('accel')})")
         start = time.monotonic()
         self.agent = Agent(self.nas.ssh, self.log)
-        self.names = Names(self.agent.start(self.nas.serials), self.keys)
+        found = self.agent.start(self.nas.serials[:WHOLE], self.nas.serials[WHOLE:])
+        self.names = Names(found["disks"], found["partitions"], self.keys)
         say(f"       the agent answers after {time.monotonic() - start:.0f} s")
 
     def close(self) -> None:
@@ -133,9 +134,9 @@ def main() -> int:
 
 def _everything(session: Session, cases: Sequence[Case]) -> Iterator[tuple[str, float, Sequence[str]]]:
     yield from _cases(session, cases)
-    if not session.options.only:
-        runner = CaseRunner(session.agent, session.names)
-        runner.reset()
+    runner = CaseRunner(session.agent, session.names)
+    runner.reset()
+    if re.search(session.options.only, "playbooks"):
         for name, seconds, complaints in Playbooks(session.nas, session.names, session.log).checks():
             yield f"playbooks: {name}", seconds, complaints
         runner.reset()

@@ -16,6 +16,8 @@ from .connection import ROOT
 
 PROGRAMS = ROOT / "roles" / "test_nas" / "files"
 DISKS = 16
+# The others have a partition, which is quicker to make a pool on than a whole disk.
+WHOLE = 12
 # MiB. ZFS wants 64 at least; small disks are quick to create pools on.
 DISK_SIZE = 256
 MEMORY = 1536

@@ -49,13 +49,13 @@ class Playbooks:
             {
                 "name": "fleet",
                 "vdevs": [
-                    {"type": "raidz2", "disks": disks[8:12]},
-                    {"role": "spare", "disks": disks[12:13]},
+                    {"type": "raidz2", "disks": disks[6:10]},
+                    {"role": "spare", "disks": disks[10:11]},
                 ],
                 "key": {"value": keys.hex("role"), "file": "auto"},
                 "properties": {"autotrim": True},
             },
-            {"name": "plain", "cipher": "off", "vdevs": [{"disks": disks[13:14]}]},
+            {"name": "plain", "cipher": "off", "vdevs": [{"disks": disks[11:12]}]},
         ]
         role = {"nas_pools": pools, "nas_hosts": "all"}
         for number, (words, changed) in enumerate(((["--check"], 1), ([], 1), (["--check"], 0), ([], 0)), 1):
