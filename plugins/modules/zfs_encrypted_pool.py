@@ -296,7 +296,9 @@ pools:
       type: str
       sample: tank
     state:
-      description: V(present) if the pool is imported, V(exported) if it was seen on attached disks, else V(absent).
+      description:
+        - V(present) if the pool is imported, V(exported) if it is not, and was to be exported or was seen on attached
+          disks, else V(absent).
       type: str
       sample: present
     guid:
@@ -382,7 +384,7 @@ def main() -> None:
         return host
 
     def result(host: PoolHost) -> dict[str, t.Any]:
-        return {"pools": [describe(pool.name, host) for pool in wanted]}
+        return {"pools": [describe(pool, host) for pool in wanted]}
 
     run(module, HostRunner(mask), read, lambda host: plan_pools(wanted, host), result)
 

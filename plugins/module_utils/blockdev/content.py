@@ -29,7 +29,8 @@ class Finding:
     """One thing that a disk holds, or one use of it, in words.
 
     ``type`` is for programs: libblkid's name of a signature (gpt, dos, ext4, LVM2_member, linux_raid_member,
-    crypto_LUKS, zfs_member, swap), ``geli``, ``geom_…``, or of a use: ``mount``, ``swapping``, ``holder``, ``busy``.
+    crypto_LUKS, zfs_member, swap), ``geli``, ``geom_…``, or of a use: ``mount``, ``swapping``, ``holder``, ``busy``,
+    ``pool`` (a file in an imported pool).
     ``pool`` and ``pool_guid`` (decimal) are those in a ZFS label.
     """
 
@@ -127,6 +128,8 @@ def probe_all(
         if target.readable:
             uses = _uses(table, target, mounts, swaps)
             target = _with_findings(target, probed, uses or _busy(target, host))
+            if target.kind == "file" and any(finding.pool_guid for finding in target.findings):
+                target = _with_imported(target, host.imported_pools(runner))
         found.append(target)
     return tuple(found)
 
@@ -228,6 +231,17 @@ def _with_findings(target: DiskContent, probed: t.Mapping[str, Probed], uses: t.
     return replace(target, findings=tuple(uses) + tuple(findings))
 
 
+def _with_imported(target: DiskContent, pools: t.Mapping[str, str]) -> DiskContent:
+    """The same, with the imported pool that a file belongs to: the kernel holds disks exclusively, but never files."""
+    members = [
+        Finding(f'member of the imported pool "{finding.pool}"', finding.where, True, "pool", finding.pool, guid)
+        for finding in target.findings
+        for guid in [finding.pool_guid]
+        if pools.get(finding.pool, "") in (guid, "?") and finding.pool in pools
+    ]
+    return replace(target, findings=tuple(members) + target.findings)
+
+
 def merge(theirs: t.Iterable[Signature], ours: t.Iterable[Signature]) -> tuple[Signature, ...]:
     """Both, each type once; what was read here tells more, and partition tables come first."""
     types = {signature.type: signature for signature in theirs}
@@ -254,7 +268,8 @@ def _uses(table: DeviceTable, target: DiskContent, mounts: t.Iterable[Mount], sw
     found: list[Finding] = []
     places = (target.device,) + target.partitions
     for mount in mounts:
-        device = table.numbered(mount.number) or table.find(mount.source)
+        # The source of a ZFS or overlay mount is any word, and may well be the name of a disk or its label.
+        device = table.numbered(mount.number) or (table.find(mount.source) if mount.source.startswith("/") else None)
         if device is not None and table.canonical(device).path in places:
             place = table.canonical(device).path
             found.append(Finding(f"mounted on {mount.target}", place, True, "mount"))

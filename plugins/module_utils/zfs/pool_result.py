@@ -8,11 +8,13 @@ from __future__ import annotations
 import typing as t
 
 from . import keystore
+from .pool_options import WantedPool
 from .pool_state import PoolHost
 
 
-def describe(name: str, host: PoolHost) -> dict[str, t.Any]:
+def describe(wanted: WantedPool, host: PoolHost) -> dict[str, t.Any]:
     """The documented keys of one entry of the result ``pools``."""
+    name = wanted.name
     pool = host.pools.get(name)
     dormant = next((found for found in host.importable if found.name == name), None)
     root = pool.dataset if pool else None
@@ -20,7 +22,7 @@ def describe(name: str, host: PoolHost) -> dict[str, t.Any]:
     mountpoint = root.value("mountpoint") if root else "-"
     return {
         "name": name,
-        "state": "present" if pool else "exported" if dormant else "absent",
+        "state": "present" if pool else "exported" if dormant or wanted.state == "exported" else "absent",
         "guid": pool.guid if pool else dormant.guid if dormant else None,
         "health": pool.health if pool else None,
         "encryption": root.value("encryption") if root else None,
