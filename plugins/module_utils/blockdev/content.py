@@ -234,10 +234,10 @@ def _with_findings(target: DiskContent, probed: t.Mapping[str, Probed], uses: t.
 def _with_imported(target: DiskContent, pools: t.Mapping[str, str]) -> DiskContent:
     """The same, with the imported pool that a file belongs to: the kernel holds disks exclusively, but never files."""
     members = [
-        Finding(f'member of the imported pool "{finding.pool}"', finding.where, True, "pool", finding.pool, guid)
+        Finding(f'member of the imported pool "{finding.pool}"', finding.where, True, "pool", finding.pool)
         for finding in target.findings
-        for guid in [finding.pool_guid]
-        if pools.get(finding.pool, "") in (guid, "?") and finding.pool in pools
+        # Older OpenZFS does not tell the GUID here; then the name has to do.
+        if finding.pool in pools and pools[finding.pool] in (finding.pool_guid, "")
     ]
     return replace(target, findings=tuple(members) + target.findings)
 

@@ -21,6 +21,7 @@ from .signatures import Signature, Span
 
 _CONFXML = Command(("sysctl", "-b", "kern.geom.confxml"))
 _MOUNTS = Command(("mount", "-p"))
+_POOLS = Command(("zpool", "list", "-Hp", "-o", "name,guid"))
 _SWAPS = Command(("swapctl", "-l"))
 
 _KINDS = {
@@ -62,6 +63,12 @@ class FreeBSD:
 
     def swaps(self, runner: Runner) -> tuple[str, ...]:
         return swaps(runner)
+
+    def imported_pools(self, runner: Runner) -> t.Mapping[str, str]:
+        if not runner.has("zpool"):
+            return {}
+        rows = (line.split("\t") for line in runner.run(_POOLS).stdout.splitlines())
+        return {row[0]: row[1] for row in rows if len(row) == 2}
 
     def probe(self, runner: Runner, paths: t.Sequence[str]) -> dict[str, tuple[Signature, ...] | str]:
         """fstyp looks at one device at a time; 1 is its exit status for a content it does not know."""

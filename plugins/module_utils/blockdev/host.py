@@ -28,6 +28,9 @@ class Host(t.Protocol):
     def swaps(self, runner: Runner) -> tuple[str, ...]:
         """What is swapped to."""
 
+    def imported_pools(self, runner: Runner) -> t.Mapping[str, str]:
+        """The GUIDs (decimal, empty if not known) of the imported ZFS pools by name."""
+
     def probe(self, runner: Runner, paths: t.Sequence[str]) -> dict[str, Probed]:
         """The signatures the system's own tools recognise, in as few processes as possible."""
 

@@ -56,6 +56,9 @@ class Linux:
     def swaps(self, runner: Runner) -> tuple[str, ...]:
         return swaps(self.roots)
 
+    def imported_pools(self, runner: Runner) -> t.Mapping[str, str]:
+        return imported_pools(self.roots)
+
     def probe(self, runner: Runner, paths: t.Sequence[str]) -> dict[str, tuple[Signature, ...] | str]:
         return blkid.probe(runner, paths)
 
@@ -139,6 +142,13 @@ def mounts(roots: Roots = Roots()) -> tuple[Mount, ...]:
 def swaps(roots: Roots = Roots()) -> tuple[str, ...]:
     """The devices and files that are swapped to."""
     return tuple(_unescape(line.split()[0]) for line in _lines(roots.proc, "swaps")[1:] if line.strip())
+
+
+def imported_pools(roots: Roots = Roots()) -> dict[str, str]:
+    """The GUIDs of the imported pools by name, from their folders of statistics; empty before OpenZFS 2.2."""
+    top = os.path.join(roots.proc, "spl/kstat/zfs")
+    # Every pool has a state there, and nothing else does.
+    return {name: _text(top, f"{name}/guid") for name in _names(top, "") if _text(top, f"{name}/state")}
 
 
 def _device(folder: str, entry: str) -> BlockDevice:

@@ -40,6 +40,7 @@ class FakeHost:
         self.mounted: list[Mount] = []
         self.swapping: list[str] = []
         self.held: set[str] = set()
+        self.pools: dict[str, str] = {}
         self.erased: list[str] = []
         self.deaf = False
         self.probes = 0
@@ -63,6 +64,9 @@ class FakeHost:
 
     def swaps(self, runner: Runner) -> tuple[str, ...]:
         return tuple(self.swapping)
+
+    def imported_pools(self, runner: Runner) -> t.Mapping[str, str]:
+        return self.pools
 
     def probe(self, runner: Runner, paths: t.Sequence[str]) -> dict[str, tuple[Signature, ...] | str]:
         self.probes += 1

@@ -165,6 +165,40 @@ def test_a_file_behind_a_loop_device_or_used_as_swap_is_in_use(host: FakeHost) -
 
 
 @pytest.mark.parametrize(
+    ("pools", "used"),
+    [
+        ({"tank": "7"}, True),
+        # OpenZFS before 2.2 tells the name alone.
+        ({"tank": ""}, True),
+        # Another pool of that name.
+        ({"tank": "8", "other": "7"}, False),
+        ({}, False),
+    ],
+)
+def test_a_file_of_an_imported_pool_is_in_use(host: FakeHost, pools: dict[str, str], used: bool) -> None:
+    path = host.path("vdev.img")
+    Path(path).write_bytes(bytes(1 << 20))
+    host.recognised = {path: (Signature("zfs_member", "ZFS label", pool="tank", pool_guid="7"),)}
+    host.pools = pools
+    assert uses(look(host, path)) == ([('member of the imported pool "tank"', "vdev.img")] if used else [])
+
+
+def test_a_former_disk_of_an_imported_pool_is_free_because_the_kernel_says_so(host: FakeHost) -> None:
+    host.recognised = {host.path("sdb"): (Signature("zfs_member", "ZFS label", pool="tank", pool_guid="7"),)}
+    host.pools = {"tank": "7"}
+    assert look(host, "sdb").used == ()
+
+
+def test_the_name_of_a_mounted_dataset_is_not_taken_for_a_disk() -> None:
+    disk = BlockDevice("null", "/dev/null", aliases=("/dev/disk/by-label/tank",), size=1)
+    host = FakeHost(Path("/nonexistent"))
+    host.devices = [disk]
+    host.mounted = [Mount("0:40", "tank", "/tank")]
+    host.recognised = {"/dev/null": ()}
+    assert look(host, "/dev/null").used == ()
+
+
+@pytest.mark.parametrize(
     ("make", "access", "words"),
     [
         (lambda path: None, "missing", "does not exist"),

@@ -102,6 +102,14 @@ def test_mounts_and_swaps() -> None:
     assert freebsd.swaps(runner) == ("/dev/mirror/swap0.eli",)
 
 
+def test_imported_pools() -> None:
+    assert freebsd.FreeBSD().imported_pools(Recorded(zpool="tank\t77\nusb disk\t5\n")) == {
+        "tank": "77",
+        "usb disk": "5",
+    }
+    assert freebsd.FreeBSD().imported_pools(Recorded()) == {}
+
+
 @pytest.mark.parametrize(
     ("text", "words"), [("ufs\n", "UFS filesystem"), ("msdosfs\n", "FAT filesystem"), ("exfat\n", "exfat filesystem")]
 )

@@ -133,3 +133,13 @@ def test_swaps(tree: Tree) -> None:
         "Filename Type Size Used Priority\n/dev/dm-2   partition 1 0 -2\n/srv/swap\\040file file 1 0 -3\n",
     )
     assert linux.swaps(tree.roots) == ("/dev/dm-2", "/srv/swap file")
+
+
+def test_imported_pools_are_those_with_a_state(tree: Tree) -> None:
+    assert linux.imported_pools(tree.roots) == {}
+    tree.write("proc/spl/kstat/zfs/arcstats", "x")
+    tree.write("proc/spl/kstat/zfs/fm", "x")
+    tree.write("proc/spl/kstat/zfs/tank/state", "ONLINE\n")
+    tree.write("proc/spl/kstat/zfs/tank/guid", "11410879103924611796\n")
+    tree.write("proc/spl/kstat/zfs/old/state", "SUSPENDED\n")
+    assert linux.imported_pools(tree.roots) == {"tank": "11410879103924611796", "old": ""}
