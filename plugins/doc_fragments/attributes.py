@@ -24,6 +24,11 @@ attributes:
     description:
       - When run twice in a row outside check mode, with the same arguments, the second invocation does nothing.
     support: full
+  action_group:
+    description: Use C(group/nasops.encryption.encryption) in C(module_defaults) to set defaults for this module.
+    support: full
+    membership:
+      - nasops.encryption.encryption
   platform:
     description: Systems the module runs on.
     support: full
@@ -49,6 +54,11 @@ attributes:
     support: full
     details:
       - This module never changes anything.
+  action_group:
+    description: Use C(group/nasops.encryption.encryption) in C(module_defaults) to set defaults for this module.
+    support: full
+    membership:
+      - nasops.encryption.encryption
   platform:
     description: Systems the module runs on.
     support: full

@@ -120,7 +120,8 @@ class HostRunner:
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("LC_", "LANG"))}
         environment.update(LANG="C", LC_ALL="C", PATH=self._path)
         # stdin is never a terminal and always ends: zfs asks for keys there and must not wait for a person.
-        process = subprocess.Popen(
+        # AnsibleModule.run_command can't be used: it has no deadline, and would wait for a suspended pool for ever.
+        process = subprocess.Popen(  # pylint: disable=ansible-bad-function
             argv,
             stdin=subprocess.DEVNULL if command.stdin is None else subprocess.PIPE,
             stdout=subprocess.PIPE,

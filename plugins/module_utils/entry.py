@@ -16,6 +16,18 @@ from .plan import Outcome, Plan, State, converge
 from .secrets import Key, Mask
 
 
+class Module(AnsibleModule):
+    """An AnsibleModule that writes no option values to the system log.
+
+    AnsibleModule logs its options as ``repr`` text and hides secrets in it by their plain text, so that a passphrase
+    with a quote or backslash would be logged in full.
+    """
+
+    def _log_invocation(self) -> None:
+        given = sorted(name for name, value in self.params.items() if value is not None)
+        self.log(f"Invoked with the options {', '.join(given)}")
+
+
 def protect(module: AnsibleModule, mask: Mask, keys: t.Iterable[Key | None]) -> None:
     """Hide key material in everything this task prints or returns."""
     for key in keys:

@@ -356,10 +356,8 @@ stderr:
 
 import typing as t
 
-from ansible.module_utils.basic import AnsibleModule
-
 from ..module_utils.command import HostRunner
-from ..module_utils.entry import fail, protect, run
+from ..module_utils.entry import Module, fail, protect, run
 from ..module_utils.errors import StorageError
 from ..module_utils.secrets import Mask
 from ..module_utils.zfs.pool import plan_pools
@@ -370,7 +368,7 @@ from ..module_utils.zfs.pool_state import PoolHost
 
 
 def main() -> None:
-    module = AnsibleModule(argument_spec=argument_spec(), supports_check_mode=True)
+    module = Module(argument_spec=argument_spec(), supports_check_mode=True)
     mask = Mask()
     try:
         wanted = parse_options(module.params)

@@ -145,10 +145,8 @@ unencrypted:
       sample: false
 """
 
-from ansible.module_utils.basic import AnsibleModule
-
 from ..module_utils.command import HostRunner
-from ..module_utils.entry import fail
+from ..module_utils.entry import Module, fail
 from ..module_utils.errors import StorageError
 from ..module_utils.secrets import Mask
 from ..module_utils.zfs.names import check_dataset_name
@@ -157,7 +155,7 @@ from ..module_utils.zfs.summary import summarize, unencrypted
 
 
 def main() -> None:
-    module = AnsibleModule(
+    module = Module(
         argument_spec={"name": {"type": "str"}, "recursive": {"type": "bool", "default": True}},
         supports_check_mode=True,
     )
