@@ -23,6 +23,9 @@ class Module(AnsibleModule):
     with a quote or backslash would be logged in full.
     """
 
+    def __init__(self, argument_spec: dict[str, t.Any]) -> None:
+        super().__init__(argument_spec=argument_spec, supports_check_mode=True)
+
     def _log_invocation(self) -> None:
         given = sorted(name for name, value in self.params.items() if value is not None)
         self.log(f"Invoked with the options {', '.join(given)}")

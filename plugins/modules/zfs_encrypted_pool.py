@@ -368,7 +368,7 @@ from ..module_utils.zfs.pool_state import PoolHost
 
 
 def main() -> None:
-    module = Module(argument_spec=argument_spec(), supports_check_mode=True)
+    module = Module(argument_spec())
     mask = Mask()
     try:
         wanted = parse_options(module.params)

@@ -155,10 +155,7 @@ from ..module_utils.zfs.summary import summarize, unencrypted
 
 
 def main() -> None:
-    module = Module(
-        argument_spec={"name": {"type": "str"}, "recursive": {"type": "bool", "default": True}},
-        supports_check_mode=True,
-    )
+    module = Module({"name": {"type": "str"}, "recursive": {"type": "bool", "default": True}})
     name = module.params["name"]
     try:
         require_root()
