@@ -47,11 +47,12 @@ die() {
 
 hash_of() { printf '%s\n' "$@" | sha256sum | cut -c1-16; }
 
-# hash_of_files PATH... : of the names and contents of these files and trees below the role's files.
+# hash_of_files PATH... : of the names and contents of these files and trees below the role's files. A changed comment is
+# no reason to compile for minutes.
 hash_of_files() {
     (
         cd "$here"
-        find "$@" -type f -not -name '*.pyc' -print0 | LC_ALL=C sort -z | xargs -0 sha256sum
+        find "$@" -type f -not -name '*.pyc' -print0 | LC_ALL=C sort -z | xargs -0 grep -HvE '^[[:space:]]*(#|$)'
     ) | sha256sum | cut -c1-16
 }
 

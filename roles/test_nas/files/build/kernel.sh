@@ -9,7 +9,7 @@
 # Leaves: vmlinuz, modules.tar (usr/lib/modules/VERSION), version.
 
 set -euo pipefail
-# shellcheck source=build/common.sh
+# shellcheck source=common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 # No initial RAM disk is wanted from the kernel package: build/image.sh makes one of a tenth of the size.

@@ -9,7 +9,7 @@
 # Leaves: root/, bin/qemu-system-x86_64, bin/qemu-img.
 
 set -euo pipefail
-# shellcheck source=build/common.sh
+# shellcheck source=common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 # wrapper PROGRAM OPTIONS... : prints a script that starts PROGRAM of the unpacked tree.

@@ -8,7 +8,7 @@
 # Leaves: root.tar.
 
 set -euo pipefail
-# shellcheck source=build/common.sh
+# shellcheck source=common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 bootstrap --variant=minbase --format=tar --include="${TEST_NAS_ALL_PACKAGES// /,}" root.tar
