@@ -127,7 +127,7 @@ def probe_all(
     for target in targets:
         if target.readable:
             uses = _uses(table, target, mounts, swaps)
-            target = _with_findings(target, probed, uses or _busy(target, host))
+            target = _with_findings(target, probed, uses or _busy(table, target, host))
             if target.kind == "file" and any(finding.pool_guid for finding in target.findings):
                 target = _with_imported(target, host.imported_pools(runner))
         found.append(target)
@@ -306,13 +306,15 @@ def _holder_words(name: str, holder: BlockDevice | None) -> str:
     return f"{name} ({inside})" if inside else name
 
 
-def _busy(target: DiskContent, host: Host) -> list[Finding]:
+def _busy(table: DeviceTable, target: DiskContent, host: Host) -> list[Finding]:
     """What the kernel holds without saying for whom: members of imported pools, of mounted btrfs, of other users."""
     if target.kind == "file":
         return []
     what = "held by the kernel (an imported ZFS pool, a mounted filesystem of several disks, or another program)"
-    # A partition that is held makes the whole disk look held, so the disk is asked only if no partition is.
     held = [part for part in target.partitions if not host.is_free(part)]
-    if not held and not host.is_free(target.device):
+    # A partition that is held makes the whole disk look held, and so does any partition of a multipath map.
+    device = table.find(target.device)
+    stacked = device is not None and device.holders and target.partitions
+    if not held and not stacked and not host.is_free(target.device):
         held = [target.device]
     return [Finding(what, place, True, "busy") for place in held]

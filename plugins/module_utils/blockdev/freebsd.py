@@ -111,6 +111,9 @@ class FreeBSD:
         finally:
             os.close(descriptor)
 
+    def forget_partition(self, runner: Runner, path: str) -> None:
+        """GEOM removes partitions together with their table."""
+
     def settle(self, runner: Runner) -> None:
         """GEOM has tasted the disk again before the writer's close returns."""
 

@@ -45,6 +45,9 @@ class Host(t.Protocol):
         :param whole: it may carry a partition table, which the kernel has to forget
         """
 
+    def forget_partition(self, runner: Runner, path: str) -> None:
+        """Remove the device of an erased partition, where it does not go with the partition table by itself."""
+
     def settle(self, runner: Runner) -> None:
         """Wait until the names of devices in /dev are up to date."""
 

@@ -95,6 +95,12 @@ class Linux:
         finally:
             os.close(descriptor)
 
+    def forget_partition(self, runner: Runner, path: str) -> None:
+        # Partitions of a multipath disk are maps upon the map, which keeps that from being opened exclusively.
+        name = _text(os.path.join(self.roots.sys, "class/block", posixpath.basename(path)), "dm/name")
+        if name:
+            runner.run(Command(("dmsetup", "remove", "--retry", name)))
+
     def settle(self, runner: Runner) -> None:
         if runner.has("udevadm"):
             # 1: the queue was not empty in time, which the next look at the disk will tell better.

@@ -117,6 +117,8 @@ def _wipe(runner: Runner, content: DiskContent, host: Host) -> None:
     if now.partitions:
         # udev looks at the partitions that were just written, and the kernel can't forget them while it does.
         host.settle(runner)
+        for place in now.partitions[::-1]:
+            host.forget_partition(runner, place)
     whole = now.kind not in ("partition", "file")
     host.erase(runner, now.device, now.number, _spans(now.findings, now.device), whole)
     host.settle(runner)

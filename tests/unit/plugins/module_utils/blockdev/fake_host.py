@@ -41,6 +41,7 @@ class FakeHost:
         self.swapping: list[str] = []
         self.held: set[str] = set()
         self.pools: dict[str, str] = {}
+        self.forgotten: list[str] = []
         self.erased: list[str] = []
         self.deaf = False
         self.probes = 0
@@ -88,6 +89,9 @@ class FakeHost:
                 file.write(bytes(length))
         if whole:
             self.devices = [device for device in self.devices if device.path == path or device.kind != "partition"]
+
+    def forget_partition(self, runner: Runner, path: str) -> None:
+        self.forgotten.append(path)
 
     def settle(self, runner: Runner) -> None:
         self.erased.append("settle")

@@ -118,6 +118,11 @@ def test_one_path_of_a_multipath_disk_shows_the_map_and_is_not_in_use_by_it(host
     content = look(host, "sdb")
     assert (content.device, content.kind, content.serial) == (host.path("dm-0"), "multipath", "LUN7")
     assert content.used == ()
+    # A partition's map holds the map below it; that says nothing about who uses the disk.
+    host.held = {host.path("dm-0")}
+    assert look(host, "sdb").used == ()
+    host.held = {host.path("dm-0"), host.path("dm-1")}
+    assert [where for _what, where in uses(look(host, "sdb"))] == ["dm-1"]
     assert [finding.where for finding in content.dead] == [host.path("dm-1")]
 
 

@@ -26,6 +26,7 @@ from ansible_collections.nasops.encryption.plugins.module_utils.command import C
 from ansible_collections.nasops.encryption.plugins.module_utils.errors import Refused
 from ansible_collections.nasops.encryption.plugins.module_utils.plan import Plan, StepFailed, apply
 from ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.blockdev.fake_host import FakeHost, NoRunner
+from ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.blockdev.host_tree import Tree
 
 EXT4 = Signature("ext4", "ext4 filesystem")
 
@@ -54,6 +55,7 @@ def carry_out(host: FakeHost, content: DiskContent) -> None:
 def test_after_it_the_disk_is_blank_and_partitions_went_first(host: FakeHost) -> None:
     carry_out(host, look(host))
     assert host.erased == [host.path("sda2"), host.path("sda1"), "settle", host.path("sda"), "settle"]
+    assert host.forgotten == [host.path("sda2"), host.path("sda1")]
     assert look(host).blank
 
 
@@ -197,6 +199,13 @@ def test_linux_waits_for_udev_where_there_is_one() -> None:
     Linux().settle(runner)
     assert runner.argv == [("udevadm", "settle", "--timeout=60")]
     Linux().settle(NoRunner())
+
+
+def test_linux_removes_partitions_that_are_maps(nas: Tree) -> None:
+    runner, host = Wipefs(), Linux(nas.roots)
+    for path in ("/dev/sda1", "/dev/cciss/c0d0p1", "/dev/dm-1"):
+        host.forget_partition(runner, path)
+    assert runner.argv == [("dmsetup", "remove", "--retry", "mpatha-part1")]
 
 
 def test_sizes() -> None:
