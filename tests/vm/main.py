@@ -1,18 +1,21 @@
 # Copyright (c) 2026 nasops.encryption contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The command line of the suite: one NAS, all cases, a line for each, and a summary."""
+"""The command line of the suite: some NAS side by side, all cases, a line for each, and a summary."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
 import os
+import queue
 import re
 import shutil
 import signal
 import sys
+import threading
 import time
+import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,14 +31,12 @@ from .runner import CaseRunner, ResetFailed
 
 BUILD = ROOT / ".build" / "vm"
 CASES = Path(__file__).with_name("cases")
-# How often a NAS that a case has broken is replaced by a new one.
+PLAYBOOKS = "playbooks"
+# How often a worker replaces a NAS that a case has broken.
 _REPLACEMENTS = 3
 
-
-def say(text: str) -> None:
-    """A line for the person who watches."""
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
+Outcome = tuple[str, float, Sequence[str]]
+"""Name of a case, seconds, complaints."""
 
 
 @dataclass
@@ -44,43 +45,56 @@ class Tally:
 
     passed: int = 0
     failed: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def add(self, name: str, seconds: float, complaints: Sequence[str]) -> None:
+    def say(self, text: str) -> None:
+        """A line for the person who watches."""
+        with self._lock:
+            sys.stdout.write(text + "\n")
+            sys.stdout.flush()
+
+    def add(self, outcome: Outcome) -> None:
         """One case that has ended."""
-        self.passed += not complaints
-        self.failed += bool(complaints)
-        say(f"{'FAILED' if complaints else 'ok    '} {name} ({seconds:.1f} s)")
-        for complaint in complaints:
-            say(f"         {complaint}")
+        name, seconds, complaints = outcome
+        lines = [f"{'FAILED' if complaints else 'ok    '} {name} ({seconds:.1f} s)"]
+        with self._lock:
+            self.passed += not complaints
+            self.failed += bool(complaints)
+        self.say("\n         ".join([*lines, *complaints]))
 
 
 @dataclass
 class Session:
     """A NAS with an agent on it; both are replaced when a case leaves them unusable."""
 
+    number: int
     options: argparse.Namespace
-    keys: KeyRing
     log: Path
+    tally: Tally
+    keys: KeyRing = field(default_factory=KeyRing)
+    made: list[Nas] = field(default_factory=list)
     nas: Nas = field(init=False)
     agent: Agent = field(init=False)
     names: Names = field(init=False)
-    made: list[Nas] = field(default_factory=list)
 
     def open(self) -> None:
         """Boot the NAS and start the agent."""
-        self.nas = Nas(self.options.vm or f"suite-{os.getpid()}-{len(self.made)}")
         start = time.monotonic()
         if self.options.vm:
+            self.nas = Nas(self.options.vm)
             self.nas.find()
         else:
+            self.nas = Nas(f"suite-{os.getpid()}-{self.number}{len(self.made)}")
             self.made.append(self.nas)
             self.nas.start()
-            say(f"       the NAS answers after {time.monotonic() - start:.0f} s ({self.nas.status.get('accel')})")
-        start = time.monotonic()
+        booted = time.monotonic()
         self.agent = Agent(self.nas.ssh, self.log)
         found = self.agent.start(self.nas.serials[:WHOLE], self.nas.serials[WHOLE:])
         self.names = Names(found["disks"], found["partitions"], self.keys)
-        say(f"       the agent answers after {time.monotonic() - start:.0f} s")
+        self.tally.say(
+            f"       {self.nas.name} ({self.nas.status.get('accel')}) answers after {booted - start:.0f} s, "
+            f"the agent after {time.monotonic() - booted:.0f} s more"
+        )
 
     def close(self) -> None:
         """End the agent, keep what the kernel printed, and destroy what was made."""
@@ -92,77 +106,107 @@ class Session:
             if not self.options.keep:
                 nas.destroy()
         if self.made and self.options.keep:
-            say(f"       kept: {self.made[-1].name}")
+            self.tally.say(f"       kept: {self.made[-1].name}")
         self.made.clear()
+
+    def work(self, jobs: queue.SimpleQueue[Case | str], stop: threading.Event) -> Iterator[Outcome]:
+        """Cases from the queue until it is empty; at the end the search for keys on this NAS."""
+        replacements = 0
+        while not stop.is_set():
+            try:
+                job = jobs.get_nowait()
+            except queue.Empty:
+                break
+            start = time.monotonic()
+            try:
+                yield from self._job(job)
+                continue
+            except (AgentLost, ResetFailed) as error:
+                yield job if isinstance(job, str) else job.name, time.monotonic() - start, [str(error)]
+            replacements += 1
+            if replacements > _REPLACEMENTS or self.options.vm:
+                raise NasError("too many cases left the NAS unusable")
+            self.tally.say(f"       {self.nas.name} is of no use any more, another one is started")
+            self.agent.close()
+            self.open()
+        if stop.is_set():
+            return
+        CaseRunner(self.agent, self.names).reset()
+        start = time.monotonic()
+        for name, complaints in Search(self.agent, self.keys, self.log).checks():
+            yield f"leaks: {name}, NAS {self.number}", time.monotonic() - start, complaints
+            start = time.monotonic()
+
+    def _job(self, job: Case | str) -> Iterator[Outcome]:
+        runner = CaseRunner(self.agent, self.names)
+        if isinstance(job, Case):
+            start = time.monotonic()
+            complaints = runner.run(job)
+            yield job.name, time.monotonic() - start, complaints
+        else:
+            runner.reset()
+            yield from Playbooks(self.nas, self.names, self.log).checks()
 
 
 def main() -> int:
     """Run the suite; the exit status tells whether all of it passed."""
     signal.signal(signal.SIGTERM, _terminate)
     options = _options()
+    tally = Tally()
     BUILD.mkdir(parents=True, exist_ok=True)
     try:
-        nas_module.prepare(BUILD / "image.txt")
+        if not options.vm:
+            nas_module.prepare(BUILD / "image.txt")
         if options.prepare:
             return 0
         cases = [case for case in load(CASES) if re.search(options.only, case.name)]
     except (NasError, BadCase) as error:
-        say(str(error))
-        say("vm: 0 passed, 1 failed")
+        tally.say(f"{error}\nvm: 0 passed, 1 failed")
         return 1
     if options.list:
-        say("\n".join(case.name for case in cases))
+        tally.say("\n".join(case.name for case in cases))
         return 0
     log = BUILD / (options.vm or "log")
     shutil.rmtree(log, ignore_errors=True)
-    log.mkdir(parents=True)
-    tally = Tally()
     start = time.monotonic()
-    session = Session(options, KeyRing(), log)
+    jobs: queue.SimpleQueue[Case | str] = queue.SimpleQueue()
+    # the longest job first
+    for job in ([PLAYBOOKS] if re.search(options.only, PLAYBOOKS) else []) + cases:
+        jobs.put(job)
+    stop = threading.Event()
+    sessions = [Session(number, options, log / str(number), tally) for number in range(1, options.jobs + 1)]
+    workers = [threading.Thread(target=_run, args=(session, jobs, stop)) for session in sessions]
     try:
-        session.open()
-        for name, seconds, complaints in _everything(session, cases):
-            tally.add(name, seconds, complaints)
-    except (AgentLost, NasError, ResetFailed) as error:
-        tally.add("the NAS", time.monotonic() - start, [str(error)])
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
     finally:
-        session.close()
-    say(f"       {time.monotonic() - start:.0f} s in all; logs are in {log.relative_to(ROOT)}")
-    say(f"vm: {tally.passed} passed, {tally.failed} failed")
+        # whatever ends this program, its workers end their case and take their NAS away
+        stop.set()
+        for worker in workers:
+            worker.join()
+    if not jobs.empty():
+        tally.add(("all cases were run", 0.0, ["some were not, since no NAS was left"]))
+    tally.say(f"       {time.monotonic() - start:.0f} s in all; logs are in {log.relative_to(ROOT)}")
+    tally.say(f"vm: {tally.passed} passed, {tally.failed} failed")
     return int(bool(tally.failed) or not tally.passed)
 
 
-def _everything(session: Session, cases: Sequence[Case]) -> Iterator[tuple[str, float, Sequence[str]]]:
-    yield from _cases(session, cases)
-    runner = CaseRunner(session.agent, session.names)
-    runner.reset()
-    if re.search(session.options.only, "playbooks"):
-        for name, seconds, complaints in Playbooks(session.nas, session.names, session.log).checks():
-            yield f"playbooks: {name}", seconds, complaints
-        runner.reset()
+def _run(session: Session, jobs: queue.SimpleQueue[Case | str], stop: threading.Event) -> None:
+    """One worker: its NAS, and its share of the cases."""
     start = time.monotonic()
-    for name, complaints in Search(session.agent, session.keys, session.log).checks():
-        yield f"leaks: {name}", time.monotonic() - start, complaints
-        start = time.monotonic()
-
-
-def _cases(session: Session, cases: Sequence[Case]) -> Iterator[tuple[str, float, Sequence[str]]]:
-    """All cases; a NAS that does not come back from one is replaced."""
-    replacements = 0
-    for case in cases:
-        start = time.monotonic()
-        try:
-            complaints = CaseRunner(session.agent, session.names).run(case)
-            yield case.name, time.monotonic() - start, complaints
-            continue
-        except (AgentLost, ResetFailed) as error:
-            yield case.name, time.monotonic() - start, [str(error)]
-        replacements += 1
-        if replacements > _REPLACEMENTS or session.options.vm:
-            raise NasError("too many cases left the NAS unusable")
-        say("       this NAS is of no use any more, another one is started")
-        session.agent.close()
+    try:
+        session.log.mkdir(parents=True)
         session.open()
+        for outcome in session.work(jobs, stop):
+            session.tally.add(outcome)
+    except (AgentLost, NasError, ResetFailed) as error:
+        session.tally.add((f"NAS {session.number}", time.monotonic() - start, [str(error)]))
+    except Exception:  # noqa: BLE001  (a thread has nobody else to tell)
+        session.tally.add((f"NAS {session.number}", time.monotonic() - start, [traceback.format_exc()]))
+    finally:
+        session.close()
 
 
 def _options() -> argparse.Namespace:
@@ -170,9 +214,13 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--prepare", action="store_true", help="only build the image, or find it in the cache")
     parser.add_argument("--only", default="", metavar="PATTERN", help="run the cases whose names match")
     parser.add_argument("--list", action="store_true", help="only print the names of the cases")
+    parser.add_argument("--jobs", type=int, default=2, help="how many NAS to run side by side (%(default)s)")
     parser.add_argument("--keep", action="store_true", help="do not destroy the NAS")
     parser.add_argument("--vm", metavar="NAME", help="use a NAS that runs, and keep it")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.vm:
+        options.jobs = 1
+    return options
 
 
 def _terminate(_signal: int, _frame: object) -> None:

@@ -89,7 +89,9 @@ class CaseRunner:
         yield from expect.unchanged(result, "second apply")
         yield from expect.executed(call, reply)
         for number, other in enumerate(call.again, 1):
-            spelt = replace(call, args={**call.args, **other})
+            # an option that is null there is left out
+            args = {name: value for name, value in {**call.args, **other}.items() if value is not None}
+            spelt = replace(call, args=args)
             yield from expect.unchanged(self._run(spelt, check=True)[0], f"check of spelling {number}")
             yield from expect.unchanged(self._run(spelt)[0], f"apply of spelling {number}")
         for script, wanted in call.verify:
