@@ -90,10 +90,15 @@ fi
 
 has() { command -v "$1" >/dev/null || [ -x "/sbin/$1" ] || [ -x "/usr/sbin/$1" ]; }
 
+parts_missing() {
+    [ ! -d "$cache/image/$image_key" ] || { "$own_qemu" && [ ! -d "$cache/tools/$tools_key" ]; }
+}
+
 needs() {
+    has ssh-keygen || echo openssh-client
+    parts_missing || return 0
     has mmdebstrap || echo mmdebstrap
     has mke2fs || echo e2fsprogs
-    has ssh-keygen || echo openssh-client
     [ -e /usr/share/keyrings/debian-archive-keyring.gpg ] || echo debian-archive-keyring
     if [ "$(id -u)" -ne 0 ]; then
         has newuidmap || echo uidmap
@@ -147,8 +152,8 @@ build() {
     local missing userland
     local -a privileges=()
     parts_missing || return 0
-    missing="$(needs | sort -u | tr '\n' ' ')"
-    [ -z "$missing" ] || die "these Debian packages are needed to build the image: ${missing}(apt-get install $missing)"
+    missing="$(needs | sort -u | paste -s -d ' ')"
+    [ -z "$missing" ] || die "these Debian packages are needed to build the image: apt-get install $missing"
     [ "$(id -u)" -eq 0 ] || privileges=(fakeroot)
     # the small stages beside the big one: configuring the ZFS modules leaves a core idle
     (
@@ -162,10 +167,6 @@ build() {
     wait "$userland" || die "see the error above"
     stage image "$image_key" "${privileges[@]}" bash "$here/build/image.sh" \
         "$cache/kernel/$kernel_key" "$cache/userland/$userland_key"
-}
-
-parts_missing() {
-    [ ! -d "$cache/image/$image_key" ] || { "$own_qemu" && [ ! -d "$cache/tools/$tools_key" ]; }
 }
 
 if parts_missing; then changed=true; else changed=false; fi

@@ -72,6 +72,7 @@ def build(root: Path, init: bytes) -> bytes:
     archive.directory("bin")
     archive.directory("modules")
     archive.file("bin/busybox", (root / "usr/bin/busybox").read_bytes(), 0o755)
+    archive.link("bin/sh", "busybox")
     archive.file("init", init, 0o755)
     names = []
     for path in order:
