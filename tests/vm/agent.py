@@ -269,7 +269,7 @@ def _wait(pid: int, seconds: float) -> int | None:
     """The wait status, or None for a process that had to be killed because it took too long."""
     handle = os.pidfd_open(pid)
     try:
-        ready, _, _ = select.select([handle], [], [], seconds)
+        ready = select.select([handle], [], [], seconds)[0]
     finally:
         os.close(handle)
     if not ready:

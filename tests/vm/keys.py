@@ -68,7 +68,7 @@ class KeyRing:
 
 def letters(length: int) -> str:
     """Random letters."""
-    return "".join(secrets.choice(ascii_letters) for _ in range(length))
+    return "".join(secrets.choice(ascii_letters) for _unused in range(length))
 
 
 def beginnings(start: bytes, name: str) -> dict[bytes, str]:

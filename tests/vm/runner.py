@@ -77,9 +77,9 @@ class CaseRunner:
 
     def _passing(self, call: Call) -> Iterator[str]:
         before = self._state()
-        check, _ = self._run(call, check=True)
+        check = self._run(call, check=True)[0]
         yield from expect.same_state(before, self._state(), "check mode")
-        apply, _ = self._run(call)
+        apply = self._run(call)[0]
         complaints = list(expect.first_pair(call, check, apply))
         yield from complaints
         if complaints:
@@ -100,9 +100,9 @@ class CaseRunner:
 
     def _failing(self, call: Call) -> Iterator[str]:
         before = self._state()
-        check, _ = self._run(call, check=True)
+        check = self._run(call, check=True)[0]
         yield from expect.same_state(before, self._state(), "check mode")
-        apply, _ = self._run(call)
+        apply = self._run(call)[0]
         yield from expect.failures(call, check, apply)
         yield from expect.same_state(before, self._state(), "the failed run", call.leaves)
         for script, wanted in call.verify:

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import os
 import typing as t
-import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass, field, replace
+from xml.etree import ElementTree
 
 from ..command import Command, Runner
 from ..errors import Refused, StorageError
@@ -101,7 +101,7 @@ class FreeBSD:
                     hint="Disks were added or removed meanwhile; run the task again.",
                 )
             size = os.lseek(descriptor, 0, os.SEEK_END)
-            for offset, length in {(0, min(size, _EDGE)), (max(0, size - _EDGE), min(size, _EDGE))}:
+            for offset, length in ((0, min(size, _EDGE)), (max(0, size - _EDGE), min(size, _EDGE))):
                 os.pwrite(descriptor, bytes(length), offset)
             os.fsync(descriptor)
         except OSError as error:

@@ -139,7 +139,7 @@ def test_different_things_have_different_identities(nas: Tree) -> None:
 def test_zfs_on_a_partition_of_a_whole_disk_is_on_that_disk(nas: Tree, wanted: str, actual: str) -> None:
     table = linux.read(nas.roots)
     assert table.same_disk(wanted, actual)
-    assert not table.same_disk(actual, wanted)
+    assert not table.same_disk(wanted=actual, actual=wanted)
     assert table.overlap(actual, wanted)
 
 

@@ -146,7 +146,7 @@ def test_what_stands_before_the_damage_is_read(junk: bytes, at: int) -> None:
     assert at < 36 or read.get("version") == 5000
 
 
-NAMES = st.text(st.characters(min_codepoint=1, exclude_categories=("Cs",)), min_size=1, max_size=20)
+NAMES = st.text(st.characters(min_codepoint=1, exclude_categories=["Cs"]), min_size=1, max_size=20)
 
 
 @given(st.dictionaries(NAMES, st.one_of(st.integers(0, 2**64 - 1), NAMES)))
