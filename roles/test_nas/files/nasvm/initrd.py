@@ -30,7 +30,7 @@ def load_order(wanted: list[str], dependencies: str, built_in: str) -> list[str]
     needs: dict[str, list[str]] = {}
     by_name: dict[str, str] = {}
     for line in dependencies.splitlines():
-        path, _, rest = line.partition(":")
+        path, _colon, rest = line.partition(":")
         needs[path] = rest.split()
         by_name[_module_name(path)] = path
     present = {_module_name(line) for line in built_in.splitlines()}

@@ -200,7 +200,7 @@ class TestIterations:
 class TestGenerate:
     @pytest.mark.parametrize("key_format", FORMATS)
     def test_a_new_key_is_valid_and_never_the_same(self, key_format: str) -> None:
-        made = [generate(key_format) for _ in range(20)]
+        made = [generate(key_format) for _round in range(20)]
         assert len({key.material for key in made}) == 20
         for key in made:
             assert parse_file(key_format, key.file_content(), "The file") == key

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import stat
 from pathlib import Path
 
@@ -225,8 +226,17 @@ class TestRead:
         assert (found.key, found.exposed) == (HEX, exposed)
 
     def test_a_pipe_is_not_waited_for(self, tmp_path: Path) -> None:
+        def give_up(_number: int, _frame: object) -> None:
+            raise TimeoutError
+
         os.mkfifo(tmp_path / "pipe")
-        assert keystore.read(df(), str(tmp_path / "pipe"), "hex").fault == "it is not a regular file"
+        before = signal.signal(signal.SIGALRM, give_up)
+        signal.alarm(60)
+        try:
+            assert keystore.read(df(), str(tmp_path / "pipe"), "hex").fault == "it is not a regular file"
+        finally:
+            signal.alarm(0)
+            signal.signal(signal.SIGALRM, before)
 
     def test_a_folder_is_not_a_key(self, tmp_path: Path) -> None:
         found = keystore.read(df(), str(tmp_path), "hex")

@@ -148,6 +148,12 @@ class TestKeyFileName:
         assert len(found) == len(names)
         assert all(len(file_name) <= 255 for file_name in found)
 
+    @pytest.mark.parametrize("length,readable", [(243, True), (244, True), (245, False), (246, False), (250, False)])
+    def test_it_is_readable_as_long_as_it_fits(self, length: int, readable: bool) -> None:
+        name = "x" * length
+        assert (key_file_name(f"tank/{name}") == f"tank%2F{name}.key") is readable
+        assert len(key_file_name(f"tank/{name}")) <= 255
+
     def test_it_never_changes_because_keys_are_found_by_it(self) -> None:
         assert key_file_name("tank/" + "a b/" * 60 + "end") == (
             "tank" + "%2Fa%20b" * 22 + "%2Fa%2-a9a4be5db8e38cb9d13320766a8d746f70f207ab1d0423bc3fd6824df0e7653b.key"

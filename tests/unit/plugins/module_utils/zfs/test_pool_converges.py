@@ -145,7 +145,7 @@ def vdevs(draw: st.DrawFn, disks: list[str]) -> list[Options]:
         return taken
 
     kind, count = draw(st.sampled_from([("stripe", 1), ("mirror", 2), ("raidz", 3), ("raidz2", 4), ("draid1", 4)]))
-    found: list[Options] = [{"type": kind, "disks": take(count)} for _ in range(draw(st.integers(1, 2)))]
+    found: list[Options] = [{"type": kind, "disks": take(count)} for _vdev in range(draw(st.integers(1, 2)))]
     if kind in ("stripe", "mirror") and draw(st.booleans()):
         found.append({"type": kind, "role": draw(st.sampled_from(["special", "dedup"])), "disks": take(count)})
     for role in draw(st.sets(st.sampled_from(["log", "cache", "spare"]))):

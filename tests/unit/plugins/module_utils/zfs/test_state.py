@@ -262,7 +262,7 @@ class TestDatasets:
 
     def test_no_two_readings_ask_for_the_same_mark(self) -> None:
         runner = printing("")
-        for _ in range(2):
+        for _round in range(2):
             read_datasets(runner, ("tank",), ("type",))
         assert runner.argvs[0] != runner.argvs[1]
 

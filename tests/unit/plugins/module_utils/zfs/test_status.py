@@ -295,7 +295,7 @@ def trees(draw: st.DrawFn) -> dict[str, tuple[Vdev, ...]]:
     for role in ("data", "special", "dedup", "log", "cache", "spare"):
         simple = role in ("cache", "spare")
         tops = []
-        for _ in range(draw(st.integers(1 if role == "data" else 0, 3))):
+        for _vdev in range(draw(st.integers(1 if role == "data" else 0, 3))):
             kind = "disk" if simple else draw(st.sampled_from(("disk", *KINDS)))
             if kind == "disk":
                 tops.append(draw(leaves))
