@@ -125,7 +125,27 @@ def parse_options(params: t.Mapping[str, t.Any]) -> tuple[WantedPool, ...]:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise BadInput(f"'pools' names the same pool more than once: {', '.join(twice)}.")
+    _check_key_files(pools)
     return pools
+
+
+def _check_key_files(pools: t.Sequence[WantedPool]) -> None:
+    """Pools may share a key file that exists, but it can't be written for each of them."""
+    writers: dict[str, list[str]] = {}
+    for pool in pools:
+        if pool.state == "present" and pool.key is not None and pool.key.file is not None:
+            writers.setdefault(pool.key.file, []).append(pool.name)
+    for pool in pools:
+        key = pool.key
+        if key is None or key.file is None or not (key.generate or key.value is not None):
+            continue
+        names = writers.get(key.file, [])
+        if len(names) > 1:
+            raise BadInput(
+                f"The pools {', '.join(names)} share the key file {key.file}, and one of them would write it.",
+                hint="Give each pool a key file of its own, or make the file first and leave out key.generate and "
+                "key.value.",
+            )
 
 
 def _given(value: t.Any, default: t.Any) -> bool:
