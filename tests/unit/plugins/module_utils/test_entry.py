@@ -14,7 +14,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.testing import patch_module_args
 
 from ansible_collections.nasops.encryption.plugins.module_utils.command import HostRunner
-from ansible_collections.nasops.encryption.plugins.module_utils.entry import fail, protect, run
+from ansible_collections.nasops.encryption.plugins.module_utils.entry import Module, fail, protect, run
 from ansible_collections.nasops.encryption.plugins.module_utils.errors import Refused
 from ansible_collections.nasops.encryption.plugins.module_utils.plan import Change, Plan, Step
 from ansible_collections.nasops.encryption.plugins.module_utils.secrets import Key, Mask, encodings
@@ -119,3 +119,21 @@ def test_protected_keys_are_known_to_the_mask_of_the_programs() -> None:
     with patch_module_args({}):
         protect(AnsibleModule(argument_spec={}), mask, (None, Key("passphrase", b"correct horse battery")))
     assert mask.hides("correct horse battery")
+
+
+@pytest.mark.parametrize(
+    "secret", ["correct horse battery", "with 'quotes' and \"more\"", "back\\slash and $HOME", "schlüssel wort"]
+)
+def test_the_system_log_gets_names_of_options_and_no_values(secret: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    logged: list[str] = []
+    monkeypatch.setattr(
+        AnsibleModule, "log", lambda _self, message, log_args=None: logged.append(f"{message} {log_args}")
+    )
+    spec = {"name": {"type": "str"}, "key": {"type": "dict", "no_log": False, "options": {"value": {"no_log": True}}}}
+    with patch_module_args({"name": "tank-7", "key": {"value": secret}}):
+        Module(spec)
+    assert "Invoked with the options key, name" in logged[0]
+    text = "\n".join(logged)
+    assert "tank-7" not in text
+    for spelling in (*encodings(secret.encode()), repr(secret), repr(secret)[1:-1], json.dumps(secret)[1:-1]):
+        assert spelling not in text

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from ansible.module_utils.basic import AnsibleModule
 
 PACKAGE = "ansible_collections.nasops.encryption.plugins"
 FOLDER = Path(__file__).resolve().parents[4] / "plugins" / "modules"
@@ -32,14 +33,13 @@ def taken(name: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, t.Any]:
     """What a module calls AnsibleModule with."""
     found: dict[str, t.Any] = {}
 
-    def capture(**arguments: t.Any) -> t.NoReturn:
-        found.update(arguments)
+    def capture(_self: AnsibleModule, argument_spec: dict[str, t.Any], **more: t.Any) -> None:
+        found.update(more, argument_spec=argument_spec)
         raise Captured
 
-    module = load(name)
-    monkeypatch.setattr(module, "AnsibleModule", capture)
+    monkeypatch.setattr(AnsibleModule, "__init__", capture)
     with pytest.raises(Captured):
-        module.main()
+        load(name).main()
     return found
 
 

@@ -211,7 +211,7 @@ def check(model: ZfsModel, wanted: list[Options]) -> Outcome[PoolHost] | None:
 def assert_no_secret(model: ZfsModel, outcome: Outcome[PoolHost], wanted: list[Options]) -> None:
     """No key in what is told, shown or given as an argument."""
     told = [repr(outcome), repr(outcome.plan.diff()), *outcome.plan.actions, *outcome.plan.warnings]
-    told += [repr(describe(pool["name"], outcome.state)) for pool in wanted]
+    told += [repr(describe(pool, outcome.state)) for pool in parse({"pools": wanted})]
     told += [word for command in model.commands for word in command.argv]
     told += [repr(command) for command in model.commands]
     for pool in model.pools:
@@ -302,9 +302,8 @@ def test_pools_of_which_something_else_is_wanted_now(data: st.DataObject) -> Non
         if done is None:
             return
         assert_no_secret(model, done, wanted)
-        for options in wanted:
-            state = options.get("state", "present")
-            assert describe(options["name"], done.state)["state"] == state
+        for one in parse({"pools": wanted}):
+            assert describe(one, done.state)["state"] == one.state
 
 
 def meddle(pool: Zpool, deed: str) -> None:

@@ -903,6 +903,12 @@ def test_a_failed_creation_and_a_failed_unlock_can_be_taken_back() -> None:
     assert unlock.undo == ()
 
 
+def shown(name: str, on: PoolHost, state: str = "present") -> dict[str, t.Any]:
+    """The result of the module for one pool."""
+    (wanted,) = parse({"name": name, "state": state})
+    return describe(wanted, on)
+
+
 def key_options() -> st.SearchStrategy[tuple[Key, Options]]:
     def build(raw: bytes, key_format: str) -> tuple[Key, Options]:
         if key_format == "hex":
@@ -934,7 +940,7 @@ def test_no_key_is_in_what_a_plan_tells(given_key: tuple[Key, Options], situatio
     made = plan(tank(vdevs=vdevs, key=option), on)
     assert made.changed
     told = [repr(made), repr(made.diff()), *made.actions, *made.warnings, repr(parse(tank(key=option)))]
-    told += [repr(describe("tank", on)), repr(on)]
+    told += [repr(shown("tank", on)), repr(on)]
     for step in made.steps:
         if isinstance(step.action, Command):
             told += step.action.argv
@@ -947,7 +953,7 @@ def test_no_key_is_in_what_a_plan_tells(given_key: tuple[Key, Options], situatio
 
 class TestDescribe:
     def test_an_imported_pool(self) -> None:
-        assert describe("tank", host(pool())) == {
+        assert shown("tank", host(pool())) == {
             "name": "tank",
             "state": "present",
             "guid": "17",
@@ -961,27 +967,32 @@ class TestDescribe:
         }
 
     def test_a_plain_pool_that_is_mounted_nowhere(self) -> None:
-        found = describe("tank", host(pool(dataset=plain(mountpoint="none", mounted="no"))))
+        found = shown("tank", host(pool(dataset=plain(mountpoint="none", mounted="no"))))
         assert (found["encryption"], found["keyformat"], found["keylocation"]) == ("off", None, None)
         assert (found["mounted"], found["mountpoint"]) == (False, None)
 
     def test_credentials_are_not_shown(self) -> None:
-        found = describe("tank", host(pool(dataset=root(keylocation="https://me:pw@host/k"))))
+        found = shown("tank", host(pool(dataset=root(keylocation="https://me:pw@host/k"))))
         assert found["keylocation"] == "https://host/k"
 
     def test_an_exported_and_an_absent_pool(self) -> None:
         on = host(importable=[dormant()])
-        assert {**describe("tank", on), "name": None} == {
-            **dict.fromkeys(describe("tank", on)),
+        assert {**shown("tank", on), "name": None} == {
+            **dict.fromkeys(shown("tank", on)),
             "state": "exported",
             "guid": "17",
         }
-        assert describe("vault", on) == {**dict.fromkeys(describe("tank", on)), "name": "vault", "state": "absent"}
+        assert shown("vault", on) == {**dict.fromkeys(shown("tank", on)), "name": "vault", "state": "absent"}
+
+    def test_a_pool_to_export_counts_as_exported_wherever_its_disks_are(self) -> None:
+        assert shown("tank", host(), "exported")["state"] == "exported"
+        assert shown("tank", host(pool()), "exported")["state"] == "present"
+        assert shown("tank", host(), "absent")["state"] == "absent"
 
     def test_a_pool_whose_dataset_could_not_be_read(self) -> None:
         hurt = pool(health="SUSPENDED")
         hurt = type(hurt)(hurt.name, hurt.guid, hurt.health, hurt.properties, hurt.tree, None)
-        found = describe("tank", host(hurt))
+        found = shown("tank", host(hurt))
         assert (found["state"], found["health"], found["encryption"], found["locked"]) == (
             "present",
             "SUSPENDED",
