@@ -12,6 +12,6 @@ from __future__ import annotations
 from hypothesis import settings
 
 # No deadline: how long an example takes says nothing about the code on a shared machine.
-settings.register_profile("gate", deadline=None, database=None, derandomize=True)
+settings.register_profile("gate", deadline=None, database=None, derandomize=True, max_examples=60)
 settings.register_profile("explore", deadline=None, database=None, max_examples=1000, print_blob=True)
 settings.load_profile("gate")

@@ -133,6 +133,26 @@ def test_what_can_not_be_right(options: dict[str, t.Any], message: str) -> None:
     assert message in refusal(options).message
 
 
+WRITTEN = {"file": "/root/k", "generate": True}
+GIVEN = {"file": "/root//k", "value": HEX}
+THERE = {"file": "/root/k"}
+
+
+@pytest.mark.parametrize("one_key,other_key", [(WRITTEN, WRITTEN), (WRITTEN, THERE), (THERE, GIVEN), (GIVEN, GIVEN)])
+def test_two_pools_do_not_write_one_key_file(one_key: dict[str, t.Any], other_key: dict[str, t.Any]) -> None:
+    error = refusal({"pools": [{"name": "a", "key": one_key}, {"name": "b", "key": other_key}, {"name": "c"}]})
+    assert "The pools a, b share the key file /root/k, and one of them would write it" in error.message
+
+
+def test_pools_may_share_a_key_file_that_is_there() -> None:
+    assert len(parse({"pools": [{"name": "a", "key": THERE}, {"name": "b", "key": THERE}]})) == 2
+    assert (
+        len(parse({"pools": [{"name": "a", "key": WRITTEN}, {"name": "b", "key": {"file": "auto", "generate": True}}]}))
+        == 2
+    )
+    assert len(parse({"pools": [{"name": "a", "key": WRITTEN}, {"name": "b", "state": "exported", "key": THERE}]})) == 2
+
+
 @pytest.mark.parametrize(
     "filesystem_properties,properties,mountpoint",
     [

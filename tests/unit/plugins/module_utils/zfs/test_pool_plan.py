@@ -389,6 +389,14 @@ CASES = [
         {"keylocation": f"file://{PATH}"},
     ),
     Case(
+        "keylocation with credentials, which are not shown",
+        tank(key=FILE),
+        host(pool(dataset=root(keylocation="https://me:pw@host/k")), files=[key_file()], opens={"tank": True}),
+        [(f"Set the keylocation of 'tank' to file://{PATH}", f"zfs set keylocation=file://{PATH} tank")],
+        {"keylocation": "https://host/k"},
+        {"keylocation": f"file://{PATH}"},
+    ),
+    Case(
         "exported pool with its key",
         tank(vdevs=AB, key=FILE, properties={"altroot": "/mnt", "autotrim": True}),
         host(importable=[dormant(folders=("/srv/disks",))], files=[key_file()]),
