@@ -118,7 +118,9 @@ class HostRunner:
 
     def _execute(self, argv: tuple[str, ...], command: Command) -> tuple[int, bytes, bytes]:
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("LC_", "LANG"))}
-        environment.update(LANG="C", LC_ALL="C", PATH=self._path)
+        # English messages, yet zfs can make a mountpoint with letters beyond ASCII. Where there is no such locale,
+        # programs fall back to C.
+        environment.update(LANG="C.UTF-8", LC_ALL="C.UTF-8", PATH=self._path)
         # stdin is never a terminal and always ends: zfs asks for keys there and must not wait for a person.
         # AnsibleModule.run_command can't be used: it has no deadline, and would wait for a suspended pool for ever.
         process = subprocess.Popen(  # pylint: disable=ansible-bad-function

@@ -146,7 +146,7 @@ def converge(
             actions_left=rest.actions,
             diff_left=rest.diff(),
         )
-    return Outcome(plan, state)
+    return Outcome(join((plan, Plan(warnings=rest.warnings))), state)
 
 
 def _blind_spot(plan: Plan) -> Plan:

@@ -16,6 +16,7 @@ from .pool_disks import check_disks, restore_blank
 from .pool_keys import key_warnings, refuse_below_mountpoint, store_step
 from .pool_mount import refuse_obstacle
 from .pool_options import WantedPool
+from .pool_property import pool_property_step
 from .pool_state import PoolHost
 from .topology import argument_list, check_redundancy
 
@@ -58,7 +59,14 @@ def plan_create(wanted: WantedPool, host: PoolHost) -> Plan:
         undo=_creation_undo(wanted),
         hint="The pool was taken back; its key file, if there is one, was kept.",
     )
-    return Plan((*steps, create), key_warnings(wanted, host))
+    return Plan((*steps, create, *_user_properties(wanted)), key_warnings(wanted, host))
+
+
+def _user_properties(wanted: WantedPool) -> t.Iterator[Step]:
+    """OpenZFS knows user properties of pools since 2.2, but takes none of them when a pool is created."""
+    for name, value in wanted.properties.items():
+        if value is not None and ":" in name:
+            yield pool_property_step(wanted.name, name, None, value)
 
 
 def _key_on_stdin(key: WantedKey | None) -> bytes | None:
@@ -73,7 +81,7 @@ def _create_arguments(wanted: WantedPool, cipher: str) -> tuple[str, ...]:
     if wanted.ashift is not None:
         arguments += ["-o", f"ashift={wanted.ashift}"]
     for name, value in wanted.properties.items():
-        if value is not None:
+        if value is not None and ":" not in name:
             arguments += ["-o", f"{name}={value}"]
     if cipher == "off":
         arguments += ["-O", "encryption=off"]
@@ -102,7 +110,7 @@ def _creation_changes(wanted: WantedPool, cipher: str) -> t.Iterator[Change]:
         yield Change((*path, "ashift"), None, wanted.ashift)
     for branch, wishes in (("properties", wanted.properties), ("filesystem_properties", wanted.filesystem_properties)):
         for name, value in wishes.items():
-            if value is not None:
+            if value is not None and not (branch == "properties" and ":" in name):
                 yield Change((*path, branch, name), None, value)
 
 

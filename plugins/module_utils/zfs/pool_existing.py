@@ -15,6 +15,7 @@ from .pool_disks import check_disks, restore_blank
 from .pool_keys import key_steps, key_warnings, unlock_existing
 from .pool_mount import mount_step, mountpoint_to_be, needs_mount, refuse_obstacle, shown_mountpoint
 from .pool_options import WantedPool
+from .pool_property import pool_property_step
 from .pool_state import PoolHost
 from .properties import Property, PropertyType, filesystem_type, pool_type, same
 from .state import Dataset, Pool
@@ -148,11 +149,7 @@ def _pool_properties(wanted: WantedPool, pool: Pool) -> t.Iterator[Step]:
                 f"'{actual.value if actual else '-'}'; it can be chosen only when a pool is created or imported.",
                 hint="Export the pool first, then run this again.",
             )
-        yield Step(
-            f"Set pool property {name}={value} on '{pool.name}'",
-            Command(("zpool", "set", f"{name}={value}", pool.name)),
-            (Change(("pools", pool.name, "properties", name), _shown(actual), value),),
-        )
+        yield pool_property_step(pool.name, name, _shown(actual), value)
 
 
 def _filesystem_properties(wanted: WantedPool, pool: Pool, root: Dataset) -> t.Iterator[Step]:
@@ -160,7 +157,7 @@ def _filesystem_properties(wanted: WantedPool, pool: Pool, root: Dataset) -> t.I
         kind = filesystem_type(name)
         actual = root.properties.get(name)
         path = ("pools", root.name, "filesystem_properties", name)
-        if value is None:
+        if value is None and kind.default is None:
             if actual is not None and actual.own:
                 _refuse_fixed(root, name, "its default", actual, kind)
                 yield Step(
@@ -169,6 +166,7 @@ def _filesystem_properties(wanted: WantedPool, pool: Pool, root: Dataset) -> t.I
                     (Change(path, actual.value, None),),
                 )
             continue
+        value = kind.default or "" if value is None else value
         if actual is not None and same(
             shown_mountpoint(pool, value) if name == "mountpoint" else value, actual.value, kind
         ):

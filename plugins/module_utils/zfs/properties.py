@@ -43,7 +43,7 @@ class PropertyType:
 
     ``kind``: text, size (bytes), number or switch (on/off). ``aliases``: other spellings of a value.
     ``when``: any (set at any time), create (fixed at creation), attach (at creation or import).
-    ``default``: for pool properties, which have no parent to inherit from, the value that "unset" stands for.
+    ``default``: the value that "unset" stands for where ZFS has no way to inherit: pool properties, limits, canmount.
     """
 
     kind: str = "text"
@@ -53,7 +53,8 @@ class PropertyType:
 
 
 _SWITCH = PropertyType("switch")
-_SIZE_TYPE = PropertyType("size", {"none": "0"})
+_SPACE = PropertyType("size", {"none": "0"}, default="none")
+_COUNT = PropertyType("size", {"none": str(2**64 - 1)}, default="none")
 _FIXED = PropertyType(when="create")
 
 CIPHERS = ("aes-256-gcm", "aes-192-gcm", "aes-128-gcm", "aes-256-ccm", "aes-192-ccm", "aes-128-ccm")
@@ -67,26 +68,26 @@ FILESYSTEM: t.Mapping[str, PropertyType] = {
     "aclinherit": PropertyType(aliases={"secure": "restricted"}),
     "acltype": PropertyType(aliases={"posixacl": "posix", "noacl": "off"}),
     "atime": _SWITCH,
-    "canmount": PropertyType(),
+    "canmount": PropertyType(default="on"),
     "casesensitivity": _FIXED,
     "compression": PropertyType(aliases={"gzip-6": "gzip", "zstd-3": "zstd", "zstd-fast-1": "zstd-fast"}),
     "copies": PropertyType("number"),
     "devices": _SWITCH,
     "encryption": PropertyType(aliases=CIPHER_ALIASES, when="create"),
     "exec": _SWITCH,
-    "filesystem_limit": PropertyType("size", {"none": str(2**64 - 1)}),
+    "filesystem_limit": _COUNT,
     "nbmand": _SWITCH,
     "normalization": _FIXED,
     "overlay": _SWITCH,
-    "quota": _SIZE_TYPE,
+    "quota": _SPACE,
     "readonly": _SWITCH,
     "recordsize": PropertyType("size"),
-    "refquota": _SIZE_TYPE,
-    "refreservation": _SIZE_TYPE,
+    "refquota": _SPACE,
+    "refreservation": _SPACE,
     "relatime": _SWITCH,
-    "reservation": _SIZE_TYPE,
+    "reservation": _SPACE,
     "setuid": _SWITCH,
-    "snapshot_limit": PropertyType("size", {"none": str(2**64 - 1)}),
+    "snapshot_limit": _COUNT,
     "special_small_blocks": PropertyType("size"),
     "utf8only": PropertyType("switch", when="create"),
     "volblocksize": PropertyType("size", when="create"),
