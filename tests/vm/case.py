@@ -18,7 +18,7 @@ from .keys import KeyRing
 
 DEFAULT_MODULE = "zfs_encrypted_pool"
 
-_CASE_WORDS = {"name", "setup", "steps", "cleanup"}
+_CASE_WORDS = {"name", "long", "setup", "steps", "cleanup"}
 _CALL_WORDS = {
     "module",
     "args",
@@ -101,7 +101,8 @@ class Case:
     setup: str
     steps: tuple[Step, ...]
     cleanup: str = ""
-    group: str = ""
+    long: bool = False
+    """Only run when all cases are asked for."""
 
 
 def load(folder: Path) -> list[Case]:
@@ -129,7 +130,8 @@ def _case(entry: Mapping[str, Any], group: str) -> Case:
     if bool(single) == ("steps" in entry):
         raise BadCase("a case has either 'steps', or the words of one call")
     steps = tuple(_step(step) for step in entry.get("steps", [single]))
-    return Case(f"{group}: {entry['name']}", entry.get("setup", ""), steps, entry.get("cleanup", ""), group)
+    name = f"{group}: {entry['name']}"
+    return Case(name, entry.get("setup", ""), steps, entry.get("cleanup", ""), bool(entry.get("long")))
 
 
 def _step(entry: Mapping[str, Any]) -> Step:

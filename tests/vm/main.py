@@ -159,7 +159,11 @@ def main() -> int:
             nas_module.prepare(BUILD / "image.txt")
         if options.prepare:
             return 0
-        cases = [case for case in load(CASES) if re.search(options.only, case.name)]
+        cases = [
+            case
+            for case in load(CASES)
+            if re.search(options.only, case.name) and (options.all or options.only or not case.long)
+        ]
     except (NasError, BadCase) as error:
         tally.say(f"{error}\nvm: 0 passed, 1 failed")
         return 1
@@ -213,6 +217,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Proves the collection on a NAS with real ZFS.")
     parser.add_argument("--prepare", action="store_true", help="only build the image, or find it in the cache")
     parser.add_argument("--only", default="", metavar="PATTERN", help="run the cases whose names match")
+    parser.add_argument("--all", action="store_true", help="also the cases marked as long")
     parser.add_argument("--list", action="store_true", help="only print the names of the cases")
     parser.add_argument("--jobs", type=int, default=2, help="how many NAS to run side by side (%(default)s)")
     parser.add_argument("--keep", action="store_true", help="do not destroy the NAS")
