@@ -543,6 +543,14 @@ def _worth_searching(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
     return member if regular and not member.name.startswith(known) else None
 
 
+def _be_patient() -> None:
+    """Let ZFS wait longer for udev's links to new partitions than the second that is enough on real hardware."""
+    with open("/sys/module/zfs/parameters/zfs_vdev_open_timeout_ms", "w", encoding="ascii") as parameter:
+        parameter.write("20000")
+    with open("/etc/modprobe.d/agent.conf", "w", encoding="ascii") as options:
+        options.write("options zfs zfs_vdev_open_timeout_ms=20000\n")
+
+
 # --- the loop ----------------------------------------------------------------------------------------------------
 
 
@@ -560,6 +568,7 @@ def main() -> None:
         for name in request["modules"]:
             importlib.import_module(f"{PACKAGE}.{name}")
         importlib.import_module("ansible.module_utils.testing")
+        _be_patient()
         disks.partition(request["partitioned"])
         return {
             "disks": disks.find(request["whole"]),
