@@ -4,19 +4,23 @@
 
 # make test           everything: gates, unit tests on every Python at hand, a real NAS in a virtual machine
 # make test T=lint    one part, or several: T="lint docs". docs/testing.md lists them.
+# make vm-all         every case on the NAS, also those that need not run each time
 # make demo           boots a NAS and provisions an encrypted pool on it from inventory
 # make setup          only installs what the others need (they do so by themselves)
 # make clean          removes the working copy the gates use; caches stay
 
 PYTHON ?= python3
 
-.PHONY: help test demo setup clean
+.PHONY: help test vm-all demo setup clean
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
 
 test:
 	@$(PYTHON) tests/tools/gates.py $(T)
+
+vm-all:
+	@$(PYTHON) tests/tools/setup.py tests/vm/run --all
 
 demo:
 	@$(PYTHON) tests/tools/setup.py tests/demo/run
