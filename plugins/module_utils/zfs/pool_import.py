@@ -17,7 +17,7 @@ from .status import ImportablePool
 
 
 def find_importable(wanted: WantedPool, host: PoolHost) -> ImportablePool | None:
-    named = [pool for pool in host.importable if pool.name == wanted.name]
+    named = sorted((pool for pool in host.importable if pool.name == wanted.name), key=lambda pool: int(pool.guid))
     if wanted.confirm_guid:
         chosen = [pool for pool in named if pool.guid == wanted.confirm_guid]
         if named and not chosen:
