@@ -126,12 +126,14 @@ class TestInput:
 
 
 class TestEnvironment:
-    def test_messages_are_in_english_whatever_the_locale(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_messages_are_in_english_and_paths_in_utf_8_whatever_the_locale(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         for name in ("LANG", "LC_ALL", "LC_MESSAGES", "LC_CTYPE", "LANGUAGE"):
             monkeypatch.setenv(name, "de_DE.UTF-8")
         said = HostRunner(Mask()).run(shell("env")).stdout.splitlines()
         locale = {line for line in said if line.startswith(("LC_", "LANG"))}
-        assert locale == {"LANG=C", "LC_ALL=C"}
+        assert locale == {"LANG=C.UTF-8", "LC_ALL=C.UTF-8"}
 
     def test_other_variables_stay(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("SSL_CA_CERT_FILE", "/etc/ca.pem")

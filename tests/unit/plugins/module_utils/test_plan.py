@@ -299,6 +299,18 @@ class TestConverge:
         outcome = converge(lambda: 0, lambda _state: Plan((Step("Do", succeed),)), runner(), True)
         assert outcome.plan.warnings == ()
 
+    def test_warnings_of_the_second_plan_are_told_too(self) -> None:
+        state = {"imported": 0}
+
+        def decide(read: Model) -> Plan:
+            if read["imported"]:
+                return Plan(warnings=("It is DEGRADED.",))
+            return Plan((Step("Import", lambda _runner: state.update(imported=1)),), ("It is old.",))
+
+        outcome = converge(lambda: dict(state), decide, runner(), False)
+        assert outcome.plan.warnings == ("It is old.", "It is DEGRADED.")
+        assert outcome.plan.actions == ["Import"]
+
     def test_there_is_no_third_round(self) -> None:
         state = {"rounds": 0}
 

@@ -263,6 +263,8 @@ class ZfsModel:
         properties = dict(word.split("=", 1) for word in options["-O"])
         self._encrypt(pool, properties, stdin)
         for word in options["-o"]:
+            if ":" in word.split("=")[0]:
+                raise Refusal(f"property '{word.split('=')[0]}' is not a valid pool or vdev property")
             self._option(pool, word)
         for key, value in properties.items():
             pool.properties[key] = _read_back(key, value)
@@ -446,6 +448,8 @@ class ZfsModel:
     def _zfs_inherit(self, words: list[str], _stdin: bytes | None) -> str:
         key, name = words
         pool = self.named(name)
+        if key in ("quota", "reservation", "canmount"):
+            raise Refusal(f"'{key}' property cannot be inherited")
         pool.properties.pop(key, None)
         self._remount(pool, key)
         return ""

@@ -222,24 +222,58 @@ CASES = [
         "pool with other properties",
         tank(
             properties={"autotrim": True, "comment": None},
-            filesystem_properties={"recordsize": "1M", "quota": None, "org.x:owner": "me"},
+            filesystem_properties={"recordsize": "1M", "quota": None, "atime": None, "org.x:owner": "me"},
         ),
-        host(pool(options=properties({"comment": "old"}, "local"), dataset=with_own(root(), quota="1024"))),
+        host(
+            pool(options=properties({"comment": "old"}, "local"), dataset=with_own(root(), quota="1024", atime="off"))
+        ),
         [
             ("Set pool property autotrim=on on 'tank'", "zpool set autotrim=on tank"),
             ("Set pool property comment= on 'tank'", "zpool set comment= tank"),
             ("Set property recordsize=1048576 on 'tank'", "zfs set recordsize=1048576 tank"),
-            ("Unset property quota of 'tank'", "zfs inherit quota tank"),
+            ("Set property quota=none on 'tank'", "zfs set quota=none tank"),
+            ("Unset property atime of 'tank'", "zfs inherit atime tank"),
             ("Set property org.x:owner=me on 'tank'", "zfs set org.x:owner=me tank"),
         ],
         {
             "properties": {"autotrim": "off", "comment": "old"},
-            "filesystem_properties": {"recordsize": "131072", "quota": "1024", "org.x:owner": None},
+            "filesystem_properties": {"recordsize": "131072", "quota": "1024", "atime": "off", "org.x:owner": None},
         },
         {
             "properties": {"autotrim": "on", "comment": ""},
-            "filesystem_properties": {"recordsize": "1048576", "quota": None, "org.x:owner": "me"},
+            "filesystem_properties": {"recordsize": "1048576", "quota": "none", "atime": None, "org.x:owner": "me"},
         },
+    ),
+    Case(
+        "new pool with a user property, which no pool can be created with",
+        tank(vdevs=AB, cipher="off", properties={"comment": "x", "org.x:shelf": 3}),
+        host(),
+        [
+            (
+                "Create pool 'tank', not encrypted",
+                "zpool create -o comment=x -O encryption=off tank mirror /dev/disk/by-id/a /dev/disk/by-id/b",
+            ),
+            ("Set pool property org.x:shelf=3 on 'tank'", "zpool set org.x:shelf=3 tank"),
+        ],
+        {**ABSENT, "properties": {"comment": None, "org.x:shelf": None}},
+        {**CREATED, "encryption": "off", "properties": {"comment": "x", "org.x:shelf": "3"}},
+    ),
+    Case(
+        "what can't be inherited goes back to its default",
+        tank(filesystem_properties=dict.fromkeys(["canmount", "refquota", "snapshot_limit", "reservation"])),
+        host(
+            pool(
+                dataset=with_own(
+                    root(reservation="0"), canmount="noauto", refquota="1024", snapshot_limit="18446744073709551615"
+                )
+            )
+        ),
+        [
+            ("Set property canmount=on on 'tank'", "zfs set canmount=on tank"),
+            ("Set property refquota=none on 'tank'", "zfs set refquota=none tank"),
+        ],
+        {"filesystem_properties": {"canmount": "noauto", "refquota": "1024"}},
+        {"filesystem_properties": {"canmount": "on", "refquota": "none"}},
     ),
     Case(
         "properties that come from elsewhere are not unset",
