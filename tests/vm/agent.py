@@ -189,7 +189,7 @@ def run_script(request: Request) -> Reply:
             capture_output=True,
             pass_fds=(script,),
             env=environment,
-            timeout=request.get("timeout", 60),
+            timeout=request.get("timeout", 150),
             check=False,
         )
     except subprocess.TimeoutExpired as error:
@@ -474,9 +474,11 @@ class Host:
             with open(HISTORY, "ab") as file:
                 file.write(history)
         for pool in pools:
-            done = call(["zpool", "destroy", "-f", pool], ok=False)
-            if done.returncode:
-                call(["zpool", "export", "-f", pool], ok=False)
+            for _attempt in range(5):
+                if not call(["zpool", "destroy", "-f", pool], ok=False).returncode:
+                    break
+                # udev may still look at a new volume
+                call(["udevadm", "settle", "--timeout=30"], ok=False)
         if glob.glob("/sys/block/loop*/loop/backing_file"):
             call(["losetup", "-D"], ok=False)
         left = glob.glob("/proc/spl/kstat/zfs/*/state")
@@ -556,7 +558,8 @@ def _be_patient() -> None:
 
 def main() -> None:
     sys.path.insert(0, sys.argv[1])
-    sys.dont_write_bytecode = False
+    # root's usual path, so that a case can put something in front of a program
+    os.environ["PATH"] = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     # what a program prints by mistake must not be taken for an answer
     os.dup2(2, 1)
