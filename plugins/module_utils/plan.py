@@ -11,7 +11,7 @@ from the same plan, so check mode can't tell another story than the run.
 from __future__ import annotations
 
 import typing as t
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .command import Command, Runner
 from .errors import StorageError
@@ -37,8 +37,9 @@ class Change:
 class Step:
     """One thing to do, in words a person can read, with what it changes.
 
-    ``undo`` is run, in order, when the action itself fails, to take back what it may have left half-done. ``hint`` is
-    what the person should do next in that case.
+    ``guard`` is called right before the action; what it raises stops the step before anything is done. ``undo`` is run,
+    in order, when the action itself fails, to take back what it may have left half-done, unless ``left_nothing`` says
+    of the error that it came before anything was done. ``hint`` is what the person should do next.
     """
 
     title: str
@@ -46,6 +47,8 @@ class Step:
     changes: tuple[Change, ...] = ()
     undo: tuple[Action, ...] = ()
     hint: str = ""
+    guard: Work | None = None
+    left_nothing: t.Callable[[StorageError], bool] | None = None
 
 
 @dataclass(frozen=True)
@@ -53,12 +56,14 @@ class Plan:
     """The steps from the state that was read to the state that is wanted; none when they are the same.
 
     ``reveals`` tells what can't be known before the steps are done, such as the inside of an exported pool; then what
-    the second plan finds is done too, and check mode warns that it could not look that far.
+    the second plan finds is done too, and check mode warns that it could not look that far. If what is revealed is
+    refused, ``retreat`` puts things back as they were.
     """
 
     steps: tuple[Step, ...] = ()
     warnings: tuple[str, ...] = ()
     reveals: str = ""
+    retreat: tuple[Action, ...] = ()
 
     @property
     def changed(self) -> bool:
@@ -90,6 +95,7 @@ def join(plans: t.Iterable[Plan]) -> Plan:
         tuple(step for part in parts for step in part.steps),
         tuple(dict.fromkeys(warning for part in parts for warning in part.warnings)),
         "; ".join(dict.fromkeys(part.reveals for part in parts if part.reveals)),
+        tuple(action for part in reversed(parts) for action in part.retreat),
     )
 
 
@@ -130,13 +136,11 @@ def converge(
     if check_mode:
         return Outcome(join((plan, _blind_spot(plan))), state)
     apply(plan, runner)
-    state = read()
-    rest = decide(state)
+    state, rest = _look_again(read, decide, plan, runner)
     if rest.steps and plan.reveals:
         apply(rest, runner)
-        plan = join((plan, rest))
-        state = read()
-        rest = decide(state)
+        plan = replace(join((plan, rest)), retreat=())
+        state, rest = _look_again(read, decide, plan, runner)
     if rest.steps:
         raise NotConverged(
             "All steps ended without an error, but the state is still not the wanted one; left to do: "
@@ -147,6 +151,27 @@ def converge(
             diff_left=rest.diff(),
         )
     return Outcome(join((plan, Plan(warnings=rest.warnings))), state)
+
+
+def _look_again(
+    read: t.Callable[[], State],
+    decide: t.Callable[[State], Plan],
+    plan: Plan,
+    runner: Runner,
+) -> tuple[State, Plan]:
+    """The state after a plan was carried out, and what is left to do; an error tells what was done before it."""
+    try:
+        state = read()
+        return state, decide(state)
+    except StorageError as error:
+        undone = _run_all(plan.retreat, runner)
+        error.details.update(
+            changed=not plan.retreat or bool(undone),
+            actions_done=plan.actions,
+            actions_taken_back=bool(plan.retreat) and not undone,
+            undo_errors=undone,
+        )
+        raise
 
 
 def _blind_spot(plan: Plan) -> Plan:
@@ -161,10 +186,15 @@ def apply(plan: Plan, runner: Runner) -> None:
     :raises StepFailed: with ``actions_done``, ``action_failed``, ``actions_not_started``
     """
     for index, step in enumerate(plan.steps):
+        begun = False
         try:
+            if step.guard is not None:
+                step.guard(runner)
+            begun = True
             act(step.action, runner)
         except StorageError as error:
-            undone = _undo(step, runner)
+            leaves = begun and not (step.left_nothing is not None and step.left_nothing(error))
+            undone = _run_all(step.undo, runner) if leaves else []
             details = dict(error.details)
             details.update(
                 changed=index > 0,
@@ -177,10 +207,10 @@ def apply(plan: Plan, runner: Runner) -> None:
             raise StepFailed(f"Failed to {_lower(step.title)}: {error.message}", hint=hint, **details) from error
 
 
-def _undo(step: Step, runner: Runner) -> list[str]:
-    """Take back a failed step as far as possible; what went wrong with that is told, not raised."""
+def _run_all(actions: t.Sequence[Action], runner: Runner) -> list[str]:
+    """Take back as much as possible; what went wrong with that is told, not raised."""
     errors: list[str] = []
-    for action in step.undo:
+    for action in actions:
         try:
             act(action, runner)
         except StorageError as error:

@@ -151,6 +151,8 @@ options:
       - Mount the filesystems of a pool that is imported or unlocked, as far as C(canmount) and C(mountpoint) ask
         for it.
       - A filesystem is never mounted over a directory that is not empty.
+      - While a pool is imported and unlocked, only its root filesystem is looked at. One below it that could not be
+        mounted fails the task that unlocked it, but not the next.
       - A new pool is always mounted by its creation. To have it otherwise, set C(canmount) or C(mountpoint).
     type: bool
     default: true
@@ -169,7 +171,8 @@ options:
   confirm_guid: &confirm_guid
     description:
       - The GUID of the pool in decimal, as C(zpool get guid) prints it. Needed to destroy a pool.
-      - For other states, the pool has to have this GUID. That chooses between exported pools of one name.
+      - For other states, the pool has to have this GUID. That chooses between exported pools of one name. A new pool
+        can't have it, so none is created then.
     type: str
   wipe_disks: &wipe_disks
     description:

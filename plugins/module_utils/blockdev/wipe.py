@@ -58,8 +58,8 @@ def check_wipeable(content: DiskContent) -> None:
         )
 
 
-def check_unchanged(before: DiskContent, now: DiskContent) -> None:
-    """Whether a path still leads to the disk that was examined, with nothing new on it.
+def check_same(before: DiskContent, now: DiskContent) -> None:
+    """Whether a path still leads to the disk that was examined.
 
     :raises Refused: it does not
     """
@@ -78,6 +78,14 @@ def check_unchanged(before: DiskContent, now: DiskContent) -> None:
                 hint="Disks were added or removed meanwhile; run the task again.",
                 disk=before.path,
             )
+
+
+def check_unchanged(before: DiskContent, now: DiskContent) -> None:
+    """Whether a path still leads to the disk that was examined, with nothing new on it.
+
+    :raises Refused: it does not
+    """
+    check_same(before, now)
     check_wipeable(now)
     known = {(finding.type, finding.where, finding.what) for finding in before.findings}
     new = [finding for finding in now.findings if (finding.type, finding.where, finding.what) not in known]

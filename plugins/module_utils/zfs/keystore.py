@@ -173,4 +173,9 @@ def _filesystem_of(runner: Runner, path: str) -> str:
     # POSIX form, the same on Linux and FreeBSD; needed, since Linux' mount table is not in the standard library.
     result = runner.run(Command(("df", "-P", path), timeout=60), ok=(0, 1))
     match = _DF_LINE.fullmatch(result.stdout.strip().split("\n")[-1])
-    return match.group("source") if match else ""
+    if match is None:
+        raise StorageError(
+            f"On which filesystem {path} lies is not to be found out: 'df -P' printed {result.stdout!r}. A key file must "
+            "not lie inside the pool that it opens, so nothing was done."
+        )
+    return match.group("source")

@@ -12,7 +12,7 @@ from ..errors import Refused
 from ..plan import Change, Plan, Step, join
 from . import keystore
 from .pool_create import plan_create
-from .pool_existing import plan_existing, refuse_suspended
+from .pool_existing import check_guid, plan_existing, refuse_suspended
 from .pool_import import find_importable, import_command, plan_import
 from .pool_keys import check_key_file, refuse_own_dataset
 from .pool_options import WantedPool
@@ -46,6 +46,7 @@ def _plan_exported(wanted: WantedPool, host: PoolHost) -> Plan:
     if pool is None:
         return Plan()
     refuse_suspended(pool)
+    check_guid(wanted, pool)
     root = pool.dataset
     path = keystore.path_of(root.value("keylocation")) if root is not None and root.encrypted else None
     if path is not None:

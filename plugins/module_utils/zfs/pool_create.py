@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import typing as t
 
+from ..blockdev.host import read_table
 from ..blockdev.wipe import wipe_step
 from ..command import Command, Runner
-from ..errors import Refused
-from ..plan import Action, Change, Plan, Step
+from ..errors import Refused, StorageError
+from ..plan import Change, Plan, Step, Work
 from .key_option import WantedKey
-from .pool_disks import check_disks, restore_blank
+from .pool_disks import check_disks, confirm_blank, take_back
 from .pool_keys import key_warnings, refuse_below_mountpoint, store_step
 from .pool_mount import refuse_obstacle
 from .pool_options import WantedPool
 from .pool_property import pool_property_step
 from .pool_state import PoolHost
+from .state import read_trees
 from .topology import argument_list, check_redundancy
 
 # OpenZFS' own choice for "on"; spelled out, so that what was created does not depend on the version.
@@ -30,6 +32,11 @@ def plan_create(wanted: WantedPool, host: PoolHost) -> Plan:
         raise Refused(
             f"Pool '{name}' does not exist, is on no attached disk, and can't be created without a vdev for data.",
             hint="Name its vdevs; or attach its disks, or unlock them if they are self-encrypting.",
+        )
+    if wanted.confirm_guid:
+        raise Refused(
+            f"No pool '{name}' with the GUID {wanted.confirm_guid} is imported or on attached disks.",
+            hint="Leave out confirm_guid to create a new pool.",
         )
     if cipher != "off" and key is None:
         raise Refused(
@@ -52,12 +59,15 @@ def plan_create(wanted: WantedPool, host: PoolHost) -> Plan:
                     hint="Put the key there, give it as key.value, or set 'generate: true' for a new random key.",
                 )
             steps.append(store_step(name, key))
+    contents = [host.contents[disk] for disk in wanted.disks]
     create = Step(
         f"Create pool '{name}'" + (f", encrypted with {cipher}" if cipher != "off" else ", not encrypted"),
         Command(_create_arguments(wanted, cipher), stdin=_key_on_stdin(key)),
         tuple(_creation_changes(wanted, cipher)),
-        undo=_creation_undo(wanted),
-        hint="The pool was taken back; its key file, if there is one, was kept.",
+        undo=(_destroy_own(wanted), take_back(contents, name)),
+        hint="What the command left behind is taken back as far as it is its own; a key file is kept.",
+        guard=confirm_blank(contents),
+        left_nothing=_left_nothing,
     )
     return Plan((*steps, create, *_user_properties(wanted)), key_warnings(wanted, host))
 
@@ -114,15 +124,24 @@ def _creation_changes(wanted: WantedPool, cipher: str) -> t.Iterator[Change]:
                 yield Change((*path, branch, name), None, value)
 
 
-def _creation_undo(wanted: WantedPool) -> tuple[Action, ...]:
-    """What takes back a failed ``zpool create``: it may leave an unmounted pool, or only its partitions.
+def _left_nothing(error: StorageError) -> bool:
+    """Whether zpool create refused before it wrote anything; what is there then is somebody else's."""
+    return any(words in error.message for words in ("pool already exists", "is part of", "is in use"))
 
-    Safe because the plan is made only when no such pool was imported and all disks were blank.
+
+def _destroy_own(wanted: WantedPool) -> Work:
+    """Takes back a pool that a failed ``zpool create`` left, such as one whose root can't be mounted.
+
+    It is that pool only if all its devices are those that were blank right before the command.
     """
 
     def destroy(runner: Runner) -> None:
-        listed = runner.run(Command(("zpool", "list", "-H", "-o", "name")))
-        if wanted.name in listed.stdout.split("\n"):
+        tree = read_trees(runner).get(wanted.name)
+        leaves = [leaf.path for vdevs in (tree or {}).values() for vdev in vdevs for leaf in vdev.leaves()]
+        devices = read_table(runner)
+        own = [path for path in leaves if any(devices.same_disk(disk, path) for disk in wanted.disks)]
+        # Spares inside a draid are listed too, but are no devices.
+        if leaves and own == [path for path in leaves if path.startswith("/")]:
             runner.run(Command(("zpool", "destroy", wanted.name)))
 
-    return (destroy, restore_blank(wanted.disks))
+    return destroy

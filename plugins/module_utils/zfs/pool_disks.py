@@ -8,10 +8,10 @@ from __future__ import annotations
 import posixpath
 import typing as t
 
-from ..blockdev.content import DiskContent, probe_all
+from ..blockdev.content import DiskContent, Finding, probe_all
 from ..blockdev.host import read_table
 from ..blockdev.identity import DeviceTable
-from ..blockdev.wipe import wipe_step
+from ..blockdev.wipe import check_same, wipe_step
 from ..command import Runner
 from ..errors import BadInput, Refused
 from ..plan import Work, act
@@ -19,9 +19,17 @@ from .pool_options import WantedPool
 from .state import Pool
 from .topology import MIN_DEVICE_BYTES, SIZE_TOLERANCE, WantedVdev
 
-# Folders whose names change when a disk is added or moved; no name for something that will be erased.
-_UNSTABLE = ("/dev/disk/by-path/",)
-_STABLE = ("/dev/disk/by-", "/dev/gptid/", "/dev/gpt/", "/dev/diskid/", "/dev/mapper/", "/dev/multipath/")
+# Folders whose names stay with a disk, whatever is added, removed or started first.
+_PERSISTENT = (
+    "/dev/disk/by-id/",
+    "/dev/disk/by-partuuid/",
+    "/dev/disk/by-uuid/",
+    "/dev/disk/by-vdev/",
+    "/dev/gptid/",
+    "/dev/diskid/",
+    "/dev/mapper/",
+    "/dev/multipath/",
+)
 
 
 def check_disks(
@@ -66,22 +74,55 @@ def check_disks(
     return tuple(wipes)
 
 
-def restore_blank(disks: t.Sequence[str]) -> Work:
-    """An action that takes away what a failed zpool create or add left on disks that were blank before it."""
+def look_again(runner: Runner, contents: t.Sequence[DiskContent]) -> tuple[DiskContent, ...]:
+    """What the same paths hold now."""
+    return probe_all(runner, read_table(runner), [content.path for content in contents])
+
+
+def confirm_blank(contents: t.Sequence[DiskContent]) -> Work:
+    """A guard for zpool create and add, which with ``-f`` would overwrite anything.
+
+    :raises Refused: a path leads to another disk than when the plan was made, or the disk is not blank any more
+    """
 
     def work(runner: Runner) -> None:
-        # A disk that got into the pool before the failure is in use, and stays as it is.
-        for found in probe_all(runner, read_table(runner), disks):
-            if found.dead and not found.used:
-                act(wipe_step(found).action, runner)
+        for before, now in zip(contents, look_again(runner, contents)):
+            check_same(before, now)
+            if not now.blank:
+                raise Refused(
+                    f"{now.path} is not blank any more: {now.words() or now.problem}. Nothing was written to it.",
+                    hint="Somebody else is using this disk; find out who before the task is run again.",
+                )
 
     return work
 
 
+def take_back(contents: t.Sequence[DiskContent], pool: str, guid: str = "") -> Work:
+    """An action that takes away what a failed zpool create or add left on disks that were blank right before it.
+
+    Only partition tables and labels of this very pool are erased; a disk with anything else on it stays as it is. So
+    does one that got into the pool before the failure, since it is in use.
+    """
+
+    def work(runner: Runner) -> None:
+        for before, now in zip(contents, look_again(runner, contents)):
+            check_same(before, now)
+            if now.dead and not now.used and all(_is_ours(finding, pool, guid) for finding in now.dead):
+                act(wipe_step(now).action, runner)
+
+    return work
+
+
+def _is_ours(finding: Finding, pool: str, guid: str) -> bool:
+    if finding.type != "zfs_member":
+        return finding.type in ("gpt", "PMBR")
+    # Labels of spares and cache devices carry no name.
+    return finding.pool in ("", pool) and (not guid or finding.pool_guid in ("", guid))
+
+
 def _check_wipe_names(names: t.Sequence[str]) -> None:
     for name in names:
-        kernel = name.startswith("/dev/") and (not name.startswith(_STABLE) or name.startswith(_UNSTABLE))
-        if kernel:
+        if name.startswith("/dev/") and not name.startswith(_PERSISTENT):
             raise BadInput(
                 f"wipe_disks names {name}, and such a name can mean another disk after the next start.",
                 hint="Name the disk by its serial number or by its path in /dev/disk/by-id.",

@@ -11,7 +11,7 @@ from ..blockdev.wipe import wipe_step
 from ..command import Command
 from ..errors import Refused
 from ..plan import Change, Plan, Step, Value
-from .pool_disks import check_disks, restore_blank
+from .pool_disks import check_disks, confirm_blank, take_back
 from .pool_keys import key_steps, key_warnings, unlock_existing
 from .pool_mount import mount_step, mountpoint_to_be, needs_mount, refuse_obstacle, shown_mountpoint
 from .pool_options import WantedPool
@@ -27,10 +27,7 @@ def plan_existing(wanted: WantedPool, pool: Pool, host: PoolHost) -> Plan:
     root = pool.dataset
     if root is None:
         raise Refused(f"The root dataset of pool '{pool.name}' could not be read.")
-    if wanted.confirm_guid and wanted.confirm_guid != pool.guid:
-        raise Refused(
-            f"confirm_guid is {wanted.confirm_guid}, but the imported pool '{pool.name}' has the GUID {pool.guid}."
-        )
+    check_guid(wanted, pool)
     warnings = list(key_warnings(wanted, host))
     if pool.health not in ("ONLINE", "-"):
         warnings.append(f"Pool '{pool.name}' is {pool.health}; see 'zpool status {pool.name}'.")
@@ -38,10 +35,18 @@ def plan_existing(wanted: WantedPool, pool: Pool, host: PoolHost) -> Plan:
     steps: list[Step] = []
     steps += _extension(wanted, pool, host, warnings)
     steps += _pool_properties(wanted, pool)
-    steps += key_steps(wanted, root, host)
+    steps += key_steps(wanted, root, host, mountpoint_to_be(wanted, pool, root))
     steps += _filesystem_properties(wanted, pool, root)
     steps += _unlock_and_mount(wanted, pool, root, host)
     return Plan(tuple(steps), tuple(warnings))
+
+
+def check_guid(wanted: WantedPool, pool: Pool) -> None:
+    """A GUID that is given has to be that of the pool."""
+    if wanted.confirm_guid and wanted.confirm_guid != pool.guid:
+        raise Refused(
+            f"confirm_guid is {wanted.confirm_guid}, but the imported pool '{pool.name}' has the GUID {pool.guid}."
+        )
 
 
 def refuse_suspended(pool: Pool) -> None:
@@ -109,12 +114,13 @@ def _extension(wanted: WantedPool, pool: Pool, host: PoolHost, warnings: list[st
         arguments += ["-o", f"ashift={wanted.ashift}"]
     before = tuple(_present_vdevs(wanted.vdevs, missing))
     added = [vdev.describe() for vdev in missing]
-    disks = tuple(disk for vdev in missing for disk in vdev.disks)
+    contents = [host.contents[disk] for vdev in missing for disk in vdev.disks]
     yield Step(
         f"Add to pool '{pool.name}': {', '.join(added)}",
         Command((*arguments, pool.name, *argument_list(missing))),
         (Change(("pools", pool.name, "vdevs"), before, tuple(vdev.describe() for vdev in wanted.vdevs)),),
-        undo=(restore_blank(disks),),
+        undo=(take_back(contents, pool.name, pool.guid),),
+        guard=confirm_blank(contents),
     )
 
 
@@ -196,9 +202,12 @@ def _unlock_and_mount(wanted: WantedPool, pool: Pool, root: Dataset, host: PoolH
     moves = needs_mount(wanted, pool, root)
     if moves and (root.mounted or (wanted.mount and (wanted.unlock or not locked))):
         refuse_obstacle(root.name, mountpoint_to_be(wanted, pool, root), host)
+    mounts = wanted.mount and moves and not root.mounted
     if locked and wanted.unlock:
         yield unlock_existing(wanted, root, host)
-        locked = False
-    # One that is mounted already is moved by ZFS when its mountpoint is set.
-    if wanted.mount and moves and not locked and not root.mounted:
-        yield mount_step(root.name)
+        if wanted.mount:
+            # Its children may want to be mounted even if the root does not.
+            yield mount_step(root.name, mounts)
+    elif mounts and not locked:
+        # One that is mounted already is moved by ZFS when its mountpoint is set.
+        yield mount_step(root.name, mounts)

@@ -57,7 +57,7 @@ def plan_import(wanted: WantedPool, dormant: ImportablePool, host: PoolHost) -> 
     if wanted.mount:
         steps.append(mount_step(name))
     reveals = "what differs inside an exported pool (vdevs, properties) shows only after its import"
-    return Plan(tuple(steps), key_warnings(wanted, host), reveals)
+    return Plan(tuple(steps), key_warnings(wanted, host), reveals, (Command(("zpool", "export", name)),))
 
 
 def import_command(wanted: WantedPool, dormant: ImportablePool) -> Command:

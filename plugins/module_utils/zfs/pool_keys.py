@@ -71,7 +71,7 @@ def store_step(name: str, key: WantedKey) -> Step:
     )
 
 
-def key_steps(wanted: WantedPool, root: Dataset, host: PoolHost) -> t.Iterator[Step]:
+def key_steps(wanted: WantedPool, root: Dataset, host: PoolHost, mountpoint: str) -> t.Iterator[Step]:
     """Bring the key file and the keylocation of an existing pool in order, once its key is proven."""
     key = wanted.key
     if key is None or key.file is None:
@@ -92,6 +92,7 @@ def key_steps(wanted: WantedPool, root: Dataset, host: PoolHost) -> t.Iterator[S
     if not host.opens.get(root.name, False):
         raise wrong_key(root.name, "key.value" if lost else key.file)
     if lost:
+        refuse_below_mountpoint(root.name, key, mountpoint)
         yield store_step(root.name, key)
     if actual != key.location:
         yield Step(

@@ -47,12 +47,11 @@ def refuse_obstacle(name: str, mountpoint: str, host: PoolHost) -> None:
         )
 
 
-def mount_step(name: str) -> Step:
+def mount_step(name: str, root: bool = True) -> Step:
+    """Mount what wants to be mounted of a pool; ``root`` tells whether the root filesystem is among it."""
+
     def mount(runner: Runner) -> None:
         mount_tree(runner, name)
 
-    return Step(
-        f"Mount the filesystems of '{name}'",
-        mount,
-        (Change(("pools", name, "mounted"), False, True),),
-    )
+    changes = (Change(("pools", name, "mounted"), False, True),) if root else ()
+    return Step(f"Mount the filesystems of '{name}'", mount, changes)

@@ -43,6 +43,7 @@ class PropertyType:
 
     ``kind``: text, size (bytes), number or switch (on/off). ``aliases``: other spellings of a value.
     ``when``: any (set at any time), create (fixed at creation), attach (at creation or import).
+    ``either``: a value that stands for one of several, depending on the version.
     ``default``: the value that "unset" stands for where ZFS has no way to inherit: pool properties, limits, canmount.
     """
 
@@ -50,11 +51,13 @@ class PropertyType:
     aliases: t.Mapping[str, str] = field(default_factory=dict)
     when: str = "any"
     default: str | None = None
+    either: t.Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 _SWITCH = PropertyType("switch")
 _SPACE = PropertyType("size", {"none": "0"}, default="none")
 _COUNT = PropertyType("size", {"none": str(2**64 - 1)}, default="none")
+_OBJECTS = PropertyType("size", {"none": "0"}, default="none")
 _FIXED = PropertyType(when="create")
 
 CIPHERS = ("aes-256-gcm", "aes-192-gcm", "aes-128-gcm", "aes-256-ccm", "aes-192-ccm", "aes-128-ccm")
@@ -95,6 +98,8 @@ FILESYSTEM: t.Mapping[str, PropertyType] = {
     "volsize": PropertyType("size"),
     "volthreading": _SWITCH,
     "vscan": _SWITCH,
+    # "on" is what dir reads back as before OpenZFS 2.3, and sa since.
+    "xattr": PropertyType(either={"on": ("dir", "sa")}),
     "zoned": _SWITCH,
     "jailed": _SWITCH,
 }
@@ -105,7 +110,8 @@ POOL: t.Mapping[str, PropertyType] = {
     "autoreplace": PropertyType("switch", default="off"),
     "autotrim": PropertyType("switch", default="off"),
     "bootfs": PropertyType(default=""),
-    "cachefile": PropertyType(default=""),
+    # The usual path reads back as unset.
+    "cachefile": PropertyType(aliases={"/etc/zfs/zpool.cache": "", "/boot/zfs/zpool.cache": ""}, default=""),
     "comment": PropertyType(default=""),
     "compatibility": PropertyType(default="off"),
     "dedup_table_quota": PropertyType("size", {"none": "0", "auto": str(2**64 - 1)}, default="auto"),
@@ -122,7 +128,12 @@ _FEATURE = PropertyType(aliases={"active": "enabled"})
 
 
 def filesystem_type(name: str) -> PropertyType:
-    """The type of a dataset property."""
+    """The type of a dataset property; quotas of users, groups and projects have one property for each of them."""
+    prefix = name.split("@", 1)[0] if "@" in name else ""
+    if prefix in ("userquota", "groupquota", "projectquota"):
+        return _SPACE
+    if prefix in ("userobjquota", "groupobjquota", "projectobjquota"):
+        return _OBJECTS
     return FILESYSTEM.get(name, _TEXT)
 
 
@@ -168,6 +179,8 @@ def wanted_text(name: str, given: Given, kind: PropertyType) -> str | None:
 
 def same(wanted: str, actual: str, kind: PropertyType) -> bool:
     """Whether a wanted value is the one that was read with ``-p``, whatever its spelling."""
+    if actual in kind.either.get(wanted, ()) or wanted in kind.either.get(actual, ()):
+        return True
     return _canonical(wanted, kind) == _canonical(actual, kind)
 
 

@@ -135,12 +135,14 @@ def _parse_config(pool: str, lines: t.Sequence[str]) -> Tree:
             f"'zpool status' shows no vdevs for pool '{pool}' in the expected form.",
             hint="Run 'zpool status -P' on the host; this version of OpenZFS may print it differently.",
         )
-    column = header.index("STATE")
+    # zpool pads by bytes, not by letters.
+    column = header.encode("utf-8").index(b"STATE")
     tree: dict[str, list[_Node]] = {}
     stack: list[tuple[int, _Node]] = []
     role = ""
     for line in lines[lines.index(header) + 1 :]:
-        name, rest = line[:column].rstrip(), line[column:].split()
+        raw = line.encode("utf-8")
+        name, rest = raw[:column].decode("utf-8", "replace").rstrip(), raw[column:].decode("utf-8", "replace").split()
         depth = (len(name) - len(name.lstrip(" "))) // 2
         name = name.strip()
         if not name:

@@ -283,9 +283,10 @@ class TestFilesystem:
         assert runner.argvs == [("df", "-P", os.path.realpath(tmp_path / "real"))]
 
     @pytest.mark.parametrize("text", ["", "df: strange\n", HEADER])
-    def test_another_answer_means_not_known(self, tmp_path: Path, text: str) -> None:
+    def test_another_answer_is_not_taken_for_outside_the_pool(self, tmp_path: Path, text: str) -> None:
         runner = RecordedRunner(default=lambda command: said(command, stdout=text, rc=1))
-        assert keystore.read(runner, str(tmp_path / "tank.key"), "hex").source == ""
+        with pytest.raises(StorageError, match="not to be found out"):
+            keystore.read(runner, str(tmp_path / "tank.key"), "hex")
 
 
 @given(st.sampled_from(["hex", "raw", "passphrase"]))

@@ -1,0 +1,24 @@
+# Copyright (c) 2026 nasops.encryption contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Hosts in these tests are values, so the last look at a disk before it is written finds what the plan found."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from ansible_collections.nasops.encryption.plugins.module_utils.blockdev.content import DiskContent
+from ansible_collections.nasops.encryption.plugins.module_utils.command import Runner
+from ansible_collections.nasops.encryption.plugins.module_utils.zfs import pool_disks
+
+
+def _unchanged(runner: Runner, contents: Sequence[DiskContent]) -> tuple[DiskContent, ...]:
+    return tuple(contents)
+
+
+@pytest.fixture(autouse=True)
+def disks_stay_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test that is about a disk that changes sets another look_again."""
+    monkeypatch.setattr(pool_disks, "look_again", _unchanged)
