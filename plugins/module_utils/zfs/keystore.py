@@ -175,7 +175,7 @@ def _filesystem_of(runner: Runner, path: str) -> str:
     match = _DF_LINE.fullmatch(result.stdout.strip().split("\n")[-1])
     if match is None:
         raise StorageError(
-            f"On which filesystem {path} lies is not to be found out: 'df -P' printed {result.stdout!r}. A key file must "
-            "not lie inside the pool that it opens, so nothing was done."
+            f"On which filesystem {path} lies is not to be found out: 'df -P' printed {result.stdout!r}. A key file "
+            "must not lie inside the pool that it opens, so nothing was done."
         )
     return match.group("source")
