@@ -37,6 +37,7 @@ def find_importable(wanted: WantedPool, host: PoolHost) -> ImportablePool | None
 
 def plan_import(wanted: WantedPool, dormant: ImportablePool, host: PoolHost) -> Plan:
     name, key = wanted.name, wanted.key
+    command = import_command(wanted, dormant)
     if dormant.state not in ("ONLINE", "DEGRADED"):
         raise Refused(
             f"Pool '{name}' ({dormant.guid}) is there, but can't be imported: its state is {dormant.state}. "
@@ -46,7 +47,7 @@ def plan_import(wanted: WantedPool, dormant: ImportablePool, host: PoolHost) -> 
     steps = [
         Step(
             f"Import pool '{name}' ({dormant.guid})",
-            import_command(wanted, dormant),
+            command,
             (Change(("pools", name, "state"), "exported", "present"),),
         )
     ]
