@@ -125,7 +125,7 @@ def check_unique(wanted: t.Iterable[tuple[str, WantedVdev]], devices: DeviceTabl
         for disk in vdev.disks:
             for other_pool, other in seen:
                 if devices.same_disk(disk, other) or devices.same_disk(other, disk):
-                    names = f"'{disk}'" if disk == other else f"'{disk}' and '{other}'"
+                    names = f"'{disk}'" if disk == other else f"'{other}' and '{disk}'"
                     where = f"pool '{pool}'" if pool == other_pool else f"pools '{other_pool}' and '{pool}'"
                     raise BadInput(f"The same disk is asked for twice in {where}: {names}.")
             seen.append((pool, disk))
