@@ -18,7 +18,7 @@ from .pool_options import WantedPool
 from .pool_property import pool_property_step
 from .pool_state import PoolHost
 from .properties import Property, PropertyType, filesystem_type, pool_type, same
-from .state import Dataset, Pool
+from .state import SILENT_HEALTH, Dataset, Pool
 from .topology import WantedVdev, argument_list, check_redundancy, compare
 
 
@@ -50,7 +50,7 @@ def check_guid(wanted: WantedPool, pool: Pool) -> None:
 
 
 def refuse_suspended(pool: Pool) -> None:
-    if pool.health in ("SUSPENDED", "UNAVAIL", "FAULTED"):
+    if pool.health in SILENT_HEALTH:
         raise Refused(
             f"Pool '{pool.name}' is {pool.health}: it can't be read or changed.",
             hint=f"Bring its devices back, then run 'zpool clear {pool.name}'.",

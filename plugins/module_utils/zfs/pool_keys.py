@@ -117,12 +117,12 @@ def unlock_existing(wanted: WantedPool, root: Dataset, host: PoolHost) -> Step:
         )
     step = unlock_step(root.name, wanted.key, host)
     if not host.opens.get(root.name, False):
-        raise wrong_key(root.name, _key_at_hand(wanted.key, host)[2])
+        raise wrong_key(root.name, key_at_hand(wanted.key, host)[2])
     return step
 
 
 def unlock_step(name: str, key: WantedKey, host: PoolHost, undo: tuple[Action, ...] = ()) -> Step:
-    stdin, location, origin = _key_at_hand(key, host)
+    stdin, location, origin = key_at_hand(key, host)
     if not location:
         raise Refused(
             f"Pool '{name}' is locked, and its key file {key.file} does not exist.",
@@ -136,7 +136,7 @@ def unlock_step(name: str, key: WantedKey, host: PoolHost, undo: tuple[Action, .
     )
 
 
-def _key_at_hand(key: WantedKey, host: PoolHost) -> tuple[bytes | None, str, str]:
+def key_at_hand(key: WantedKey, host: PoolHost) -> tuple[bytes | None, str, str]:
     """Stdin, keylocation and a name for people of the key that can be used now; an empty location if there is none."""
     found = host.key_files.get(key.file) if key.file else None
     if found is not None and found.key is not None:

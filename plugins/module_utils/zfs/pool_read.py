@@ -16,12 +16,14 @@ from ..blockdev.identity import DeviceTable
 from ..command import Runner
 from . import keystore
 from .keystore import KeyFile
+from .pool_keys import key_at_hand
 from .pool_mount import mountpoint_to_be, needs_mount
 from .pool_options import WantedPool
 from .pool_state import PoolHost
 from .properties import Property
 from .state import (
     ENCRYPTION_PROPERTIES,
+    SILENT_HEALTH,
     Dataset,
     Pool,
     key_opens,
@@ -33,9 +35,6 @@ from .state import (
     require_root,
 )
 from .status import ImportablePool, Tree
-
-# Asking for the datasets of such a pool would hang.
-_SILENT = ("SUSPENDED", "UNAVAIL", "FAULTED")
 
 
 def read_host(runner: Runner, wanted: t.Sequence[WantedPool]) -> PoolHost:
@@ -71,7 +70,9 @@ def _pools(
     asked = [
         pool
         for pool in wanted
-        if pool.state != "absent" and pool.name in properties and properties[pool.name]["health"].value not in _SILENT
+        if pool.state != "absent"
+        and pool.name in properties
+        and properties[pool.name]["health"].value not in SILENT_HEALTH
     ]
     if asked:
         names = dict.fromkeys(name for pool in asked for name in pool.filesystem_properties)
@@ -177,8 +178,7 @@ def _try_keys(runner: Runner, wanted: t.Sequence[WantedPool], host: PoolHost) ->
         moved = key.file is not None and root.value("keylocation") != key.location
         if not (lost or moved or (root.locked and pool.unlock)) or key.format != root.value("keyformat"):
             continue
-        if found is not None and found.key is not None:
-            opens[pool.name] = key_opens(runner, root.name, None, found.location)
-        elif key.value is not None:
-            opens[pool.name] = key_opens(runner, root.name, key.value.stdin(), "prompt")
+        stdin, location, _origin = key_at_hand(key, host)
+        if location:
+            opens[pool.name] = key_opens(runner, root.name, stdin, location)
     return opens

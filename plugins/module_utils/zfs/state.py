@@ -19,6 +19,9 @@ from ..errors import BadInput, Refused, StorageError
 from .properties import Property
 from .status import ImportablePool, Tree, parse_importable, parse_status
 
+# A pool of this health answers no question about its datasets: it would hang.
+SILENT_HEALTH = ("SUSPENDED", "UNAVAIL", "FAULTED")
+
 _COLUMNS = "name,property,source,value"
 
 # Native properties that ZFS lets hold a line break.
