@@ -49,3 +49,15 @@ def test_the_work_tree_of_this_machine_is_found() -> None:
     rules = list(machine(Path("/srv/build/tree")))
     assert list(findings("cp /srv/build/tree/README.md .", rules))
     assert not list(findings("cp /srv/builds/README.md .", rules))
+
+
+@pytest.mark.parametrize("folder", ["/tmp", "/srv", "/var/tmp", "/usr/src"])
+def test_a_folder_of_every_machine_is_no_trace_but_the_work_tree_in_it_is(folder: str) -> None:
+    rules = list(machine(Path(folder, "tree")))
+    assert list(findings(f"cp {folder}/tree/README.md .", rules))
+    assert not list(findings(f"cp {folder}/other/README.md .", rules))
+
+
+def test_the_folder_around_a_work_tree_is_found() -> None:
+    rules = list(machine(Path("/builds/tree")))
+    assert list(findings("ls /builds/shelf", rules))

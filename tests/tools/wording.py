@@ -31,13 +31,18 @@ RULES = (
     (r"\bPIP_(EXTRA_)?INDEX_UR[L]\b|--(extra-)?index-ur[l]\b", "a choice of package registry"),
 )
 
+# Folders of every machine (Filesystem Hierarchy Standard): they are no trace, even if the work tree is in one of them.
+EVERYWHERE = frozenset(
+    ("/", "/home", "/media", "/mnt", "/opt", "/root", "/run", "/srv", "/tmp", "/usr", "/usr/local", "/usr/local/src")
+    + ("/usr/src", "/var", "/var/lib", "/var/tmp")
+)
+
 
 def machine(root: Path) -> Iterator[tuple[str, str]]:
     """Patterns of this very machine: its work tree, home and name, and the package registries it uses."""
     home = Path.home()
     for path in (root, root.parent, home):
-        # a home of /root or a parent of / is no trace of anybody
-        if len(path.parts) > 2 or (path != home and len(path.parts) > 1):
+        if str(path) not in EVERYWHERE:
             yield rf"(?<![\w.]){re.escape(str(path))}(?![\w-])", "a path of this machine"
     name = socket.gethostname().split(".")[0]
     if len(name) > 5 and name not in ("localhost", "debian", "ubuntu"):
