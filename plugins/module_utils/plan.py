@@ -11,7 +11,7 @@ from the same plan, so check mode can't tell another story than the run.
 from __future__ import annotations
 
 import typing as t
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from .command import Command, Runner
 from .errors import StorageError
@@ -40,6 +40,9 @@ class Step:
     ``guard`` is called right before the action; what it raises stops the step before anything is done. ``undo`` is run,
     in order, when the action itself fails, to take back what it may have left half-done, unless ``left_nothing`` says
     of the error that it came before anything was done. ``hint`` is what the person should do next.
+
+    A step that fails ends the whole plan, unless it belongs to a ``branch``: then only the rest of that branch is given
+    up, and the branches that come ``after`` it.
     """
 
     title: str
@@ -49,6 +52,25 @@ class Step:
     hint: str = ""
     guard: Work | None = None
     left_nothing: t.Callable[[StorageError], bool] | None = None
+    branch: str = ""
+    after: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A branch that can't be carried out while others can. ``because``: the branch that held it up, "" for its own fault.
+
+    ``details`` are plain JSON values for the result, such as what a program wrote to standard error.
+    """
+
+    branch: str
+    message: str
+    hint: str = ""
+    because: str = ""
+    details: t.Mapping[str, t.Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.hint}".strip()
 
 
 @dataclass(frozen=True)
@@ -57,13 +79,15 @@ class Plan:
 
     ``reveals`` tells what can't be known before the steps are done, such as the inside of an exported pool; then what
     the second plan finds is done too, and check mode warns that it could not look that far. If what is revealed is
-    refused, ``retreat`` puts things back as they were.
+    refused, ``retreat`` puts things back as they were. ``failures`` are branches that were refused when the plan was
+    made.
     """
 
     steps: tuple[Step, ...] = ()
     warnings: tuple[str, ...] = ()
     reveals: str = ""
     retreat: tuple[Action, ...] = ()
+    failures: tuple[Failure, ...] = ()
 
     @property
     def changed(self) -> bool:
@@ -96,6 +120,7 @@ def join(plans: t.Iterable[Plan]) -> Plan:
         tuple(dict.fromkeys(warning for part in parts for warning in part.warnings)),
         "; ".join(dict.fromkeys(part.reveals for part in parts if part.reveals)),
         tuple(action for part in reversed(parts) for action in part.retreat),
+        tuple(failure for part in parts for failure in part.failures),
     )
 
 
@@ -112,7 +137,10 @@ State = t.TypeVar("State")
 
 @dataclass(frozen=True)
 class Outcome(t.Generic[State]):
-    """What was done (or would be, in check mode), and the state that was read last."""
+    """What was done (or would be, in check mode), and the state that was read last.
+
+    ``plan.failures`` holds the branches that were refused as well as those that failed on the way.
+    """
 
     plan: Plan
     state: State
@@ -135,12 +163,13 @@ def converge(
         return Outcome(plan, state)
     if check_mode:
         return Outcome(join((plan, _blind_spot(plan))), state)
-    apply(plan, runner)
+    plan = apply(plan, runner)
     state, rest = _look_again(read, decide, plan, runner)
     if rest.steps and plan.reveals:
-        apply(rest, runner)
-        plan = replace(join((plan, rest)), retreat=())
+        plan = replace(join((plan, apply(rest, runner))), retreat=())
         state, rest = _look_again(read, decide, plan, runner)
+    given_up = {failure.branch for failure in plan.failures}
+    rest = replace(rest, steps=tuple(step for step in rest.steps if not step.branch or step.branch not in given_up))
     if rest.steps:
         raise NotConverged(
             "All steps ended without an error, but the state is still not the wanted one; left to do: "
@@ -180,31 +209,54 @@ def _blind_spot(plan: Plan) -> Plan:
     return Plan(warnings=(f"Check mode can't see everything: {plan.reveals}.",))
 
 
-def apply(plan: Plan, runner: Runner) -> None:
-    """Carry out the steps in order and stop at the first that fails.
+def apply(plan: Plan, runner: Runner) -> Plan:
+    """Carry out the steps in order; return the plan as it was carried out, with the branches that failed.
 
-    :raises StepFailed: with ``actions_done``, ``action_failed``, ``actions_not_started``
+    :raises StepFailed: a step without a branch failed; with ``actions_done``, ``action_failed``,
+        ``actions_not_started``
     """
+    done: list[Step] = []
+    failures: dict[str, Failure] = {}
     for index, step in enumerate(plan.steps):
-        begun = False
-        try:
-            if step.guard is not None:
-                step.guard(runner)
-            begun = True
-            act(step.action, runner)
-        except StorageError as error:
-            leaves = begun and not (step.left_nothing is not None and step.left_nothing(error))
-            undone = _run_all(step.undo, runner) if leaves else []
-            details = dict(error.details)
-            details.update(
-                changed=index > 0,
-                actions_done=plan.actions[:index],
-                action_failed=step.title,
-                actions_not_started=plan.actions[index + 1 :],
-                undo_errors=undone,
-            )
-            hint = " ".join(part for part in (error.hint, step.hint) if part)
-            raise StepFailed(f"Failed to {_lower(step.title)}: {error.message}", hint=hint, **details) from error
+        if step.branch in failures:
+            continue
+        held_up = next((name for name in step.after if name in failures), "")
+        if held_up:
+            failures[step.branch] = Failure(step.branch, f"Not attempted, since '{held_up}' failed.", because=held_up)
+            continue
+        error = _carry_out(step, runner)
+        if error is None:
+            done.append(step)
+            continue
+        hint = " ".join(part for part in (error.hint, step.hint) if part)
+        message = f"Failed to {_lower(step.title)}: {error.message}"
+        if step.branch:
+            failures[step.branch] = Failure(step.branch, message, hint, details=error.details)
+            continue
+        details = dict(error.details)
+        details.update(
+            changed=bool(done),
+            actions_done=[one.title for one in done],
+            action_failed=step.title,
+            actions_not_started=plan.actions[index + 1 :],
+        )
+        raise StepFailed(message, hint=hint, **details) from error
+    return replace(plan, steps=tuple(done), failures=(*plan.failures, *failures.values()))
+
+
+def _carry_out(step: Step, runner: Runner) -> StorageError | None:
+    """The error of a step that failed; what it may have left half-done is taken back as far as possible."""
+    begun = False
+    try:
+        if step.guard is not None:
+            step.guard(runner)
+        begun = True
+        act(step.action, runner)
+    except StorageError as error:
+        leaves = begun and not (step.left_nothing is not None and step.left_nothing(error))
+        error.details["undo_errors"] = _run_all(step.undo, runner) if leaves else []
+        return error
+    return None
 
 
 def _run_all(actions: t.Sequence[Action], runner: Runner) -> list[str]:

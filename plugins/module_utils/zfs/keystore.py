@@ -10,7 +10,7 @@ import re
 import stat
 import tempfile
 import typing as t
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ..command import Command, Runner
 from ..errors import BadInput, Refused, StorageError
@@ -82,28 +82,58 @@ def describe_location(location: str) -> str:
 
 def read(runner: Runner, path: str, key_format: str) -> KeyFile:
     """Read a key file as ZFS would; what is wrong with it is told in ``fault``, not raised."""
-    source = _filesystem_of(runner, path)
+    return read_many(runner, [(path, key_format, True)])[0]
+
+
+def read_many(runner: Runner, wanted: t.Sequence[tuple[str, str, bool]]) -> list[KeyFile]:
+    """Read many key files, each given as path, key format, and whether the key is to be set with it.
+
+    A key that is only to be loaded may be a passphrase shorter than what ZFS now asks for. One process is started
+    for each filesystem the files lie on.
+    """
+    sources: dict[int, str] = {}
+    found: list[KeyFile] = []
+    for path, key_format, strict in wanted:
+        place = _existing(path)
+        device = os.stat(place).st_dev
+        if device not in sources:
+            sources[device] = _filesystem_of(runner, place)
+        found.append(replace(_read_content(path, key_format, strict), source=sources[device]))
+    return found
+
+
+def _read_content(path: str, key_format: str, strict: bool) -> KeyFile:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError:
-        return KeyFile(path, False, source=source)
+        return KeyFile(path, False)
     except OSError as error:
-        return KeyFile(path, True, fault=f"it can't be read ({error.strerror})", source=source)
+        return KeyFile(path, True, fault=f"it can't be read ({error.strerror})")
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
-            return KeyFile(path, True, fault="it is not a regular file", source=source)
+            return KeyFile(path, True, fault="it is not a regular file")
         content = os.read(descriptor, _READ_LIMIT)
     except OSError as error:
-        return KeyFile(path, True, fault=f"it can't be read ({error.strerror})", source=source)
+        return KeyFile(path, True, fault=f"it can't be read ({error.strerror})")
     finally:
         os.close(descriptor)
     exposed = bool(status.st_mode & 0o077)
     try:
-        key = parse_file(key_format, content, f"The key file {path}")
+        key = _parse(key_format, content, f"The key file {path}", strict)
     except BadInput as error:
-        return KeyFile(path, True, fault=str(error), source=source, exposed=exposed)
-    return KeyFile(path, True, key, source=source, exposed=exposed)
+        return KeyFile(path, True, fault=str(error), exposed=exposed)
+    return KeyFile(path, True, key, exposed=exposed)
+
+
+def _parse(key_format: str, content: bytes, where: str, strict: bool) -> Key:
+    if strict or key_format != "passphrase":
+        return parse_file(key_format, content, where)
+    # Lengths are checked by ZFS when a passphrase is set, not when it is loaded; only the first line counts.
+    passphrase = content.split(b"\n", 1)[0]
+    if not passphrase or b"\0" in passphrase:
+        raise BadInput(f"{where} holds no passphrase.")
+    return Key("passphrase", passphrase)
 
 
 def store(path: str, key: Key) -> None:
@@ -115,27 +145,62 @@ def store(path: str, key: Key) -> None:
     folder = os.path.dirname(path)
     try:
         _make_folder(folder)
-        descriptor, temporary = tempfile.mkstemp(prefix=".new-", dir=folder)
-        try:
-            with os.fdopen(descriptor, "wb") as handle:
-                os.fchmod(descriptor, _FILE_MODE)
-                handle.write(key.file_content())
-                handle.flush()
-                os.fsync(descriptor)
-            _link_new(temporary, path)
-        finally:
-            os.unlink(temporary)
+        if not _store_unnamed(folder, path, key):
+            _store_renamed(folder, path, key)
         _sync_folder(folder)
     except OSError as error:
         raise StorageError(f"The key file {path} can't be written: {error.strerror}.") from error
 
 
-def _link_new(temporary: str, path: str) -> None:
-    """Give a finished file its name; unlike a rename, that fails when the name is taken."""
+def _store_unnamed(folder: str, path: str, key: Key) -> bool:
+    """Write a file that has no name until it is finished, so that nothing is left of it if the run is killed.
+
+    False where the system has no such files (FreeBSD, some filesystems).
+    """
+    flag = getattr(os, "O_TMPFILE", 0)
+    if not flag:
+        return False
     try:
+        descriptor = os.open(folder, flag | os.O_WRONLY | os.O_CLOEXEC, _FILE_MODE)
+    except OSError:
+        return False
+    with os.fdopen(descriptor, "wb") as handle:
+        _fill(handle, key)
+        # With a folder to start from, Python follows the link to the file itself.
+        start = os.open("/", os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.link(f"/proc/self/fd/{descriptor}", path, src_dir_fd=start)
+        except FileExistsError:
+            raise _taken(path) from None
+        except FileNotFoundError:
+            return False
+        finally:
+            os.close(start)
+    return True
+
+
+def _store_renamed(folder: str, path: str, key: Key) -> None:
+    descriptor, temporary = tempfile.mkstemp(prefix=".new-", dir=folder)
+    try:
+        with os.fdopen(descriptor, "wb") as handle:
+            _fill(handle, key)
+        # Unlike a rename, a link fails when the name is taken.
         os.link(temporary, path)
     except FileExistsError:
-        raise Refused(f"The key file {path} already exists and is never overwritten.") from None
+        raise _taken(path) from None
+    finally:
+        os.unlink(temporary)
+
+
+def _fill(handle: t.BinaryIO, key: Key) -> None:
+    os.fchmod(handle.fileno(), _FILE_MODE)
+    handle.write(key.file_content())
+    handle.flush()
+    os.fsync(handle.fileno())
+
+
+def _taken(path: str) -> Refused:
+    return Refused(f"The key file {path} already exists and is never overwritten.")
 
 
 def store_work(path: str, key: Key | None, key_format: str) -> t.Callable[[Runner], None]:
@@ -145,6 +210,82 @@ def store_work(path: str, key: Key | None, key_format: str) -> t.Callable[[Runne
         store(path, generate(key_format) if key is None else key)
 
     return work
+
+
+# A rotation writes the next key beside the one in use, and gives it that one's name once ZFS has taken it.
+NEXT = ".new"
+# A second name for the file of a key that goes out of use: the mark that it may be removed once the change is proven.
+RETIRED = ".old"
+
+
+def names_in(folder: str) -> frozenset[str]:
+    """The names of the files in the keystore; none if there is no keystore yet."""
+    try:
+        return frozenset(os.listdir(folder))
+    except FileNotFoundError:
+        return frozenset()
+    except OSError as error:
+        raise StorageError(f"The keystore {folder} can't be read: {error.strerror}.") from error
+
+
+def promote(path: str) -> None:
+    """Let the next key take the name of the one it follows, at once and durably.
+
+    :raises StorageError: the folder can't be written
+    """
+    try:
+        os.replace(path + NEXT, path)
+        _sync_folder(os.path.dirname(path))
+    except OSError as error:
+        raise StorageError(f"The key file {path + NEXT} can't be renamed to {path}: {error.strerror}.") from error
+
+
+def mark_retired(path: str, mark: str) -> None:
+    """Give the file of a key that goes out of use its second name, so that an interrupted run can be finished.
+
+    :raises StorageError: the folder can't be written
+    """
+    try:
+        if os.path.exists(mark):
+            if os.path.samefile(path, mark):
+                return
+            os.unlink(mark)
+        os.link(path, mark)
+        _sync_folder(os.path.dirname(mark))
+    except OSError as error:
+        raise StorageError(f"The key file {path} can't be marked as {mark}: {error.strerror}.") from error
+
+
+def remove_retired(mark: str, keep: str = "") -> None:
+    """Remove a key file that was marked, under all its names in the folder; the mark goes last.
+
+    :param keep: a file that is in use after all, and loses nothing but the mark
+    :raises StorageError: the folder can't be written
+    """
+    folder = os.path.dirname(mark)
+    try:
+        status = os.stat(mark)
+        for name in os.listdir(folder):
+            path = os.path.join(folder, name)
+            if path not in (mark, keep) and os.path.samestat(os.lstat(path), status):
+                os.unlink(path)
+        _sync_folder(folder)
+        os.unlink(mark)
+        _sync_folder(folder)
+    except OSError as error:
+        raise StorageError(f"The retired key file {mark} can't be removed: {error.strerror}.") from error
+
+
+def remove(path: str) -> None:
+    """Remove a file that holds no key in use.
+
+    :raises StorageError: the folder can't be written
+    """
+    try:
+        os.unlink(path)
+        _sync_folder(os.path.dirname(path))
+    except OSError as error:
+        raise StorageError(f"The file {path} can't be removed: {error.strerror}.") from error
 
 
 def _make_folder(folder: str) -> None:
@@ -165,11 +306,16 @@ def _sync_folder(folder: str) -> None:
         os.close(descriptor)
 
 
-def _filesystem_of(runner: Runner, path: str) -> str:
-    """What is mounted where a file lies or will lie; for ZFS that is the name of the dataset."""
+def _existing(path: str) -> str:
+    """The file itself, or the nearest folder above it that is there."""
     path = os.path.realpath(path)
     while not os.path.exists(path):
         path = os.path.dirname(path)
+    return path
+
+
+def _filesystem_of(runner: Runner, path: str) -> str:
+    """What is mounted where a file lies; for ZFS that is the name of the dataset."""
     # POSIX form, the same on Linux and FreeBSD; needed, since Linux' mount table is not in the standard library.
     result = runner.run(Command(("df", "-P", path), timeout=60), ok=(0, 1))
     match = _DF_LINE.fullmatch(result.stdout.strip().split("\n")[-1])

@@ -10,14 +10,15 @@ import typing as t
 from ..blockdev.wipe import wipe_step
 from ..command import Command
 from ..errors import Refused
-from ..plan import Change, Plan, Step, Value
+from ..plan import Change, Plan, Step
 from .pool_disks import check_disks, confirm_blank, take_back
 from .pool_keys import key_steps, key_warnings, unlock_existing
-from .pool_mount import mount_step, mountpoint_to_be, needs_mount, refuse_obstacle, shown_mountpoint
+from .pool_mount import mount_step, mountpoint_to_be, needs_mount, refuse_obstacle
 from .pool_options import WantedPool
 from .pool_property import pool_property_step
 from .pool_state import PoolHost
-from .properties import Property, PropertyType, filesystem_type, pool_type, same
+from .properties import pool_type, same
+from .property_steps import dataset_property_steps, shown
 from .state import SILENT_HEALTH, Dataset, Pool
 from .topology import WantedVdev, argument_list, check_redundancy, compare
 
@@ -36,7 +37,9 @@ def plan_existing(wanted: WantedPool, pool: Pool, host: PoolHost) -> Plan:
     steps += _extension(wanted, pool, host, warnings)
     steps += _pool_properties(wanted, pool)
     steps += key_steps(wanted, root, host, mountpoint_to_be(wanted, pool, root))
-    steps += _filesystem_properties(wanted, pool, root)
+    steps += dataset_property_steps(
+        root, wanted.filesystem_properties, ("pools", root.name, "filesystem_properties"), pool.altroot
+    )
     steps += _unlock_and_mount(wanted, pool, root, host)
     return Plan(tuple(steps), tuple(warnings))
 
@@ -155,46 +158,7 @@ def _pool_properties(wanted: WantedPool, pool: Pool) -> t.Iterator[Step]:
                 f"'{actual.value if actual else '-'}'; it can be chosen only when a pool is created or imported.",
                 hint="Export the pool first, then run this again.",
             )
-        yield pool_property_step(pool.name, name, _shown(actual), value)
-
-
-def _filesystem_properties(wanted: WantedPool, pool: Pool, root: Dataset) -> t.Iterator[Step]:
-    for name, value in wanted.filesystem_properties.items():
-        kind = filesystem_type(name)
-        actual = root.properties.get(name)
-        path = ("pools", root.name, "filesystem_properties", name)
-        if value is None and kind.default is None:
-            if actual is not None and actual.own:
-                _refuse_fixed(root, name, "its default", actual, kind)
-                yield Step(
-                    f"Unset property {name} of '{root.name}'",
-                    Command(("zfs", "inherit", name, root.name)),
-                    (Change(path, actual.value, None),),
-                )
-            continue
-        value = kind.default or "" if value is None else value
-        if actual is not None and same(
-            shown_mountpoint(pool, value) if name == "mountpoint" else value, actual.value, kind
-        ):
-            continue
-        _refuse_fixed(root, name, f"'{value}'", actual, kind)
-        yield Step(
-            f"Set property {name}={value} on '{root.name}'",
-            Command(("zfs", "set", f"{name}={value}", root.name)),
-            (Change(path, _shown(actual), value),),
-        )
-
-
-def _refuse_fixed(root: Dataset, name: str, value: str, actual: Property | None, kind: PropertyType) -> None:
-    if kind.when == "create":
-        raise Refused(
-            f"Property '{name}' of '{root.name}' should be {value}, but is '{actual.value if actual else '-'}'; it is "
-            "fixed when a dataset is created."
-        )
-
-
-def _shown(actual: Property | None) -> Value:
-    return None if actual is None or actual.value == "-" else actual.value
+        yield pool_property_step(pool.name, name, shown(actual), value)
 
 
 def _unlock_and_mount(wanted: WantedPool, pool: Pool, root: Dataset, host: PoolHost) -> t.Iterator[Step]:

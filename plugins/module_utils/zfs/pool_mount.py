@@ -10,15 +10,8 @@ from ..errors import Refused
 from ..plan import Change, Step
 from .pool_options import WantedPool
 from .pool_state import PoolHost
+from .property_steps import with_altroot
 from .state import Dataset, Pool, mount_tree
-
-
-def shown_mountpoint(pool: Pool, mountpoint: str) -> str:
-    """A mountpoint as ZFS shows it: with the altroot of the pool in front."""
-    altroot = pool.altroot.rstrip("/")
-    if not altroot or not mountpoint.startswith("/"):
-        return mountpoint
-    return (altroot + mountpoint).rstrip("/")
 
 
 def mountpoint_to_be(wanted: WantedPool, pool: Pool, root: Dataset) -> str:
@@ -28,7 +21,7 @@ def mountpoint_to_be(wanted: WantedPool, pool: Pool, root: Dataset) -> str:
     canmount = (wishes["canmount"] or "on") if "canmount" in wishes else root.value("canmount")
     mountpoint = root.value("mountpoint")
     if "mountpoint" in wishes:
-        mountpoint = shown_mountpoint(pool, wishes["mountpoint"] or f"/{pool.name}")
+        mountpoint = with_altroot(pool.altroot, wishes["mountpoint"] or f"/{pool.name}")
     return mountpoint if canmount == "on" and mountpoint.startswith("/") else ""
 
 
