@@ -14,6 +14,7 @@ import binascii
 import contextlib
 import re
 import secrets as random_source
+import typing as t
 from dataclasses import dataclass, field
 
 from .errors import BadInput
@@ -26,6 +27,7 @@ ITERATIONS_MIN = 100_000
 FORMATS = ("hex", "raw", "passphrase")
 
 _HEX = re.compile(rb"[0-9a-fA-F]{%d}" % HEX_DIGITS)
+_HEX_TEXT = re.compile("[0-9a-fA-F]{%d}" % HEX_DIGITS)
 _CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
 
 
@@ -61,15 +63,51 @@ def parse_option(key_format: str, value: str) -> Key:
         repeats the value.
     """
     if key_format != "raw":
-        return _validate(key_format, value.encode("utf-8"), "key.value")
+        return _validate(key_format, _as_bytes(value, "key.value"), "key.value")
+    return _validate(key_format, _from_base64(value, "key.value"), "key.value")
+
+
+def parse_offered(key_format: str, text: str, where: str) -> Key:
+    """A key that is to open an encryption root that exists, so ZFS has once taken it.
+
+    TrueNAS writes raw keys as hex digits. A passphrase is taken as it is, whatever its length: ZFS checks that when a
+    passphrase is set, and older or other programs have set shorter ones.
+
+    :param where: how to name the key in a message
+    :raises BadInput: no key of this format; the message never repeats the text
+    """
+    if key_format == "raw":
+        if _HEX_TEXT.fullmatch(text):
+            return Key("raw", bytes.fromhex(text))
+        return _validate("raw", _from_base64(text, where), where)
+    material = _as_bytes(text, where)
+    if key_format != "passphrase":
+        return _validate(key_format, material, where)
+    if not material:
+        raise BadInput(f"{where} is an empty passphrase.")
+    if b"\0" in material or b"\n" in material:
+        raise BadInput(
+            f"{where} holds a line break or a null character, behind which ZFS would not read on.",
+            hint=_blank_hint(material),
+        )
+    return Key("passphrase", material)
+
+
+def _as_bytes(text: str, where: str) -> bytes:
     try:
-        material = base64.b64decode(value.encode("ascii"), validate=True)
+        return text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise BadInput(f"{where} holds half a character, which can't be written in UTF-8.") from None
+
+
+def _from_base64(text: str, where: str) -> bytes:
+    try:
+        return base64.b64decode(text.encode("ascii"), validate=True)
     except (UnicodeEncodeError, binascii.Error):
         raise BadInput(
-            "key.value is not base64.",
+            f"{where} is not base64.",
             hint="A raw key is given as the base64 of its 32 bytes, for example: openssl rand -base64 32.",
         ) from None
-    return _validate(key_format, material, "key.value")
 
 
 def parse_file(key_format: str, content: bytes, where: str) -> Key:
@@ -156,30 +194,67 @@ def _blank_hint(material: bytes) -> str:
     return ""
 
 
+# Up to so many secrets of one length are looked for one by one, which is faster for few.
+_FEW = 12
+
+
 class Mask:
-    """Hides the secrets of one task, in every encoding they may show up in."""
+    """Hides the secrets of one task, in every encoding they may show up in.
+
+    A task may have a thousand keys, each in ten encodings, and every argument and message is searched for all of them.
+    Most have the same few lengths, so each window of such a length is looked up in a set.
+    """
 
     def __init__(self) -> None:
-        self._needles: dict[bytes, None] = {}
+        self._needles: dict[int, set[bytes]] = {}
 
     def add(self, key: Key) -> tuple[str, ...]:
         """Hide this key from now on. Returns its encodings, for the masks of ansible-core."""
         found = encodings(key.material)
-        for text in found:
-            self._needles[text.encode("utf-8")] = None
-        self._needles[key.material] = None
+        for needle in (*(text.encode("utf-8") for text in found), key.material):
+            self._needles.setdefault(len(needle), set()).add(needle)
         return found
 
     def hides(self, text: str) -> bool:
         """Whether the text holds a secret."""
-        data = text.encode("utf-8", "surrogateescape")
-        return any(needle in data for needle in self._needles)
+        return next(self._spans(text.encode("utf-8", "surrogateescape")), None) is not None
 
     def text(self, data: bytes) -> str:
-        """Output of a program as text without secrets."""
-        for needle in sorted(self._needles, key=len, reverse=True):
-            data = data.replace(needle, b"********")
-        return data.decode("utf-8", "replace")
+        """Output of a program as text without secrets. Where secrets overlap, nothing of either is left."""
+        parts: list[bytes] = []
+        done = 0
+        for start, end in _merged(self._spans(data)):
+            parts += [data[done:start], b"********"]
+            done = end
+        return b"".join((*parts, data[done:])).decode("utf-8", "replace")
+
+    def _spans(self, data: bytes) -> t.Iterator[tuple[int, int]]:
+        """Where secrets begin and end."""
+        for length, needles in self._needles.items():
+            if len(needles) <= _FEW:
+                starts = (start for needle in needles for start in _places(needle, data))
+            else:
+                starts = (at for at in range(len(data) - length + 1) if data[at : at + length] in needles)
+            for start in starts:
+                yield start, start + length
+
+
+def _places(needle: bytes, data: bytes) -> t.Iterator[int]:
+    at = data.find(needle)
+    while at >= 0:
+        yield at
+        at = data.find(needle, at + 1)
+
+
+def _merged(spans: t.Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Spans in order, those that overlap made one."""
+    found: list[tuple[int, int]] = []
+    for start, end in sorted(spans):
+        if found and start < found[-1][1]:
+            found[-1] = (found[-1][0], max(end, found[-1][1]))
+        else:
+            found.append((start, end))
+    return found
 
 
 def encodings(material: bytes) -> tuple[str, ...]:
