@@ -60,7 +60,9 @@ def check_entry_name(name: t.Any, content: t.Any, position: int, origin: str) ->
             return check_dataset_name(name)
         except BadInput as error:
             if key_in_place:
-                raise BadInput(f"{_begin(origin)} holds a key for what is no dataset: {error.message}") from None
+                raise BadInput(
+                    f"{_begin(origin)} holds a key for '{name}', which is no dataset: {error.message}"
+                ) from None
     raise BadInput(
         f"Entry {position} of {origin} does not begin with the name of a dataset.",
         hint="Each entry is the name of a filesystem or volume, and then its key.",

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import typing as t
+from random import Random
 
 import pytest
 from hypothesis import assume, given
@@ -340,3 +341,34 @@ class TestMask:
         mask = Mask()
         for spelling in mask.add(key):
             assert mask.hides(f"{before}{spelling}{after}")
+
+    def test_where_secrets_overlap_nothing_of_either_is_left(self) -> None:
+        mask = Mask()
+        mask.add(Key("passphrase", b"opensesame"))
+        mask.add(Key("passphrase", b"samecharacters"))
+        assert mask.text(b"[opensesamecharacters] [opensesame][samecharacters]") == "[********] [********][********]"
+
+    @given(
+        st.lists(st.text("abcd", min_size=1, max_size=3), min_size=1, max_size=60, unique=True),
+        st.text("abcdef0123456789=", max_size=40),
+        st.randoms(use_true_random=False),
+    )
+    def test_few_and_many_secrets_are_found_as_by_a_plain_search(
+        self, secrets: list[str], noise: str, random: Random
+    ) -> None:
+        mask = Mask()
+        needles = {needle for secret in secrets for needle in mask.add(Key("passphrase", secret.encode("ascii")))}
+        pieces = [*random.sample(secrets, len(secrets) // 10), noise]
+        random.shuffle(pieces)
+        text = "".join(pieces)
+        hidden = {at for needle in needles for at in covered(needle, text)}
+        shown = "".join(letter for at, letter in enumerate(text) if at not in hidden)
+        assert mask.text(text.encode("ascii")).replace("*", "") == shown
+        assert mask.hides(text) == bool(hidden)
+
+
+def covered(needle: str, text: str) -> t.Iterator[int]:
+    """The places of all letters of a text that belong to a needle."""
+    for start in range(len(text)):
+        if text.startswith(needle, start):
+            yield from range(start, start + len(needle))
