@@ -9,7 +9,7 @@ import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 
-from .command import HostRunner
+from .command import Runner
 from .errors import StorageError
 from .masking import register
 from .plan import Outcome, Plan, State, converge
@@ -31,28 +31,51 @@ class Module(AnsibleModule):
         self.log(f"Invoked with the options {', '.join(given)}")
 
 
+# Ansible compares each text of a result with each secret in turn, so that thousands of both would take minutes.
+_MOST_REGISTERED = 64
+
+
 def protect(module: AnsibleModule, mask: Mask, keys: t.Iterable[Key | None]) -> None:
-    """Hide key material in everything this task prints or returns."""
-    for key in keys:
-        if key is not None:
-            register(module, mask.add(key))
+    """Hide key material in everything this task prints or returns.
+
+    The words of programs, the only ones that are not our own, are masked whatever the number of keys. So are options
+    with keys, by Ansible itself.
+    """
+    for number, key in enumerate(key for key in keys if key is not None):
+        spellings = mask.add(key)
+        if number < _MOST_REGISTERED:
+            register(module, spellings)
 
 
 def finish(
     module: AnsibleModule,
     outcome: Outcome[State],
-    describe: t.Callable[[State], dict[str, t.Any]],
+    describe: t.Callable[[Outcome[State]], dict[str, t.Any]],
 ) -> t.NoReturn:
-    """End the module with what the plan says."""
-    for warning in outcome.plan.warnings:
+    """End the module with what the plan says; branches that failed make the task fail after all others were done."""
+    plan = outcome.plan
+    for warning in plan.warnings:
         module.warn(warning)
-    module.exit_json(
-        changed=outcome.plan.changed,
-        actions=outcome.plan.actions,
-        diff=outcome.plan.diff(),
-        **describe(outcome.state),
-    )
+    result = {"changed": plan.changed, "actions": plan.actions, "diff": plan.diff(), **describe(outcome)}
+    if plan.failures:
+        module.fail_json(msg=_failures(plan), **{**_details(plan), **result})
+    module.exit_json(**result)
     raise AssertionError("exit_json returned")
+
+
+def _failures(plan: Plan) -> str:
+    """What went wrong in each branch, and what was not attempted because of that."""
+    faults = [one for one in plan.failures if not one.because]
+    held_up = [one.branch for one in plan.failures if one.because]
+    lines = [str(one) if len(plan.failures) == 1 else f"{one.branch}: {one}" for one in faults]
+    if held_up:
+        lines.append(f"Not attempted because of that: {', '.join(held_up)}.")
+    return "\n".join(lines)
+
+
+def _details(plan: Plan) -> dict[str, t.Any]:
+    """What a program said about the first fault."""
+    return next((dict(one.details) for one in plan.failures if one.details), {})
 
 
 def fail(module: AnsibleModule, error: StorageError) -> t.NoReturn:
@@ -63,14 +86,15 @@ def fail(module: AnsibleModule, error: StorageError) -> t.NoReturn:
 
 def run(
     module: AnsibleModule,
-    runner: HostRunner,
-    read: t.Callable[[HostRunner], State],
+    runner: Runner,
+    read: t.Callable[[], State],
     decide: t.Callable[[State], Plan],
-    describe: t.Callable[[State], dict[str, t.Any]],
+    describe: t.Callable[[Outcome[State]], dict[str, t.Any]],
+    read_again: t.Callable[[], State] | None = None,
 ) -> t.NoReturn:
     """Read, plan, apply, and end the module."""
     try:
-        outcome = converge(lambda: read(runner), decide, runner, module.check_mode)
+        outcome = converge(read, decide, runner, module.check_mode, read_again)
     except StorageError as error:
         fail(module, error)
     finish(module, outcome, describe)

@@ -58,9 +58,10 @@ class Step:
 
 @dataclass(frozen=True)
 class Failure:
-    """A branch that can't be carried out while others can. ``because``: the branch that held it up, "" for its own fault.
+    """A branch that can't be carried out while others can.
 
-    ``details`` are plain JSON values for the result, such as what a program wrote to standard error.
+    ``because``: the branch that held it up, "" for its own fault. ``details`` are plain JSON values for the result,
+    such as what a program wrote to standard error.
     """
 
     branch: str
@@ -151,9 +152,11 @@ def converge(
     decide: t.Callable[[State], Plan],
     runner: Runner,
     check_mode: bool,
+    read_again: t.Callable[[], State] | None = None,
 ) -> Outcome[State]:
     """Read, plan, and apply unless in check mode; then read and plan again, which must find nothing left to do.
 
+    :param read_again: how to read afterwards, if something was asked for that is to be done every time
     :raises StepFailed: a step failed; those before it stay done
     :raises NotConverged: the second plan is not empty
     """
@@ -163,6 +166,7 @@ def converge(
         return Outcome(plan, state)
     if check_mode:
         return Outcome(join((plan, _blind_spot(plan))), state)
+    read = read_again or read
     plan = apply(plan, runner)
     state, rest = _look_again(read, decide, plan, runner)
     if rest.steps and plan.reveals:

@@ -362,6 +362,7 @@ import typing as t
 from ..module_utils.command import HostRunner
 from ..module_utils.entry import Module, fail, protect, run
 from ..module_utils.errors import StorageError
+from ..module_utils.plan import Outcome
 from ..module_utils.secrets import Mask
 from ..module_utils.zfs.pool import plan_pools
 from ..module_utils.zfs.pool_options import argument_spec, parse_options
@@ -379,15 +380,17 @@ def main() -> None:
         fail(module, error)
     protect(module, mask, (pool.key.value for pool in wanted if pool.key is not None))
 
-    def read(runner: HostRunner) -> PoolHost:
+    runner = HostRunner(mask)
+
+    def read() -> PoolHost:
         host = read_host(runner, wanted)
         protect(module, mask, (found.key for found in host.key_files.values()))
         return host
 
-    def result(host: PoolHost) -> dict[str, t.Any]:
-        return {"pools": [describe(pool, host) for pool in wanted]}
+    def result(outcome: Outcome[PoolHost]) -> dict[str, t.Any]:
+        return {"pools": [describe(pool, outcome.state) for pool in wanted]}
 
-    run(module, HostRunner(mask), read, lambda host: plan_pools(wanted, host), result)
+    run(module, runner, read, lambda host: plan_pools(wanted, host), result)
 
 
 if __name__ == "__main__":

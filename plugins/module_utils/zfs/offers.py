@@ -72,6 +72,10 @@ class Offers:
                     return (offer,)
         return ()
 
+    def alone(self, root: str) -> bool:
+        """Whether a key is given for a root by its name, so that no other may be tried."""
+        return bool(self.explicit.get(root))
+
     def secrets(self) -> t.Iterator[Key]:
         """Every text as what has to be hidden, whatever format it turns out to be of.
 
@@ -80,7 +84,7 @@ class Offers:
         for offers in self.explicit.values():
             for offer in offers:
                 if offer.text is not None:
-                    yield from _spellings(offer.text)
+                    yield from spellings(offer.text)
 
 
 def parse_offers(
@@ -136,7 +140,7 @@ def _flag(value: t.Any, origin: str) -> bool:
         raise BadInput(f"{origin}.recursive is neither true nor false.") from None
 
 
-def _spellings(text: str) -> t.Iterator[Key]:
+def spellings(text: str) -> t.Iterator[Key]:
     material = text.encode("utf-8", "surrogatepass")
     if len(material) >= PASSPHRASE_MIN_BYTES:
         yield Key("passphrase", material)

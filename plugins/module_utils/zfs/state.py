@@ -293,11 +293,15 @@ def key_opens(runner: Runner, root: str, stdin: bytes | None, location: str) -> 
     return True
 
 
-def wrong_key(root: str, origin: str) -> Refused:
-    """The error for a key that is valid, but not the one of this encryption root."""
+def wrong_key(root: str, origin: str, doubt: str = "") -> Refused:
+    """The error for a key that is valid, but not the one of this encryption root.
+
+    :param doubt: what strikes the eye about the key
+    """
     return Refused(
         f"The key from {origin} is not the one that opens '{root}'; nothing was changed.",
-        hint="Take the key from the last backup of this pool. A passphrase or key of another pool or an older one "
+        hint=f"{doubt} ".lstrip()
+        + "Take the key from the last backup of this pool. A passphrase or key of another pool or an older one "
         "from before a change of keys does not fit.",
     )
 

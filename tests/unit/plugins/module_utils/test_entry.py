@@ -41,7 +41,7 @@ def play(state: dict[str, int], check_mode: bool, warnings: tuple[str, ...] = ()
 
     with patch_module_args({"_ansible_check_mode": check_mode}):
         module = AnsibleModule(argument_spec={}, supports_check_mode=True)
-        run(module, HostRunner(Mask()), lambda _runner: dict(state), decide, lambda read: {"value": read["a"]})
+        run(module, HostRunner(Mask()), lambda: dict(state), decide, lambda done: {"value": done.state["a"]})
 
 
 def test_the_result_is_what_the_plan_says_and_the_state_afterwards(capsys: pytest.CaptureFixture[str]) -> None:
@@ -78,7 +78,7 @@ def test_warnings_of_the_plan_become_warnings_of_the_task(capsys: pytest.Capture
 
 def test_an_error_ends_the_module_with_message_hint_and_details(capsys: pytest.CaptureFixture[str]) -> None:
     def play_failing() -> None:
-        def read(_runner: HostRunner) -> int:
+        def read() -> int:
             raise Refused("Disk in use.", hint="Take another.", refused_disks=["sda"])
 
         with patch_module_args({}):

@@ -1,0 +1,50 @@
+# Copyright (c) 2026 nasops.encryption contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Decides what has to happen to datasets. A pure function: wishes and what is known of a host in, a plan out.
+
+What is to be locked or destroyed goes first, children before parents. Then the rest, parents before children. A dataset
+that can't be dealt with does not hold up others, apart from those that depend on it.
+"""
+
+from __future__ import annotations
+
+import typing as t
+
+from ..plan import Plan
+from .dataset_absent import plan_absent
+from .dataset_draft import Draft
+from .dataset_inherit import plan_inherited
+from .dataset_lock import plan_locked
+from .dataset_options import WantedDataset, Wishes
+from .dataset_present import plan_present
+from .dataset_state import DatasetHost, Question
+from .dataset_unlock import plan_unlocked, refuse_stray_keys
+
+
+def plan_datasets(wishes: Wishes, host: DatasetHost) -> tuple[Plan, tuple[Question, ...]]:
+    """The plan for all datasets of the task, and what has to be found out before it is good.
+
+    As long as there are questions, the plan is none to carry out.
+    """
+    draft = Draft(wishes, host)
+    refuse_stray_keys(draft)
+    for wanted in sorted(wishes.datasets, key=_order):
+        _PLANNERS[wanted.state](wanted, draft)
+    plan = Plan(tuple(draft.steps), tuple(dict.fromkeys(draft.warnings)), failures=tuple(draft.failures.values()))
+    return plan, tuple(draft.questions)
+
+
+def _order(wanted: WantedDataset) -> tuple[bool, int, str]:
+    depth = wanted.name.count("/")
+    closes = wanted.state in ("locked", "absent")
+    return (not closes, -depth if closes else depth, wanted.name)
+
+
+_PLANNERS: t.Mapping[str, t.Callable[[WantedDataset, Draft], None]] = {
+    "present": plan_present,
+    "unlocked": plan_unlocked,
+    "locked": plan_locked,
+    "inherited": plan_inherited,
+    "absent": plan_absent,
+}

@@ -1,0 +1,357 @@
+# Copyright (c) 2026 nasops.encryption contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What steps on datasets do, apart from single commands: plain values that can be called with a runner."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass, field
+
+from ..command import Command, CommandError, Runner
+from ..errors import Refused, StorageError
+from ..secrets import Key, generate
+from . import keystore
+from .holders import describe_holders
+from .keys import Busy, RootKey, keys_of
+from .state import Dataset, mount_obstacle, read_datasets, run_zfs
+
+# Seconds. What a service lets go of when it stops, and what the kernel still writes, is gone well before that.
+BUSY_PATIENCE = 10.0
+# Seconds for udev to make the device node of a volume, generous for a host that has a thousand of them.
+NODE_PATIENCE = 60.0
+_PAUSE = 0.2
+
+
+# What the wrapping key of a passphrase is made with.
+DERIVATION = ("pbkdf2iters", "pbkdf2salt")
+
+
+def root_key(root: Dataset, key: Key) -> RootKey:
+    """A key with what it takes to derive the wrapping key of a passphrase."""
+    if key.format != "passphrase":
+        return RootKey(root.name, key)
+    iterations, salt = (root.value(name) for name in DERIVATION)
+    return RootKey(
+        root.name,
+        key,
+        int(iterations) if iterations.isdigit() else None,
+        int(salt) if salt.isdigit() else None,
+    )
+
+
+@dataclass(frozen=True)
+class LoadKey:
+    """Loads a key, and waits for the device nodes of the volumes that it opens."""
+
+    candidate: RootKey
+    volumes: tuple[str, ...] = ()
+
+    def __call__(self, runner: Runner) -> None:
+        keys_of(runner).load(self.candidate)
+        end = time.monotonic() + NODE_PATIENCE
+        missing = [name for name in self.volumes if not os.path.exists(node_of(name))]
+        while missing:
+            if time.monotonic() > end:
+                raise StorageError(
+                    f"The key is loaded, but these device nodes did not appear within {NODE_PATIENCE:.0f} seconds: "
+                    f"{', '.join(node_of(name) for name in missing)}.",
+                    hint="See 'udevadm settle' and the kernel log.",
+                )
+            time.sleep(_PAUSE / 4)
+            missing = [name for name in missing if not os.path.exists(node_of(name))]
+
+
+def node_of(volume: str) -> str:
+    """The device node of a volume; udev writes a blank as a plus sign."""
+    return "/dev/zvol/" + volume.replace(" ", "+")
+
+
+@dataclass(frozen=True)
+class Promote:
+    """The next key, which ZFS has taken, gets the name of the one before."""
+
+    path: str
+
+    def __call__(self, runner: Runner) -> None:
+        keystore.promote(self.path)
+
+
+@dataclass(frozen=True)
+class StoreKey:
+    """Writes a key file, with a new random key unless one is given; what is in the way is known to open nothing."""
+
+    path: str
+    key_format: str
+    key: Key | None = field(default=None, repr=False)
+    replaces: bool = False
+
+    def __call__(self, runner: Runner) -> None:
+        if self.replaces and os.path.exists(self.path):
+            keystore.remove(self.path)
+        keystore.store(self.path, generate(self.key_format) if self.key is None else self.key)
+
+
+@dataclass(frozen=True)
+class ChangeKey:
+    """Wraps the master key of a dataset with another key, and proves that it did.
+
+    The key is given, or is in the file ``source``. ``location`` becomes the keylocation.
+    """
+
+    name: str
+    key_format: str
+    location: str
+    key: Key | None = field(default=None, repr=False)
+    source: str = ""
+    iterations: int | None = None
+
+    def __call__(self, runner: Runner) -> None:
+        key = self.key
+        if key is None:
+            found = keystore.read(runner, self.source, self.key_format)
+            if found.key is None:
+                raise Refused(f"The key file {self.source} can't be used: {found.fault or 'it is gone'}")
+            key = found.key
+        engine = keys_of(runner)
+        engine.change(self.name, key, self.location, self.iterations)
+        candidate = RootKey(self.name, key)
+        if key.format == "passphrase":
+            # It was given a new salt.
+            candidate = root_key(read_datasets(runner, (self.name,), DERIVATION)[self.name], key)
+        proven = engine.try_all([candidate])[0]
+        if isinstance(proven, StorageError):
+            raise proven
+        if not proven:
+            raise StorageError(
+                f"ZFS accepted the new key of '{self.name}', but is not opened by it; the former key was kept as well."
+            )
+
+
+@dataclass(frozen=True)
+class InheritKey:
+    """Makes an encryption root use the key of its parent."""
+
+    name: str
+
+    def __call__(self, runner: Runner) -> None:
+        keys_of(runner).inherit(self.name)
+
+
+@dataclass(frozen=True)
+class MarkRetired:
+    """Marks a key file that goes out of use with the next step."""
+
+    path: str
+    mark: str
+
+    def __call__(self, runner: Runner) -> None:
+        keystore.mark_retired(self.path, self.mark)
+
+
+@dataclass(frozen=True)
+class RemoveRetired:
+    """Removes a marked key file with its mark; ``keep`` is one in use that only loses the mark."""
+
+    mark: str
+    keep: str = ""
+
+    def __call__(self, runner: Runner) -> None:
+        keystore.remove_retired(self.mark, self.keep)
+
+
+@dataclass(frozen=True)
+class RemoveFile:
+    """Removes a file that holds no key in use."""
+
+    path: str
+
+    def __call__(self, runner: Runner) -> None:
+        keystore.remove(self.path)
+
+
+@dataclass(frozen=True)
+class Mount:
+    """A filesystem to mount; what is at its mountpoint is moved to ``aside`` if that is set."""
+
+    name: str
+    mountpoint: str
+    aside: str = ""
+
+
+@dataclass(frozen=True)
+class MountAll:
+    """Mounts filesystems in this order. If none can be, the key is unloaded again."""
+
+    mounts: tuple[Mount, ...]
+    move_aside: bool = False
+    lock_again: str = ""
+
+    def __call__(self, runner: Runner) -> None:
+        failed: list[str] = []
+        blocked: list[str] = []
+        for mount in self.mounts:
+            over = [path for path in blocked if (mount.mountpoint + "/").startswith(path.rstrip("/") + "/")]
+            reason = f"nothing could be mounted at {over[0]}" if over else self._mount(mount, runner)
+            if reason:
+                failed.append(f"'{mount.name}': {reason}")
+                blocked.append(mount.mountpoint)
+        if not failed:
+            return
+        locked = ""
+        if self.lock_again and len(failed) == len(self.mounts):
+            unload(self.lock_again, runner)
+            locked = f" '{self.lock_again}' was locked again."
+        raise StorageError(f"Not mounted: {'; '.join(failed)}.{locked}", not_mounted=failed)
+
+    def _mount(self, mount: Mount, runner: Runner) -> str:
+        """Why it could not be mounted, "" if it is."""
+        obstacle = mount_obstacle(mount.mountpoint)
+        if obstacle and not self.move_aside:
+            return obstacle
+        try:
+            if obstacle:
+                os.rename(mount.mountpoint, mount.aside or free_name(mount.mountpoint))
+            run_zfs(runner, Command(("zfs", "mount", mount.name)))
+        except OSError as error:
+            return f"{obstacle}, and it can't be moved aside ({error.strerror})"
+        except CommandError as error:
+            said = error.result.stderr.strip()
+            return "" if "already mounted" in said else said
+        return ""
+
+
+def free_name(path: str) -> str:
+    """A name beside a path that nothing has yet."""
+    path = path.rstrip("/")
+    number = 1
+    while os.path.lexists(f"{path}.aside-{number}"):
+        number += 1
+    return f"{path}.aside-{number}"
+
+
+@dataclass(frozen=True)
+class Unmount:
+    """Unmounts filesystems in this order; when one can't be, those before it are mounted again.
+
+    ``legacy`` are those among them that only umount(8) unmounts.
+    """
+
+    names: tuple[str, ...]
+    mountpoints: tuple[str, ...]
+    legacy: frozenset[str] = frozenset()
+    force: bool = False
+
+    def __call__(self, runner: Runner) -> None:
+        done: list[str] = []
+        for name, mountpoint in zip(self.names, self.mountpoints):
+            try:
+                self._unmount(name, mountpoint, runner)
+            except StorageError:
+                Remount(tuple(reversed([one for one in done if one not in self.legacy])))(runner)
+                raise
+            done.append(name)
+
+    def _unmount(self, name: str, mountpoint: str, runner: Runner) -> None:
+        force = ("-f",) if self.force else ()
+        argv = ("umount", *force, name) if name in self.legacy else ("zfs", "unmount", *force, name)
+        end = time.monotonic() + BUSY_PATIENCE
+        while True:
+            try:
+                run_zfs(runner, Command(argv))
+                return
+            except CommandError as error:
+                said = error.result.stderr
+                if "not currently mounted" in said or "not mounted" in said:
+                    return
+                if "busy" not in said:
+                    raise
+                if time.monotonic() > end:
+                    raise Refused(
+                        f"'{name}' is in use and can't be unmounted{describe_holders(runner, mountpoint, '')}.",
+                        hint="Stop what uses it, then run this again; all that was unmounted was mounted again.",
+                        **error.details,
+                    ) from None
+            time.sleep(_PAUSE)
+
+
+@dataclass(frozen=True)
+class Remount:
+    """Mounts again what was unmounted for nothing, parents first, as far as that is still possible."""
+
+    names: tuple[str, ...]
+
+    def __call__(self, runner: Runner) -> None:
+        failed: list[str] = []
+        for name in self.names:
+            try:
+                run_zfs(runner, Command(("zfs", "mount", name)))
+            except CommandError as error:
+                if "already mounted" not in error.result.stderr and "key not loaded" not in error.result.stderr:
+                    failed.append(f"'{name}': {error.result.stderr.strip()}")
+        if failed:
+            raise StorageError(f"Not mounted again: {'; '.join(failed)}.")
+
+
+@dataclass(frozen=True)
+class UnloadKey:
+    """Unloads a key; ``volumes`` and ``clones`` are what else may hold it, for the message."""
+
+    root: str
+    volumes: tuple[str, ...] = ()
+    clones: tuple[str, ...] = ()
+
+    def __call__(self, runner: Runner) -> None:
+        try:
+            unload(self.root, runner)
+        except Busy as error:
+            held = "".join(describe_holders(runner, "", node_of(name)) for name in self.volumes)
+            clones = f"; clones that use this key: {', '.join(self.clones)}" if self.clones else ""
+            raise Refused(
+                f"'{self.root}' is in use and its key can't be unloaded{held}{clones}.",
+                hint="Stop what uses it, then run this again; what was unmounted is mounted again.",
+                **error.details,
+            ) from None
+
+
+def unload(root: str, runner: Runner) -> None:
+    """Unload a key; ZFS may need a moment to let go of it."""
+    end = time.monotonic() + BUSY_PATIENCE
+    while True:
+        try:
+            keys_of(runner).unload(root)
+            return
+        except Busy:
+            if time.monotonic() > end:
+                raise
+        time.sleep(_PAUSE)
+
+
+@dataclass(frozen=True)
+class Destroy:
+    """Destroys a dataset, with what is below it if asked to; never a clone elsewhere."""
+
+    name: str
+    recursive: bool
+    mountpoint: str = ""
+
+    def __call__(self, runner: Runner) -> None:
+        argv = ("zfs", "destroy", *(("-r",) if self.recursive else ()), self.name)
+        end = time.monotonic() + BUSY_PATIENCE
+        while True:
+            try:
+                run_zfs(runner, Command(argv))
+                return
+            except CommandError as error:
+                if "busy" not in error.result.stderr:
+                    raise
+                if time.monotonic() > end:
+                    node = node_of(self.name)
+                    raise Refused(
+                        f"'{self.name}' is in use and can't be destroyed"
+                        f"{describe_holders(runner, self.mountpoint, node)}.",
+                        hint="Stop what uses it, then run this again.",
+                        **error.details,
+                    ) from None
+            time.sleep(_PAUSE)

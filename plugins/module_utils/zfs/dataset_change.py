@@ -1,0 +1,331 @@
+# Copyright (c) 2026 nasops.encryption contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Brings the key of an existing dataset in line with what is described.
+
+What is described is a key, a file, or both. A given key is the truth; without one, the content of the file is; without
+a file, a new random key is made, or that of the present keylocation is taken over. Whether it is the current key of the
+encryption root is asked of ZFS. A key that comes new into a file that holds another one is written beside it, and takes
+its name after ZFS opened the dataset with it, so that a crash at any moment leaves the current key in one of the two.
+"""
+
+from __future__ import annotations
+
+import typing as t
+from dataclasses import dataclass, field
+
+from ..command import Command
+from ..errors import Refused
+from ..plan import Change, Step
+from ..secrets import Key
+from . import keystore
+from .dataset_actions import ChangeKey, RemoveFile, StoreKey
+from .dataset_draft import Draft
+from .dataset_keys import (
+    FoundKey,
+    find_key,
+    is_there,
+    load_steps,
+    promote_step,
+    refuse_below_locked,
+    refuse_own_file,
+)
+from .dataset_options import KeyWish, WantedDataset
+from .dataset_policy import check_new_root
+from .dataset_replica import refuse_replica
+from .dataset_retire import finish_retiring, mark_steps, retire_steps
+from .keystore import KeyFile
+from .state import Dataset, wrong_key
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What the key that is described has to do with the one the dataset has.
+
+    ``key`` is ``None`` if a new random one is to be made. ``file`` is the described key file, ``next`` its successor
+    from an interrupted rotation. ``promote``: that successor is the current key.
+    """
+
+    key_format: str
+    key: Key | None = field(repr=False)
+    origin: str
+    current: bool
+    file: KeyFile | None = None
+    next: KeyFile | None = None
+    promote: bool = False
+
+
+def key_steps(wanted: WantedDataset, dataset: Dataset, draft: Draft) -> t.Iterator[Step]:
+    """Steps that unlock with the described key, change to it, and keep its file in order.
+
+    :raises Refused: a change that can't or must not be made
+    """
+    wish = wanted.key
+    if wish is None:
+        return
+    if not dataset.encrypted:
+        raise Refused(
+            f"A key is given for '{dataset.name}', which is not encrypted.",
+            hint="Encryption can't be added later: create another dataset and copy the data into it.",
+        )
+    found = _examine(wish, dataset, draft)
+    reason = _reason_to_change(wanted, wish, found, dataset)
+    if reason:
+        yield from _change(wanted, wish, found, dataset, draft, reason)
+    else:
+        yield from _keep(wish, found, dataset, draft)
+
+
+def _examine(wish: KeyWish, dataset: Dataset, draft: Draft) -> Findings:
+    now = dataset.value("keyformat") if dataset.is_root else ""
+    key_format = wish.format or now or "hex"
+    comparable = now == key_format
+    value = wish.value(key_format)
+    file = _read(wish.file, key_format, dataset.name, draft)
+    successor = None
+    if wish.file and is_there(wish.file + keystore.NEXT, key_format, draft):
+        successor = draft.host.key_file(wish.file + keystore.NEXT, key_format)
+
+    def current(key: Key) -> bool:
+        return comparable and draft.host.opens(dataset.name, key)
+
+    if value is not None:
+        return Findings(
+            key_format,
+            value,
+            "key.value",
+            current(value),
+            file,
+            successor,
+            promote=_same(successor, value) and not _same(file, value),
+        )
+    if file is not None and file.key is not None:
+        if not current(file.key) and successor is not None and successor.key is not None and current(successor.key):
+            return Findings(key_format, successor.key, successor.path, True, file, successor, promote=True)
+        return Findings(key_format, file.key, file.path, current(file.key), file, successor)
+    moved = _elsewhere(dataset, key_format, draft) if comparable else None
+    if moved is not None and moved.key is not None and current(moved.key):
+        return Findings(key_format, moved.key, moved.path, True, file, successor)
+    if wish.generate:
+        return Findings(key_format, None, "", False, file, successor)
+    raise Refused(
+        f"The key file {wish.file} of '{dataset.name}' does not exist.",
+        hint="Restore it from a backup, give the key as key.value, or set 'generate: true' for a new key."
+        if draft.model.locked(dataset)
+        else f"'{dataset.name}' is still unlocked: do not reboot or lock it. Restore the file from a backup, or set "
+        "'generate: true' to give it a new key while you can.",
+    )
+
+
+def _read(path: str | None, key_format: str, name: str, draft: Draft) -> KeyFile | None:
+    if path is None:
+        return None
+    found = draft.host.key_file(path, key_format)
+    refuse_own_file(name, found, draft)
+    if found.fault:
+        raise Refused(
+            f"The key file {path} of '{name}' can't be used: {found.fault}",
+            hint="Correct or remove the file.",
+        )
+    return found
+
+
+def _elsewhere(dataset: Dataset, key_format: str, draft: Draft) -> KeyFile | None:
+    """The key file that ZFS uses now, such as that of the name the dataset had before it was renamed."""
+    path = keystore.path_of(dataset.value("keylocation"))
+    return None if path is None else draft.host.key_file(path, key_format)
+
+
+def _same(file: KeyFile | None, key: Key) -> bool:
+    return file is not None and file.key is not None and file.key.same_as(key)
+
+
+def _reason_to_change(wanted: WantedDataset, wish: KeyWish, found: Findings, dataset: Dataset) -> str:
+    """Why the key has to be changed, in words; "" if it has not.
+
+    :raises Refused: it is not to be changed, but does not fit
+    """
+    reason = ""
+    if not dataset.is_root:
+        reason = f"it uses that of '{dataset.root}'"
+    elif dataset.value("keyformat") != found.key_format:
+        reason = f"its format is {dataset.value('keyformat')}"
+    elif not found.current:
+        reason = "it is another one"
+    elif wish.iterations is not None and str(wish.iterations) != dataset.value("pbkdf2iters"):
+        reason = f"it has {dataset.value('pbkdf2iters')} iterations"
+    if wanted.rotate == "never" and reason:
+        if reason == "it is another one" and found.origin:
+            raise wrong_key(dataset.name, found.origin)
+        raise Refused(
+            f"The key of '{dataset.name}' is not as described: {reason}.",
+            hint="With 'rotate: never' it is not changed; leave that out to change it.",
+        )
+    if wanted.rotate == "always":
+        return reason or "it is to be rotated"
+    return reason
+
+
+def _change(
+    wanted: WantedDataset, wish: KeyWish, found: Findings, dataset: Dataset, draft: Draft, reason: str
+) -> t.Iterator[Step]:
+    name = dataset.name
+    draft.writable(name)
+    if dataset.value("origin") != "-":
+        raise Refused(f"'{name}' is a clone; ZFS does not change the keys of clones.", hint="'zfs promote' it first.")
+    if not dataset.is_root or dataset.value("keyformat") != found.key_format:
+        check_new_root(name, found.key_format, draft)
+    refuse_replica(dataset, wanted, draft, "be given another key")
+    if wish.file:
+        _refuse_below_mountpoint(wish.file, dataset)
+    yield from _unlock_to_change(found, dataset, draft)
+    if found.promote and found.current:
+        yield promote_step(name, wish.file or "")
+    new = None if wanted.rotate == "always" and wish.generate else found.key
+    before = dataset.value("keylocation")
+    location = keystore.location_of(wish.file) if wish.file else "prompt"
+    yield from mark_steps(name, before, wish.file or "", draft)
+    source, beside = "", False
+    if wish.file:
+        # After promotion the file holds the current key, and its successor is gone.
+        occupied = found.promote or (found.file is not None and found.file.exists)
+        same = new is not None and (_same(found.file, new) and not found.promote)
+        beside = occupied and not same
+        source = wish.file + keystore.NEXT if beside else wish.file
+        successor = None if found.promote and found.current else found.next
+        if not same and not (beside and _usable(successor, new, dataset, found, draft)):
+            yield _store(name, source, found.key_format, new, replaces=beside and successor is not None)
+    yield Step(
+        f"Change the key of '{name}' to {'the one in ' + source if source else 'key.value'}, since {reason}",
+        ChangeKey(name, found.key_format, location, None if source else new, source, wish.iterations),
+        tuple(_key_changes(dataset, found.key_format, location, wish)),
+    )
+    if beside:
+        yield promote_step(name, wish.file or "")
+    marked = any(mark_steps(name, before, wish.file or "", draft))
+    yield from retire_steps(name, before, wish.file or "", draft)
+    if not marked:
+        yield from finish_retiring(name, draft, wish.file or "")
+    draft.model.change_key(name, found.key_format, location)
+
+
+def _unlock_to_change(found: Findings, dataset: Dataset, draft: Draft) -> t.Iterator[Step]:
+    """A key can only be changed while it is loaded."""
+    if not draft.model.locked(dataset):
+        return
+    refuse_below_locked(dataset.name, draft)
+    if not dataset.is_root:
+        raise Refused(
+            f"'{dataset.name}' can't get a key of its own while it is locked.", hint=f"Unlock '{dataset.root}'."
+        )
+    if found.current and found.key is not None:
+        at_hand = FoundKey(found.key, found.origin)
+    else:
+        try:
+            at_hand = find_key(dataset, draft)
+        except Refused as error:
+            described = f"The described key does not open '{dataset.name}', which is locked. " if found.key else ""
+            raise Refused(
+                f"{described}{error.message}",
+                hint="To change its key, give its present one in keys or a manifest.",
+            ) from None
+    yield from load_steps(dataset, at_hand, draft)
+    draft.model.unlock(dataset.name)
+    draft.opening.add(dataset.name)
+
+
+def _usable(successor: KeyFile | None, new: Key | None, dataset: Dataset, found: Findings, draft: Draft) -> bool:
+    """Whether what an interrupted rotation wrote can be the new key: the same one, or a random one never used."""
+    if successor is None or successor.key is None:
+        return False
+    if new is not None:
+        return successor.key.same_as(new)
+    return dataset.value("keyformat") != found.key_format or not draft.host.opens(dataset.name, successor.key)
+
+
+def _store(name: str, path: str, key_format: str, key: Key | None, replaces: bool = False) -> Step:
+    return Step(
+        f"Write the {'new random' if key is None else 'given'} {key_format} key of '{name}' to {path}",
+        StoreKey(path, key_format, key, replaces),
+        (Change(("key_files", path), None, f"{key_format} key of {name}, readable by root only"),),
+    )
+
+
+def _key_changes(dataset: Dataset, key_format: str, location: str, wish: KeyWish) -> t.Iterator[Change]:
+    path = ("datasets", dataset.name)
+    yield Change((*path, "key"), "former key", "new key")
+    if not dataset.is_root:
+        yield Change((*path, "encryption_root"), dataset.root, dataset.name)
+    if dataset.value("keyformat") != key_format:
+        yield Change((*path, "keyformat"), dataset.value("keyformat"), key_format)
+    before = keystore.describe_location(dataset.value("keylocation"))
+    if before != location:
+        yield Change((*path, "keylocation"), before, location)
+    if wish.iterations is not None and dataset.value("pbkdf2iters") != str(wish.iterations):
+        yield Change((*path, "pbkdf2iters"), int(dataset.value("pbkdf2iters")), wish.iterations)
+
+
+def _keep(wish: KeyWish, found: Findings, dataset: Dataset, draft: Draft) -> t.Iterator[Step]:
+    """The described key is the current one: unlock with it, and bring its file in order."""
+    name = dataset.name
+    if found.key is None:
+        raise AssertionError("a key that is current is known")
+    if draft.model.locked(dataset):
+        refuse_below_locked(name, draft)
+        yield from load_steps(dataset, FoundKey(found.key, found.origin), draft)
+        draft.model.unlock(name)
+        draft.opening.add(name)
+    location = dataset.value("keylocation")
+    if wish.file is None:
+        yield from _leftovers(name, wish, location, draft)
+        return
+    if found.promote:
+        yield promote_step(name, wish.file)
+    elif found.file is not None and found.file.exists:
+        if not _same(found.file, found.key):
+            raise Refused(
+                f"The key file {wish.file} holds another key than the one that opens '{name}'.",
+                hint="Find out what it is the key of before you remove it; a file is never overwritten unless its "
+                "own key is rotated.",
+            )
+    else:
+        _refuse_below_mountpoint(wish.file, dataset)
+        yield _store(name, wish.file, found.key_format, found.key)
+    wanted_location = keystore.location_of(wish.file)
+    if location != wanted_location:
+        draft.writable(name)
+        yield from mark_steps(name, location, wish.file, draft)
+        yield Step(
+            f"Set the keylocation of '{name}' to {wanted_location}",
+            Command(("zfs", "set", f"keylocation={wanted_location}", name)),
+            (Change(("datasets", name, "keylocation"), keystore.describe_location(location), wanted_location),),
+        )
+        yield from retire_steps(name, location, wish.file, draft)
+        draft.model.change_key(name, found.key_format, wanted_location)
+    if found.next is not None and not found.promote:
+        yield Step(
+            f"Remove {found.next.path}, a key of '{name}' that never came into use",
+            RemoveFile(found.next.path),
+            (Change(("key_files", found.next.path), f"unused key of {name}", None),),
+        )
+    yield from _leftovers(name, wish, location, draft)
+
+
+def _leftovers(name: str, wish: KeyWish, before: str, draft: Draft) -> t.Iterator[Step]:
+    """Finish the removal of a key file that an interrupted run had marked, unless this run marks one itself."""
+    if before != _location_to_be(wish, before) and any(mark_steps(name, before, wish.file or "", draft)):
+        return
+    yield from finish_retiring(name, draft, keystore.path_of(_location_to_be(wish, before)) or "")
+
+
+def _location_to_be(wish: KeyWish, before: str) -> str:
+    return keystore.location_of(wish.file) if wish.file else before
+
+
+def _refuse_below_mountpoint(path: str, dataset: Dataset) -> None:
+    mountpoint = dataset.value("mountpoint")
+    if mountpoint.startswith("/") and (path + "/").startswith(mountpoint.rstrip("/") + "/"):
+        raise Refused(
+            f"The key file {path} would lie below {mountpoint}, where '{dataset.name}' itself is mounted.",
+            hint=f"Keep it on the system disk, for example in {keystore.DEFAULT_FOLDER}.",
+        )

@@ -1,0 +1,216 @@
+# Copyright (c) 2026 nasops.encryption contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Plans a filesystem or volume that does not exist yet."""
+
+from __future__ import annotations
+
+import typing as t
+
+from ..command import Command
+from ..errors import Refused
+from ..plan import Change, Step
+from ..secrets import Key
+from . import keystore
+from .dataset_actions import StoreKey
+from .dataset_draft import Blocked, Draft
+from .dataset_keys import refuse_own_file
+from .dataset_mount import mount_steps, plan_mounts, unmountable
+from .dataset_options import KeyWish, WantedDataset
+from .dataset_policy import check_gap, check_new_root, check_plain
+from .pool_create import DEFAULT_CIPHER
+from .properties import Property
+from .property_steps import with_altroot
+from .state import Dataset
+
+
+def create_steps(wanted: WantedDataset, draft: Draft) -> t.Iterator[Step]:
+    """Create a dataset with its own key or that of its parent, and mount it.
+
+    :raises Refused: its parent is missing or locked, the policy forbids it, or its key can't be used
+    """
+    name, key = wanted.name, wanted.key
+    draft.writable(name)
+    parent = _parent(wanted, draft)
+    key_format = (key.format or "hex") if key is not None else ""
+    cipher = _cipher(wanted, parent)
+    if cipher == "off":
+        check_plain(name, draft)
+    elif key is not None:
+        check_new_root(name, key_format, draft)
+        check_gap(name, draft)
+    future = _future(wanted, parent, key_format, cipher, draft)
+    mounts = plan_mounts([future], wanted, draft)
+    if mounts.refused:
+        raise unmountable(mounts)
+    given = None
+    if key is not None:
+        given = key.value(key_format)
+        yield from _store(name, key, key_format, given, future, draft)
+    stdin = given.stdin() if given is not None and key is not None and key.file is None else None
+    yield Step(
+        f"Create {wanted.kind} '{name}', {_how(cipher, future)}",
+        Command(tuple(_arguments(wanted, key_format, parent)), stdin=stdin),
+        tuple(_changes(wanted, cipher, key_format, future)),
+    )
+    draft.model.add(future)
+    draft.opening.add(name)
+    yield from mount_steps(name, mounts, wanted, draft)
+
+
+def _parent(wanted: WantedDataset, draft: Draft) -> Dataset:
+    name = wanted.name
+    parent = draft.model.parent(name)
+    if parent is None:
+        above = name.rsplit("/", 1)[0]
+        if above in draft.failures:
+            raise Blocked(above, f"'{name}' can't be created, since '{above}' was not.")
+        raise Refused(
+            f"'{name}' can't be created: there is no '{above}'.",
+            hint=f"Describe '{above}' in the same task, or create it first.",
+        )
+    if parent.value("type") != "filesystem":
+        raise Refused(f"'{name}' can't be created below '{parent.name}', which is a volume.")
+    if parent.encrypted and draft.model.locked(parent):
+        raise Blocked(
+            parent.root,
+            f"'{name}' can't be created while '{parent.root}' is locked.",
+            hint=f"Unlock '{parent.root}' first.",
+        )
+    return parent
+
+
+def _cipher(wanted: WantedDataset, parent: Dataset) -> str:
+    """The encryption it will have.
+
+    :raises Refused: it would be in plain text without having been asked for
+    """
+    if wanted.cipher is not None:
+        if wanted.cipher != "off" and wanted.key is None and not parent.encrypted:
+            raise Refused(
+                f"'{wanted.name}' is to be encrypted, but has no key, and '{parent.name}' none to inherit.",
+                hint="Add for example 'key: {file: auto, generate: true}'.",
+            )
+        return wanted.cipher
+    if parent.encrypted:
+        return parent.value("encryption")
+    if wanted.key is None:
+        raise Refused(
+            f"'{wanted.name}' would be stored in plain text: it has no key, and '{parent.name}' is not encrypted.",
+            hint="Give it a key, or set 'cipher: \"off\"' if that is meant.",
+        )
+    return DEFAULT_CIPHER
+
+
+def _store(
+    name: str, key: KeyWish, key_format: str, given: Key | None, future: Dataset, draft: Draft
+) -> t.Iterator[Step]:
+    """Write the key file of a new dataset, unless it is there."""
+    if key.file is None:
+        return
+    found = draft.host.key_file(key.file, key_format)
+    refuse_own_file(name, found, draft)
+    mountpoint = future.value("mountpoint")
+    if mountpoint.startswith("/") and (key.file + "/").startswith(mountpoint.rstrip("/") + "/"):
+        raise Refused(
+            f"The key file {key.file} would lie below {mountpoint}, where '{name}' itself will be mounted.",
+            hint=f"Keep it on the system disk, for example in {keystore.DEFAULT_FOLDER}.",
+        )
+    if not found.exists:
+        if given is None and not key.generate:
+            raise Refused(
+                f"The key file {key.file} for the new dataset '{name}' does not exist.",
+                hint="Put the key there, give it as key.value, or set 'generate: true' for a new random key.",
+            )
+        yield Step(
+            f"Write the {'given' if given else 'new random'} {key_format} key of '{name}' to {key.file}",
+            StoreKey(key.file, key_format, given),
+            (Change(("key_files", key.file), None, f"{key_format} key of {name}, readable by root only"),),
+        )
+        return
+    if found.fault:
+        raise Refused(f"The key file {key.file} of '{name}' can't be used: {found.fault}", hint="Correct or remove it.")
+    if given is not None and found.key is not None and not given.same_as(found.key):
+        raise Refused(
+            f"The key file {key.file} holds another key than key.value for '{name}'.",
+            hint="It may be the only copy of the key of something else, so it is not overwritten. Move it away.",
+        )
+    if found.exposed:
+        draft.warnings.append(f"The key file {key.file} can be read by others than root; set its mode to 0400.")
+
+
+def _arguments(wanted: WantedDataset, key_format: str, parent: Dataset) -> t.Iterator[str]:
+    yield from ("zfs", "create")
+    if wanted.volsize is None:
+        yield "-u"
+    else:
+        yield from ("-V", str(wanted.volsize))
+    key = wanted.key
+    if wanted.cipher is not None:
+        yield from ("-o", f"encryption={wanted.cipher}")
+    elif key is not None and not parent.encrypted:
+        yield from ("-o", f"encryption={DEFAULT_CIPHER}")
+    if key is not None:
+        location = keystore.location_of(key.file) if key.file else "prompt"
+        yield from ("-o", f"keyformat={key_format}", "-o", f"keylocation={location}")
+        if key.iterations is not None:
+            yield from ("-o", f"pbkdf2iters={key.iterations}")
+    for name, value in wanted.properties.items():
+        if value is not None:
+            yield from ("-o", f"{name}={value}")
+    yield wanted.name
+
+
+def _future(wanted: WantedDataset, parent: Dataset, key_format: str, cipher: str, draft: Draft) -> Dataset:
+    """The dataset as it will be, as far as later decisions depend on it."""
+    key = wanted.key
+    root = "-" if cipher == "off" else wanted.name if key is not None else parent.root
+    values = {
+        "type": wanted.kind,
+        "encryption": cipher,
+        "encryptionroot": root,
+        "keystatus": "none" if cipher == "off" else "available",
+        "keyformat": "none" if cipher == "off" else key_format or parent.value("keyformat"),
+        "keylocation": (keystore.location_of(key.file) if key.file else "prompt") if key is not None else "none",
+        "pbkdf2iters": str(key.iterations or 0) if key is not None else parent.value("pbkdf2iters"),
+        "mountpoint": _mountpoint(wanted, parent, draft) if wanted.volsize is None else "-",
+        "canmount": (wanted.properties.get("canmount") or "on") if wanted.volsize is None else "-",
+        "mounted": "no" if wanted.volsize is None else "-",
+        "origin": "-",
+    }
+    return Dataset(wanted.name, {word: Property(value, "local") for word, value in values.items()})
+
+
+def _mountpoint(wanted: WantedDataset, parent: Dataset, draft: Draft) -> str:
+    own = wanted.properties.get("mountpoint")
+    if own is not None:
+        return with_altroot(draft.pool(wanted.name).altroot, own)
+    above = parent.value("mountpoint")
+    return above.rstrip("/") + "/" + wanted.name.rsplit("/", 1)[1] if above.startswith("/") else above
+
+
+def _how(cipher: str, future: Dataset) -> str:
+    if cipher == "off":
+        return "not encrypted"
+    if future.is_root:
+        return f"encrypted with {cipher} and a key of its own"
+    return f"encrypted with {cipher} and the key of '{future.root}'"
+
+
+def _changes(wanted: WantedDataset, cipher: str, key_format: str, future: Dataset) -> t.Iterator[Change]:
+    path = ("datasets", wanted.name)
+    yield Change((*path, "state"), "absent", "present")
+    yield Change((*path, "type"), None, wanted.kind)
+    yield Change((*path, "encryption"), None, cipher)
+    if cipher != "off":
+        yield Change((*path, "encryption_root"), None, future.root)
+    if wanted.key is not None:
+        yield Change((*path, "keyformat"), None, key_format)
+        yield Change((*path, "keylocation"), None, future.value("keylocation"))
+        if wanted.key.iterations is not None:
+            yield Change((*path, "pbkdf2iters"), None, wanted.key.iterations)
+    if wanted.volsize is not None:
+        yield Change((*path, "volsize"), None, wanted.volsize)
+    for name, value in wanted.properties.items():
+        if value is not None:
+            yield Change((*path, "properties", name), None, value)

@@ -1,0 +1,174 @@
+# Copyright (c) 2026 nasops.encryption contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Finds the key that opens an encryption root among those that are offered and those that are on the host."""
+
+from __future__ import annotations
+
+import os
+import typing as t
+from dataclasses import dataclass, field
+
+from ..command import Command
+from ..errors import Refused
+from ..plan import Action, Change, Step
+from ..secrets import Key
+from . import keystore
+from .dataset_actions import LoadKey, Promote, root_key
+from .dataset_draft import Blocked, Draft
+from .keystore import KeyFile
+from .offers import Offer
+from .state import Dataset, wrong_key
+
+
+@dataclass(frozen=True)
+class FoundKey:
+    """The key of a root. ``key`` is ``None`` when ZFS has to fetch it itself, from a URL.
+
+    ``unfinished``: the key file whose successor this is; an interrupted rotation did not give it its name.
+    """
+
+    key: Key | None = field(repr=False)
+    origin: str
+    unfinished: str = ""
+
+
+def find_key(root: Dataset, draft: Draft) -> FoundKey:
+    """The key that opens a root.
+
+    An explicit key is the only one that is tried. Otherwise that of the nearest ancestor whose key is meant for all
+    below it, then that of the root's own keylocation.
+
+    :raises Refused: none is at hand, or none of them fits
+    :raises StorageError: whether a key fits could not be found out
+    """
+    tried: list[str] = []
+    doubts: list[str] = []
+    for offer in draft.wishes.offers.of(root.name):
+        key = _offered(offer, root, draft)
+        if draft.host.opens(root.name, key):
+            return FoundKey(key, offer.origin)
+        tried.append(offer.origin)
+        doubts.append(offer.doubt(root.value("keyformat")))
+    if root.name not in draft.wishes.offers.explicit:
+        found = _at_location(root, draft, tried)
+        if found is not None:
+            return found
+    if tried:
+        raise wrong_key(root.name, " and ".join(dict.fromkeys(tried)), " ".join(doubt for doubt in doubts if doubt))
+    raise _no_key(root, draft)
+
+
+def _offered(offer: Offer, root: Dataset, draft: Draft) -> Key:
+    key_format = root.value("keyformat")
+    if offer.file is None:
+        return offer.key_for(key_format)
+    found = draft.host.key_file(offer.file, key_format, strict=False)
+    refuse_own_file(root.name, found, draft)
+    if found.key is None:
+        raise _unusable(root.name, found)
+    return found.key
+
+
+def _at_location(root: Dataset, draft: Draft, tried: list[str]) -> FoundKey | None:
+    """The key in the file of the keylocation, or in the successor of that file."""
+    location = root.value("keylocation")
+    if location.startswith(("http://", "https://")):
+        return FoundKey(None, keystore.describe_location(location))
+    path = keystore.path_of(location)
+    if path is None:
+        return None
+    for candidate in (path, path + keystore.NEXT):
+        if candidate != path and not is_there(candidate, root.value("keyformat"), draft):
+            continue
+        found = draft.host.key_file(candidate, root.value("keyformat"), strict=False)
+        if found.key is None:
+            continue
+        if draft.host.opens(root.name, found.key):
+            return FoundKey(found.key, candidate, "" if candidate == path else path)
+        tried.append(candidate)
+    return None
+
+
+def is_there(path: str, key_format: str, draft: Draft) -> bool:
+    """Whether there is such a key file; in the keystore that is known without looking at each."""
+    if in_keystore(path, draft):
+        return os.path.basename(path) in draft.host.stored
+    return draft.host.key_file(path, key_format, strict=False).exists
+
+
+def in_keystore(path: str, draft: Draft) -> bool:
+    """Whether a path is that of a file in the keystore, where this collection may remove what it made."""
+    return os.path.dirname(path) == draft.host.folder
+
+
+def _no_key(root: Dataset, draft: Draft) -> Refused:
+    path = keystore.path_of(root.value("keylocation"))
+    if path is None:
+        return Refused(
+            f"No key is given for '{root.name}', and ZFS has none on this host (keylocation is "
+            f"{keystore.describe_location(root.value('keylocation'))}).",
+            hint="Give it in key, keys or a manifest.",
+        )
+    return _unusable(root.name, draft.host.key_file(path, root.value("keyformat"), strict=False))
+
+
+def _unusable(root: str, found: KeyFile) -> Refused:
+    if not found.exists:
+        return Refused(
+            f"The key file {found.path} of '{root}' does not exist.",
+            hint="Restore it from a backup, or give the key in key, keys or a manifest.",
+        )
+    return Refused(f"The key file {found.path} of '{root}' can't be used: {found.fault}")
+
+
+def refuse_own_file(name: str, found: KeyFile, draft: Draft) -> None:
+    """A key file must not lie on a dataset that can only be read once that key is loaded."""
+    source = draft.model.get(found.source)
+    if source is None or not source.encrypted:
+        return
+    if source.name == name or source.name.startswith(name + "/") or source.root == name:
+        raise Refused(
+            f"The key file {found.path} lies on '{source.name}', which can be read only while '{name}' is unlocked: "
+            "once that is locked, nobody can open it again.",
+            hint=f"Keep it on the system disk, for example in {keystore.DEFAULT_FOLDER}.",
+        )
+
+
+def load_steps(root: Dataset, found: FoundKey, draft: Draft) -> t.Iterator[Step]:
+    """Load a key that was proven, and finish what an interrupted rotation left."""
+    volumes = tuple(
+        one.name
+        for one in draft.model.members(root.name)
+        if one.value("type") == "volume" and one.value("volmode") != "none"
+    )
+    action: Action = Command(("zfs", "load-key", root.name))
+    if found.key is not None:
+        action = LoadKey(root_key(root, found.key), volumes)
+    yield Step(
+        f"Unlock '{root.name}' with the key from {found.origin}",
+        action,
+        (Change(("datasets", root.name, "locked"), True, False),),
+    )
+    if found.unfinished:
+        yield promote_step(root.name, found.unfinished)
+
+
+def promote_step(name: str, path: str) -> Step:
+    """The next key takes the place of the one before."""
+    return Step(
+        f"Put the current key of '{name}' in its place, {path}",
+        Promote(path),
+        (Change(("key_files", path), f"former key of {name}", f"current key of {name}"),),
+    )
+
+
+def refuse_below_locked(name: str, draft: Draft) -> None:
+    """Nothing can be opened below a locked encryption root."""
+    above = draft.model.locked_root_above(name)
+    if above:
+        raise Blocked(
+            above,
+            f"'{name}' can't be unlocked while '{above}' above it is locked.",
+            hint=f"Unlock '{above}' first, or in the same task.",
+        )

@@ -1,0 +1,130 @@
+# Copyright (c) 2026 nasops.encryption contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The datasets as they will be after the steps planned so far.
+
+One task may create a parent and its child, or unlock both. What is planned for the child depends on what the steps for
+the parent will have done, so the planner keeps a ledger of that beside the state that was read.
+"""
+
+from __future__ import annotations
+
+import bisect
+import typing as t
+from dataclasses import replace
+
+from .names import ancestors
+from .properties import Property
+from .state import Dataset
+
+KEY_FORMATS = ("hex", "raw")
+
+
+class Model:
+    """A ledger of what planned steps change; made anew for every planning."""
+
+    def __init__(self, datasets: t.Mapping[str, Dataset]) -> None:
+        self._datasets = dict(datasets)
+        self._names = sorted(self._datasets)
+        self._members: dict[str, dict[str, None]] = {}
+        for name, dataset in self._datasets.items():
+            if dataset.encrypted:
+                self._members.setdefault(dataset.root, {})[name] = None
+        self._locked = {root for root, members in self._members.items() if self._datasets[next(iter(members))].locked}
+        self._mounted = {name for name, dataset in self._datasets.items() if dataset.mounted}
+
+    def get(self, name: str) -> Dataset | None:
+        return self._datasets.get(name)
+
+    def below(self, name: str) -> t.Iterator[Dataset]:
+        """The datasets below one, in the order of their names, parents before children."""
+        # "0" is the character behind "/", so these two enclose all that begins with the name and a slash.
+        first = bisect.bisect_left(self._names, name + "/")
+        last = bisect.bisect_left(self._names, name + "0")
+        for index in range(first, last):
+            yield self._datasets[self._names[index]]
+
+    def parent(self, name: str) -> Dataset | None:
+        return self._datasets.get(name.rsplit("/", 1)[0]) if "/" in name else None
+
+    def roots_below(self, name: str) -> list[Dataset]:
+        """The encryption roots below a dataset, parents first."""
+        found = [one for one in self.below(name) if one.name in self._members and one.is_root]
+        return sorted(found, key=lambda one: (one.name.count("/"), one.name))
+
+    def members(self, root: str) -> t.Iterator[Dataset]:
+        """The datasets that use the key of an encryption root, the root among them."""
+        for name in self._members.get(root, ()):
+            yield self._datasets[name]
+
+    def locked(self, dataset: Dataset) -> bool:
+        return dataset.root in self._locked
+
+    def mounted(self, dataset: Dataset) -> bool:
+        return dataset.name in self._mounted
+
+    def key_format(self, dataset: Dataset) -> str:
+        """The format of the key that opens a dataset."""
+        root = self._datasets.get(dataset.root, dataset)
+        return root.value("keyformat")
+
+    def locked_root_above(self, name: str) -> str:
+        """The nearest locked encryption root that a dataset lies below, "" if there is none."""
+        for above in ancestors(name):
+            dataset = self._datasets.get(above)
+            if dataset is not None and dataset.root in self._locked:
+                return dataset.root
+        return ""
+
+    # What steps do.
+
+    def unlock(self, root: str) -> None:
+        self._locked.discard(root)
+
+    def lock(self, root: str) -> None:
+        self._locked.add(root)
+
+    def mount(self, name: str) -> None:
+        self._mounted.add(name)
+
+    def unmount(self, name: str) -> None:
+        self._mounted.discard(name)
+
+    def add(self, dataset: Dataset) -> None:
+        """A dataset that is created."""
+        bisect.insort(self._names, dataset.name)
+        self._datasets[dataset.name] = dataset
+        if dataset.encrypted:
+            self._members.setdefault(dataset.root, {})[dataset.name] = None
+
+    def remove(self, name: str) -> None:
+        """A dataset that is destroyed with all below it."""
+        for gone in [name, *(one.name for one in self.below(name))]:
+            dataset = self._datasets.pop(gone)
+            self._names.remove(gone)
+            self._mounted.discard(gone)
+            self._members.get(dataset.root, {}).pop(gone, None)
+
+    def change_key(self, name: str, key_format: str, location: str) -> None:
+        """A dataset gets a key of its own, or its own key is changed."""
+        dataset = self._datasets[name]
+        if not dataset.is_root:
+            self._move(name, dataset.root, name)
+        self._set(name, keyformat=key_format, keylocation=location)
+
+    def inherit(self, name: str, root: str) -> None:
+        """An encryption root takes the key of its parent."""
+        self._move(name, name, root)
+        self._set(name, keylocation="none")
+
+    def _move(self, top: str, old: str, new: str) -> None:
+        """What lies at and below ``top`` and used the key of one root now uses that of another."""
+        for name in [name for name in self._members.get(old, {}) if name == top or name.startswith(top + "/")]:
+            del self._members[old][name]
+            self._members.setdefault(new, {})[name] = None
+            self._set(name, encryptionroot=new)
+
+    def _set(self, name: str, **values: str) -> None:
+        dataset = self._datasets[name]
+        changed = {word: Property(value, "local") for word, value in values.items()}
+        self._datasets[name] = replace(dataset, properties={**dataset.properties, **changed})

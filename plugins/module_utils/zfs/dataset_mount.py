@@ -1,0 +1,94 @@
+# Copyright (c) 2026 nasops.encryption contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Which filesystems are mounted once a key is loaded, and what is in the way."""
+
+from __future__ import annotations
+
+import posixpath
+import typing as t
+from dataclasses import dataclass
+
+from ..errors import Refused
+from ..plan import Change, Step
+from .dataset_actions import Mount, MountAll
+from .dataset_draft import Draft
+from .dataset_options import WantedDataset
+from .state import Dataset
+
+
+@dataclass(frozen=True)
+class Mounts:
+    """What can be mounted, in this order, and what can't, with the reason."""
+
+    possible: tuple[Mount, ...] = ()
+    refused: tuple[str, ...] = ()
+
+
+def plan_mounts(datasets: t.Iterable[Dataset], wanted: WantedDataset, draft: Draft) -> Mounts:
+    """Sort out what of these datasets is to be mounted: those that ask for it by canmount and mountpoint."""
+    if not wanted.mount:
+        return Mounts()
+    waiting = [one for one in datasets if one.mountable() and not draft.model.mounted(one)]
+    possible: list[Mount] = []
+    refused: list[str] = []
+    blocked: set[str] = set()
+    mounting = set(draft.mounting)
+    for dataset in sorted(waiting, key=lambda one: (one.value("mountpoint"), one.name)):
+        mountpoint = dataset.value("mountpoint")
+        over = [path for path in _folders(mountpoint) if path in blocked]
+        if over:
+            blocked.add(mountpoint)
+            refused.append(f"'{dataset.name}' can't be mounted, because nothing could be mounted at {over[0]}")
+            continue
+        # What is in a mountpoint below another one shows only when that one is mounted.
+        hidden = any(path in mounting for path in _folders(mountpoint))
+        obstacle = None if hidden else draft.host.obstacle(mountpoint)
+        if obstacle is not None and obstacle.text and wanted.on_nonempty_mountpoint == "fail":
+            blocked.add(mountpoint)
+            refused.append(f"'{dataset.name}' can't be mounted: {obstacle.text}")
+            continue
+        possible.append(Mount(dataset.name, mountpoint, obstacle.aside if obstacle and obstacle.text else ""))
+        mounting.add(mountpoint)
+    return Mounts(tuple(possible), tuple(refused))
+
+
+def _folders(mountpoint: str) -> t.Iterator[str]:
+    """The folders above a mountpoint, nearest first; the mountpoint itself, where two filesystems share it."""
+    yield mountpoint
+    while mountpoint not in ("/", ""):
+        mountpoint = posixpath.dirname(mountpoint)
+        yield mountpoint
+
+
+def mount_steps(
+    branch: str, mounts: Mounts, wanted: WantedDataset, draft: Draft, lock_again: str = ""
+) -> t.Iterator[Step]:
+    """The step that mounts, and the failure of what can't be mounted.
+
+    :param lock_again: the encryption root to lock again if none of its filesystems can be mounted
+    """
+    if mounts.possible:
+        asides = [f"{one.mountpoint} to {one.aside}" for one in mounts.possible if one.aside]
+        names = [f"'{one.name}'" for one in mounts.possible]
+        what = names[0] if len(names) == 1 else f"{len(names)} filesystems of '{branch}'"
+        yield Step(
+            f"Mount {what}" + (f", after moving {', '.join(asides)}" if asides else ""),
+            MountAll(mounts.possible, wanted.on_nonempty_mountpoint == "move_aside", lock_again),
+            tuple(Change(("datasets", one.name, "mounted"), False, True) for one in mounts.possible),
+        )
+        for one in mounts.possible:
+            draft.model.mount(one.name)
+            draft.mounting.add(one.mountpoint)
+    if mounts.refused:
+        draft.fail(branch, unmountable(mounts))
+
+
+def unmountable(mounts: Mounts, still_locked: str = "") -> Refused:
+    """The error for filesystems that can't be mounted."""
+    stays = f" '{still_locked}' stays locked." if still_locked else ""
+    return Refused(
+        f"{'; '.join(mounts.refused)}.{stays}",
+        hint="Move away what is there, or let the task do it: 'on_nonempty_mountpoint: move_aside'.",
+        not_mounted=list(mounts.refused),
+    )

@@ -1,0 +1,100 @@
+# Copyright (c) 2026 nasops.encryption contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Plans the state ``present``: a dataset is there as described, and open if its key is at hand."""
+
+from __future__ import annotations
+
+import typing as t
+from dataclasses import replace
+
+from ..command import Command
+from ..errors import Refused
+from ..plan import Change, Step
+from .dataset_change import key_steps
+from .dataset_create import create_steps
+from .dataset_draft import Draft
+from .dataset_mount import mount_steps, plan_mounts
+from .dataset_options import WantedDataset
+from .properties import Property
+from .property_steps import dataset_property_steps, with_altroot
+from .state import Dataset
+
+
+def plan_present(wanted: WantedDataset, draft: Draft) -> None:
+    draft.branch(wanted.name, _present(wanted, draft))
+
+
+def _present(wanted: WantedDataset, draft: Draft) -> t.Iterator[Step]:
+    draft.pool(wanted.name)
+    dataset = draft.model.get(wanted.name)
+    if dataset is None:
+        yield from create_steps(wanted, draft)
+        return
+    _check_fixed(wanted, dataset)
+    was_locked = dataset.encrypted and draft.model.locked(dataset)
+    yield from key_steps(wanted, dataset, draft)
+    changes = [*_volsize(wanted, dataset), *_properties(wanted, dataset, draft)]
+    if changes:
+        draft.writable(wanted.name)
+        yield from changes
+    dataset = _with_properties(wanted, dataset, draft)
+    if not (dataset.encrypted and draft.model.locked(dataset)):
+        lock_again = wanted.name if was_locked and dataset.is_root else ""
+        mounts = plan_mounts(_to_mount(dataset, draft), wanted, draft)
+        yield from mount_steps(wanted.name, mounts, wanted, draft, lock_again)
+
+
+def _check_fixed(wanted: WantedDataset, dataset: Dataset) -> None:
+    kind, cipher = dataset.value("type"), dataset.value("encryption")
+    if wanted.volsize is not None and kind != "volume":
+        raise Refused(f"'{dataset.name}' is a {kind}, but has a volsize here, which makes a volume.")
+    if wanted.cipher is not None and wanted.cipher != cipher:
+        raise Refused(
+            f"'{dataset.name}' should be encrypted with '{wanted.cipher}', but has '{cipher}'.",
+            hint="A cipher is chosen once, when a dataset is created. To change it, create another dataset and copy "
+            "the data into it.",
+        )
+
+
+def _volsize(wanted: WantedDataset, dataset: Dataset) -> t.Iterator[Step]:
+    if wanted.volsize is None:
+        return
+    actual = int(dataset.value("volsize"))
+    if wanted.volsize < actual:
+        raise Refused(
+            f"Volume '{dataset.name}' has {actual} bytes and should have {wanted.volsize}: what is behind the new end "
+            "would be lost.",
+            hint="A volume is only ever grown here. Use 'zfs set volsize=' if losing that is meant.",
+        )
+    if wanted.volsize > actual:
+        yield Step(
+            f"Grow volume '{dataset.name}' to {wanted.volsize} bytes",
+            Command(("zfs", "set", f"volsize={wanted.volsize}", dataset.name)),
+            (Change(("datasets", dataset.name, "volsize"), actual, wanted.volsize),),
+        )
+
+
+def _properties(wanted: WantedDataset, dataset: Dataset, draft: Draft) -> t.Iterator[Step]:
+    altroot = draft.pool(wanted.name).altroot
+    yield from dataset_property_steps(dataset, wanted.properties, ("datasets", dataset.name, "properties"), altroot)
+
+
+def _with_properties(wanted: WantedDataset, dataset: Dataset, draft: Draft) -> Dataset:
+    """The dataset with the wanted properties that decide where it is mounted, and the key it will have."""
+    current = draft.model.get(wanted.name) or dataset
+    values: dict[str, Property] = {}
+    mountpoint = wanted.properties.get("mountpoint")
+    if mountpoint is not None:
+        values["mountpoint"] = Property(with_altroot(draft.pool(wanted.name).altroot, mountpoint), "local")
+    if "canmount" in wanted.properties:
+        values["canmount"] = Property(wanted.properties["canmount"] or "on", "local")
+    return replace(current, properties={**current.properties, **values}) if values else current
+
+
+def _to_mount(dataset: Dataset, draft: Draft) -> list[Dataset]:
+    """The dataset, and if it is an encryption root, what below it is opened by the same key."""
+    if not dataset.is_root:
+        return [dataset]
+    prefix = dataset.name + "/"
+    return [dataset] + [one for one in draft.model.members(dataset.name) if one.name.startswith(prefix)]

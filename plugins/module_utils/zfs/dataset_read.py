@@ -1,0 +1,130 @@
+# Copyright (c) 2026 nasops.encryption contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Reads what the plan for datasets needs: two processes, and then what the planner asks for, round by round."""
+
+from __future__ import annotations
+
+import typing as t
+from dataclasses import dataclass, replace
+
+from ..command import Command
+from ..plan import Plan
+from . import keystore
+from .dataset import plan_datasets
+from .dataset_actions import DERIVATION, free_name, root_key
+from .dataset_options import WantedDataset, Wishes
+from .dataset_state import (
+    DatasetHost,
+    ListSnapshots,
+    LookAt,
+    Obstacle,
+    PoolFacts,
+    Question,
+    ReadKeyFile,
+    Snapshot,
+    TryKey,
+)
+from .keys import ZfsRunner
+from .state import (
+    ENCRYPTION_PROPERTIES,
+    Dataset,
+    mount_obstacle,
+    read_datasets,
+    read_pool_properties,
+    require_root,
+    run_zfs,
+)
+
+
+@dataclass(frozen=True)
+class Survey:
+    """A host as it was read, and the plan that was made for it."""
+
+    host: DatasetHost
+    plan: Plan
+
+
+def survey(runner: ZfsRunner, wishes: Wishes, folder: str = keystore.DEFAULT_FOLDER) -> Survey:
+    """Read a host and plan, asking for more until the plan is good.
+
+    :raises StorageError: ZFS can't be asked
+    """
+    host = read_host(runner, wishes, folder)
+    plan, questions = plan_datasets(wishes, host)
+    while questions:
+        host = replace(host, answers={**host.answers, **_answer(runner, host, questions)})
+        plan, questions = plan_datasets(wishes, host)
+    return Survey(host, plan)
+
+
+def read_host(runner: ZfsRunner, wishes: Wishes, folder: str) -> DatasetHost:
+    """The pools and all datasets in those that the task is about."""
+    require_root()
+    properties = read_pool_properties(runner, ("readonly",))
+    pools = {
+        name: PoolFacts(
+            values["health"].value,
+            values["readonly"].value == "on",
+            values["altroot"].value if values["altroot"].value.startswith("/") else "",
+        )
+        for name, values in properties.items()
+    }
+    named = dict.fromkeys(one.name.split("/")[0] for one in wishes.datasets)
+    asked = [name for name in named if name in pools and not pools[name].silent]
+    datasets: dict[str, Dataset] = {}
+    if asked:
+        datasets = read_datasets(runner, asked, tuple(_properties(wishes.datasets)), recursive=True)
+    return DatasetHost(pools, datasets, folder, keystore.names_in(folder))
+
+
+def _properties(wanted: t.Sequence[WantedDataset]) -> t.Iterator[str]:
+    yield from (*ENCRYPTION_PROPERTIES, *DERIVATION, "origin", "volmode")
+    if any(one.state in ("present", "inherited") for one in wanted):
+        yield from ("creation", "createtxg")
+    if any(one.state == "present" for one in wanted):
+        yield "volsize"
+    for one in wanted:
+        yield from one.properties
+
+
+def _answer(runner: ZfsRunner, host: DatasetHost, questions: t.Sequence[Question]) -> dict[Question, t.Any]:
+    answers: dict[Question, t.Any] = {}
+    keys = [one for one in questions if isinstance(one, TryKey)]
+    if keys:
+        candidates = [root_key(host.datasets[one.root], one.key) for one in keys]
+        answers.update(zip(keys, runner.keys.try_all(candidates)))
+    files = [one for one in questions if isinstance(one, ReadKeyFile)]
+    if files:
+        found = keystore.read_many(runner, [(one.path, one.key_format, one.strict) for one in files])
+        answers.update(zip(files, found))
+    for question in questions:
+        if isinstance(question, LookAt):
+            answers[question] = _look_at(question.mountpoint)
+    listed = [one for one in questions if isinstance(one, ListSnapshots)]
+    if listed:
+        answers.update(_snapshots(runner, listed))
+    return answers
+
+
+def _look_at(mountpoint: str) -> Obstacle:
+    text = mount_obstacle(mountpoint)
+    return Obstacle(text, free_name(mountpoint) if text else "")
+
+
+def _snapshots(runner: ZfsRunner, questions: t.Sequence[ListSnapshots]) -> dict[Question, t.Any]:
+    """The snapshots of many datasets in one process."""
+    names = [one.dataset for one in questions]
+    argv = ("zfs", "list", "-Hp", "-t", "snapshot", "-o", "creation,createtxg,name", "-d", "1", *names)
+    found: dict[str, list[Snapshot]] = {name: [] for name in names}
+    for line in run_zfs(runner, Command(argv)).splitlines():
+        creation, createtxg, name = line.split("\t", 2)
+        found[name.split("@")[0]].append(Snapshot(int(creation), int(createtxg)))
+    return {question: tuple(found[question.dataset]) for question in questions}
+
+
+def secrets_of(host: DatasetHost) -> t.Iterator[t.Any]:
+    """The keys that were read from files."""
+    for answer in host.answers.values():
+        if isinstance(answer, keystore.KeyFile) and answer.key is not None:
+            yield answer.key

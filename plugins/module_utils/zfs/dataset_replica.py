@@ -1,0 +1,51 @@
+# Copyright (c) 2026 nasops.encryption contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Tells replicas that were received as raw streams: their keys are not this host's to change.
+
+The next raw increment brings the sender's wrapped key along, and puts it over the one that is there. If the replica
+was given another key meanwhile, it keeps pointing to that one, and can't be opened with either of them.
+(https://github.com/openzfs/zfs/issues/12614)
+"""
+
+from __future__ import annotations
+
+from ..errors import Refused
+from .dataset_draft import Draft
+from .dataset_options import WantedDataset
+from .state import Dataset
+
+
+def refuse_replica(dataset: Dataset, wanted: WantedDataset, draft: Draft, what: str) -> None:
+    """Refuse to touch the key of a dataset that was received as a raw stream.
+
+    :param what: what was to be done to it, in words
+    """
+    if wanted.detach_replica or not is_replica(dataset, draft):
+        return
+    raise Refused(
+        f"'{dataset.name}' can't {what}: it seems to have been received as a raw stream. The next raw increment would "
+        "overwrite its wrapped key with the sender's, and then no key would open it any more.",
+        hint="Unlock it with the sender's key instead, for example from the sender's manifest. If no raw increments "
+        "will ever come again, set 'detach_replica: true'.",
+    )
+
+
+def is_replica(dataset: Dataset, draft: Draft) -> bool:
+    """Whether a dataset was received, and its encryption root as well.
+
+    A dataset that was received and decrypted is below a root that was made here. One that was received raw is a root
+    itself, or lies below one that came in the same stream.
+    """
+    root = draft.model.get(dataset.root)
+    return received(dataset, draft) and root is not None and (root.name == dataset.name or received(root, draft))
+
+
+def received(dataset: Dataset, draft: Draft) -> bool:
+    """Whether a dataset has a snapshot that is older than itself, but appeared in this pool after it.
+
+    A snapshot that is received keeps the time at which the sender took it. (One that came by ``zfs promote`` was in
+    this pool before.)
+    """
+    born, txg = int(dataset.value("creation")), int(dataset.value("createtxg"))
+    return any(one.creation < born and one.createtxg >= txg for one in draft.host.snapshots(dataset.name))

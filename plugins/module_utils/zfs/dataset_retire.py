@@ -1,0 +1,73 @@
+# Copyright (c) 2026 nasops.encryption contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Key files that go out of use: marked before the key is changed, removed after the new one is proven.
+
+The mark is a second name of the same file. A run that finds one knows that an earlier run was interrupted, and which
+file that one meant.
+"""
+
+from __future__ import annotations
+
+import os
+import typing as t
+
+from ..plan import Change, Step
+from . import keystore
+from .dataset_actions import MarkRetired, RemoveRetired
+from .dataset_draft import Draft
+from .dataset_keys import in_keystore
+
+
+def mark_steps(name: str, location: str, next_file: str, draft: Draft) -> t.Iterator[Step]:
+    """Mark the key file of a keylocation that is about to be left.
+
+    :param next_file: the key file from now on, "" for none
+    """
+    path = _leaving(name, location, next_file, draft)
+    if path:
+        yield Step(
+            f"Mark {path}, which will not be the key of '{name}' any more", MarkRetired(path, _mark(name, draft))
+        )
+
+
+def retire_steps(name: str, location: str, next_file: str, draft: Draft) -> t.Iterator[Step]:
+    """Remove the key file that was marked."""
+    path = _leaving(name, location, next_file, draft)
+    if path:
+        yield Step(
+            f"Remove the former key of '{name}', {path}",
+            RemoveRetired(_mark(name, draft), next_file),
+            (Change(("key_files", path), f"former key of {name}", None),),
+        )
+
+
+def finish_retiring(name: str, draft: Draft, in_use: str = "") -> t.Iterator[Step]:
+    """Remove what an interrupted run had marked.
+
+    :param in_use: the key file that is in use now, "" for none
+    """
+    mark = _mark(name, draft)
+    if os.path.basename(mark) in draft.host.stored:
+        yield Step(
+            f"Remove what an interrupted run left of the former key of '{name}', {mark}",
+            RemoveRetired(mark, in_use),
+            (Change(("key_files", mark), f"former key of {name}", None),),
+        )
+
+
+def _mark(name: str, draft: Draft) -> str:
+    return keystore.path_for(keystore.AUTO, name, draft.host.folder) + keystore.RETIRED
+
+
+def _leaving(name: str, location: str, next_file: str, draft: Draft) -> str:
+    """The file of a keylocation, if it lies in the keystore and no other dataset uses it."""
+    path = keystore.path_of(location)
+    if path is None or path == next_file or not in_keystore(path, draft):
+        return ""
+    if os.path.basename(path) not in draft.host.stored:
+        return ""
+    shared = any(
+        one.value("keylocation") == location and one.name != name for one in draft.host.datasets.values() if one.is_root
+    )
+    return "" if shared else path

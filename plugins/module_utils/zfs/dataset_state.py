@@ -1,0 +1,131 @@
+# Copyright (c) 2026 nasops.encryption contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What is known of a host when datasets are planned, and what the planner may still ask.
+
+Most of what could be asked costs too much to read it always: a passphrase takes a second to try. So the planner asks
+where a decision depends on it, the reader answers all questions of a round at once, and planning begins anew.
+"""
+
+from __future__ import annotations
+
+import typing as t
+from dataclasses import dataclass, field
+
+from ..errors import StorageError
+from ..secrets import Key
+from .keystore import KeyFile
+from .state import SILENT_HEALTH, Dataset
+
+
+@dataclass(frozen=True)
+class PoolFacts:
+    """What matters of an imported pool."""
+
+    health: str
+    read_only: bool = False
+    altroot: str = ""
+
+    @property
+    def silent(self) -> bool:
+        """Whether it would hang instead of answering."""
+        return self.health in SILENT_HEALTH
+
+
+@dataclass(frozen=True)
+class TryKey:
+    """Is this the current key of that encryption root? Answered with a bool, or the error that kept from knowing."""
+
+    root: str
+    key: Key
+
+
+@dataclass(frozen=True)
+class ReadKeyFile:
+    """What is in this key file, if it is there? ``strict``: by the rules for a key that is to be set."""
+
+    path: str
+    key_format: str
+    strict: bool = True
+
+
+@dataclass(frozen=True)
+class LookAt:
+    """What is in the way of a mount there?"""
+
+    mountpoint: str
+
+
+@dataclass(frozen=True)
+class ListSnapshots:
+    """The snapshots of a dataset: creation time in seconds, and transaction group."""
+
+    dataset: str
+
+
+Question = t.Union[TryKey, ReadKeyFile, LookAt, ListSnapshots]
+
+
+@dataclass(frozen=True)
+class Obstacle:
+    """What is in the way of a mount, "" for nothing; ``aside`` is the free name it can be moved to."""
+
+    text: str
+    aside: str = ""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """When a snapshot was taken (seconds), and in which transaction group of this pool it appeared."""
+
+    creation: int
+    createtxg: int
+
+
+class Unanswered(Exception):
+    """A decision depends on something that has to be read first."""
+
+    def __init__(self, question: Question) -> None:
+        super().__init__(repr(question))
+        self.question = question
+
+
+@dataclass(frozen=True)
+class DatasetHost:
+    """What was read of a host for the datasets of one task.
+
+    ``datasets``: all of the pools concerned. ``folder``: the keystore, ``stored`` the names of the files in it.
+    """
+
+    pools: t.Mapping[str, PoolFacts]
+    datasets: t.Mapping[str, Dataset]
+    folder: str
+    stored: frozenset[str] = frozenset()
+    answers: t.Mapping[Question, t.Any] = field(default_factory=dict)
+
+    def opens(self, root: str, key: Key) -> bool:
+        """Whether a key is the current one of an encryption root.
+
+        :raises StorageError: that could not be found out
+        """
+        answer = self._answer(TryKey(root, key))
+        if isinstance(answer, StorageError):
+            raise answer
+        return bool(answer)
+
+    def key_file(self, path: str, key_format: str, strict: bool = True) -> KeyFile:
+        found: KeyFile = self._answer(ReadKeyFile(path, key_format, strict))
+        return found
+
+    def obstacle(self, mountpoint: str) -> Obstacle:
+        found: Obstacle = self._answer(LookAt(mountpoint))
+        return found
+
+    def snapshots(self, dataset: str) -> tuple[Snapshot, ...]:
+        found: tuple[Snapshot, ...] = self._answer(ListSnapshots(dataset))
+        return found
+
+    def _answer(self, question: Question) -> t.Any:
+        if question not in self.answers:
+            raise Unanswered(question)
+        return self.answers[question]

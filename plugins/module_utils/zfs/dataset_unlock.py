@@ -1,0 +1,121 @@
+# Copyright (c) 2026 nasops.encryption contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Plans the state ``unlocked``: parents first, one branch for each encryption root."""
+
+from __future__ import annotations
+
+import typing as t
+
+from ..errors import Refused
+from ..plan import Step
+from .dataset_draft import Draft
+from .dataset_keys import find_key, load_steps, refuse_below_locked
+from .dataset_mount import mount_steps, plan_mounts, unmountable
+from .dataset_options import WantedDataset
+from .names import ancestors
+from .state import Dataset
+
+
+def plan_unlocked(wanted: WantedDataset, draft: Draft) -> None:
+    draft.branch(wanted.name, _top(wanted, draft))
+    if wanted.name in draft.failures:
+        return
+    for root in _roots(wanted, draft):
+        if not draft.branch(root.name, unlock_root(root, wanted, draft)):
+            # It is not known yet; what lies below is asked about in the same round.
+            draft.model.unlock(root.name)
+
+
+def _roots(wanted: WantedDataset, draft: Draft) -> t.Iterator[Dataset]:
+    dataset = draft.model.get(wanted.name)
+    if dataset is None:
+        return
+    if dataset.is_root:
+        yield dataset
+    if wanted.recursive:
+        for root in draft.model.roots_below(wanted.name):
+            if not _kept_locked(root.name, wanted, draft):
+                yield root
+
+
+def _kept_locked(name: str, wanted: WantedDataset, draft: Draft) -> bool:
+    """Whether the task itself wants a dataset below the described one to be locked."""
+    for one in (name, *ancestors(name)):
+        if one == wanted.name:
+            return False
+        entry = draft.entries.get(one)
+        if entry is not None and entry.state == "locked":
+            return True
+    return False
+
+
+def _top(wanted: WantedDataset, draft: Draft) -> t.Iterator[Step]:
+    """What is said of the described dataset itself, when it is no encryption root."""
+    dataset = draft.existing(wanted.name)
+    if dataset.is_root:
+        return
+    if not dataset.encrypted:
+        if not wanted.recursive:
+            raise Refused(
+                f"'{wanted.name}' is not encrypted.",
+                hint="With 'recursive: true' the encryption roots below it are unlocked.",
+            )
+        return
+    if draft.model.locked(dataset):
+        raise Refused(
+            f"'{wanted.name}' uses the key of '{dataset.root}', which is locked.",
+            hint=f"Unlock '{dataset.root}'.",
+        )
+    own = [dataset] + (
+        [one for one in draft.model.below(wanted.name) if one.root == dataset.root] if wanted.recursive else []
+    )
+    yield from mount_steps(wanted.name, plan_mounts(own, wanted, draft), wanted, draft)
+
+
+def refuse_stray_keys(draft: Draft) -> None:
+    """A key that is given for a dataset by name has to be that of an encryption root, or it would be of no use."""
+    for name, offers in draft.wishes.offers.explicit.items():
+        if all(offer.origin.startswith("the manifest") for offer in offers):
+            # A manifest may hold the keys of a whole pool, and of replicas that are elsewhere.
+            continue
+        dataset = draft.model.get(name)
+        entry = draft.entries.get(name)
+        if dataset is not None and (dataset.is_root or all(offer.recursive for offer in offers)):
+            continue
+        if entry is not None and entry.state == "present":
+            continue
+        try:
+            draft.existing(name)
+        except Refused as error:
+            draft.fail(name, error)
+            continue
+        draft.fail(name, _stray(name, dataset.root if dataset else ""))
+
+
+def _stray(name: str, root: str) -> Refused:
+    if not root:
+        return Refused(f"A key is given for '{name}', which is not encrypted.")
+    return Refused(
+        f"A key is given for '{name}', which has none of its own: it uses that of '{root}'.",
+        hint=f"Give the key for '{root}'.",
+    )
+
+
+def unlock_root(root: Dataset, wanted: WantedDataset, draft: Draft) -> t.Iterator[Step]:
+    """Load the key of one encryption root and mount what uses it."""
+    own = [
+        one for one in draft.model.members(root.name) if one.name == root.name or one.name.startswith(root.name + "/")
+    ]
+    if not draft.model.locked(root):
+        yield from mount_steps(root.name, plan_mounts(own, wanted, draft), wanted, draft)
+        return
+    refuse_below_locked(root.name, draft)
+    found = find_key(root, draft)
+    mounts = plan_mounts(own, wanted, draft)
+    if mounts.refused and not mounts.possible:
+        raise unmountable(mounts, root.name)
+    yield from load_steps(root, found, draft)
+    draft.model.unlock(root.name)
+    draft.opening.add(root.name)
+    yield from mount_steps(root.name, mounts, wanted, draft, lock_again=root.name)

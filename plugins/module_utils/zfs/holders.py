@@ -1,0 +1,96 @@
+# Copyright (c) 2026 nasops.encryption contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Who keeps a filesystem or volume busy, for the message of an error."""
+
+from __future__ import annotations
+
+import os
+import re
+import typing as t
+
+from ..command import Command, Runner
+from ..errors import StorageError
+
+_MOST = 5
+# How the kernel writes a blank, tab, line break or backslash in its mount table.
+_ESCAPED = re.compile(r"\\([0-7]{3})")
+
+
+def describe_holders(runner: Runner, mountpoint: str, node: str) -> str:
+    """In words, to follow "is in use"; "" if nothing is found out.
+
+    :param mountpoint: of a filesystem, "" for none
+    :param node: the device node of a volume, "" for none
+    """
+    try:
+        found = list(_holders(runner, mountpoint, node))
+    except (OSError, StorageError):
+        return ""
+    if not found:
+        return ""
+    more = f" and {len(found) - _MOST} more" if len(found) > _MOST else ""
+    return f" by {', '.join(found[:_MOST])}{more}"
+
+
+def _holders(runner: Runner, mountpoint: str, node: str) -> t.Iterator[str]:
+    if not os.path.isdir("/proc/self/fd"):
+        yield from _fuser(runner, mountpoint or node)
+        return
+    if mountpoint:
+        yield from _mounts_inside(mountpoint)
+    device = os.stat(mountpoint).st_dev if mountpoint else None
+    block = os.stat(node).st_rdev if node and os.path.exists(node) else None
+    if block is not None:
+        yield from _stacked(block)
+    for number in sorted((name for name in os.listdir("/proc") if name.isdigit()), key=int):
+        if _uses(f"/proc/{number}", device, block):
+            yield f"process {number} ({_name(number)})"
+
+
+def _mounts_inside(mountpoint: str) -> t.Iterator[str]:
+    with open("/proc/self/mounts", encoding="utf-8", errors="surrogateescape") as table:
+        for line in table:
+            place = _ESCAPED.sub(lambda match: chr(int(match.group(1), 8)), line.split(" ")[1])
+            if place.startswith(mountpoint.rstrip("/") + "/"):
+                yield f"what is mounted at {place}"
+
+
+def _stacked(block: int) -> t.Iterator[str]:
+    """What is built on a block device, such as LVM."""
+    folder = f"/sys/dev/block/{os.major(block)}:{os.minor(block)}/holders"
+    if os.path.isdir(folder):
+        for name in sorted(os.listdir(folder)):
+            yield f"the device {name}"
+
+
+def _uses(process: str, device: int | None, block: int | None) -> bool:
+    """Whether a process has its folder, root, program or an open file there."""
+    links = [f"{process}/{name}" for name in ("cwd", "root", "exe")]
+    try:
+        links += [f"{process}/fd/{name}" for name in os.listdir(f"{process}/fd")]
+    except OSError:
+        return False
+    for link in links:
+        try:
+            status = os.stat(link)
+        except OSError:
+            continue
+        if device is not None and status.st_dev == device or block is not None and status.st_rdev == block:
+            return True
+    return False
+
+
+def _name(number: str) -> str:
+    try:
+        with open(f"/proc/{number}/comm", encoding="utf-8", errors="replace") as file:
+            return file.read().strip()
+    except OSError:
+        return "it has ended meanwhile"
+
+
+def _fuser(runner: Runner, path: str) -> t.Iterator[str]:
+    """Where there is no /proc, as on FreeBSD."""
+    result = runner.run(Command(("fuser", "-c", path), timeout=30), ok=(0, 1))
+    for number in result.stdout.split():
+        yield f"process {number}"

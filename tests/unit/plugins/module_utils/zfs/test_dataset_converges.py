@@ -1,0 +1,358 @@
+# Copyright (c) 2026 nasops.encryption contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Whole tasks on a model of a host: check equals apply, the second pair is silent, a killed run is finished."""
+
+from __future__ import annotations
+
+import typing as t
+from pathlib import Path
+
+import pytest
+
+from ansible_collections.nasops.encryption.plugins.module_utils.secrets import Key
+from ansible_collections.nasops.encryption.plugins.module_utils.zfs import state
+from ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.zfs.dataset_host import DatasetZfs, Killed
+from ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.zfs.dataset_tools import (
+    HEX,
+    PASSPHRASES,
+    child,
+    file_of,
+    four,
+    locked,
+    passphrase_root,
+    root,
+    run,
+    wishes,
+    world,
+)
+
+
+@pytest.fixture(autouse=True)
+def as_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(state.os, "geteuid", lambda: 0)
+
+
+class TestCreate:
+    def test_own_key_in_a_file(self, tmp_path: Path) -> None:
+        zfs = world()
+        file = file_of(tmp_path, "plain/a")
+        done = four(zfs, tmp_path, name="plain/a", key={"file": file, "generate": True})
+        assert done.plan.actions == [
+            f"Write the new random hex key of 'plain/a' to {file}",
+            "Create filesystem 'plain/a', encrypted with aes-256-gcm and a key of its own",
+            "Mount 'plain/a'",
+        ]
+        assert zfs.world.nodes["plain/a"].wrapped == Key("hex", Path(file).read_bytes()[:-1])
+        assert zfs.world.nodes["plain/a"].location == f"file://{file}"
+
+    def test_a_parent_and_its_children_in_one_task(self, tmp_path: Path) -> None:
+        zfs = world()
+        four(
+            zfs,
+            tmp_path,
+            datasets=[
+                {"name": "plain/media/video", "key": {"format": "passphrase", "value": PASSPHRASES[0]}},
+                {"name": "plain/media", "key": {"value": HEX["b"]}},
+                {"name": "plain/media/documents"},
+                {"name": "plain/media/disk", "volsize": "1M"},
+            ],
+        )
+        nodes = zfs.world.nodes
+        assert nodes["plain/media/documents"].root == nodes["plain/media/disk"].root == "plain/media"
+        assert nodes["plain/media/video"].root == "plain/media/video"
+        assert nodes["plain/media/disk"].volsize == 1 << 20
+
+    def test_plain_text_only_when_asked_for(self, tmp_path: Path) -> None:
+        zfs = world()
+        done = four(zfs, tmp_path, name="plain/a")
+        assert "would be stored in plain text" in done.plan.failures[0].message
+        four(zfs, tmp_path, name="plain/a", cipher="off")
+        assert zfs.world.nodes["plain/a"].cipher == "off"
+
+    def test_policy(self, tmp_path: Path) -> None:
+        zfs = world(passphrase_root("p", PASSPHRASES[0]))
+        done = four(zfs, tmp_path, name="p/a", key={"value": HEX["a"]})
+        assert "which is opened by a passphrase" in done.plan.failures[0].message
+        done = four(zfs, tmp_path, name="p/a", cipher="off")
+        assert "in plain text below the encrypted 'p'" in done.plan.failures[0].message
+        assert not four(zfs, tmp_path, name="p/a", key={"value": HEX["a"]}, policy="openzfs").plan.failures
+
+    def test_a_child_of_what_fails_is_skipped(self, tmp_path: Path) -> None:
+        zfs = world()
+        done = four(
+            zfs,
+            tmp_path,
+            datasets=[{"name": "plain/a"}, {"name": "plain/a/b"}, {"name": "plain/c", "cipher": "off"}],
+        )
+        assert [(one.branch, one.because) for one in done.plan.failures] == [("plain/a", ""), ("plain/a/b", "plain/a")]
+        assert "plain/c" in zfs.world.nodes
+
+
+class TestUnlock:
+    def test_with_children_and_their_own_keys(self, tmp_path: Path) -> None:
+        zfs = world(
+            locked(root("t")),
+            child("t/inherits", "t", mounted=False),
+            locked(passphrase_root("t/p", PASSPHRASES[0])),
+            locked(root("t/q", "b")),
+            locked(root("t/q/r", "c")),
+        )
+        done = four(
+            zfs,
+            tmp_path,
+            name="t",
+            state="unlocked",
+            recursive=True,
+            keys={
+                "t": HEX["a"],
+                "t/p": PASSPHRASES[0],
+                "t/q": {"value": HEX["b"], "recursive": True},
+                "t/q/r": HEX["c"],
+            },
+        )
+        assert all(node.loaded for node in zfs.world.nodes.values() if node.wrapped)
+        assert all(node.mounted for name, node in zfs.world.nodes.items() if name.startswith("t"))
+        assert done.plan.actions[0] == "Unlock 't' with the key from keys['t']"
+
+    def test_a_wrong_key_fails_that_root_and_skips_what_is_below(self, tmp_path: Path) -> None:
+        zfs = world(locked(root("t")), locked(root("t/a", "b")), locked(root("t/a/b", "c")), locked(root("t/d", "d")))
+        keys = {"t": HEX["a"], "t/a": HEX["f"], "t/a/b": HEX["c"], "t/d": HEX["d"].upper()}
+        done = four(zfs, tmp_path, name="t", state="unlocked", recursive=True, keys=keys)
+        assert [(one.branch, one.because) for one in done.plan.failures] == [("t/a", ""), ("t/a/b", "t/a")]
+        assert zfs.world.nodes["t/d"].mounted and not zfs.world.nodes["t/a"].loaded
+
+    def test_a_key_file_and_its_successor(self, tmp_path: Path) -> None:
+        file = Path(file_of(tmp_path, "t"))
+        file.write_bytes(HEX["a"].encode() + b"\n")
+        Path(f"{file}.new").write_bytes(HEX["b"].encode() + b"\n")
+        zfs = world(locked(root("t", "b", location=f"file://{file}")))
+        four(zfs, tmp_path, name="t", state="unlocked")
+        assert zfs.world.nodes["t"].mounted
+        assert file.read_bytes() == HEX["b"].encode() + b"\n"
+        assert not Path(f"{file}.new").exists()
+
+    def test_a_dirty_mountpoint_keeps_it_locked(self, tmp_path: Path) -> None:
+        dirty = tmp_path / "mnt"
+        dirty.mkdir()
+        (dirty / "file").touch()
+        zfs = world(locked(root("t", properties={"mountpoint": str(dirty)})))
+        done = four(zfs, tmp_path, name="t", state="unlocked", key={"value": HEX["a"]})
+        assert "is not empty" in done.plan.failures[0].message
+        assert not zfs.world.nodes["t"].loaded
+        options = {"name": "t", "state": "unlocked", "key": {"value": HEX["a"]}}
+        four(zfs, tmp_path, on_nonempty_mountpoint="move_aside", **options)
+        assert zfs.world.nodes["t"].mounted
+        assert (tmp_path / "mnt.aside-1" / "file").exists()
+
+    def test_locked_parent(self, tmp_path: Path) -> None:
+        zfs = world(locked(root("t")), locked(root("t/a", "b")))
+        done = four(zfs, tmp_path, name="t/a", state="unlocked", key={"value": HEX["b"]})
+        assert "'t/a' can't be unlocked while 't' above it is locked" in done.plan.failures[0].message
+
+    def test_a_key_for_a_child_that_inherits(self, tmp_path: Path) -> None:
+        zfs = world(root("t"), child("t/a", "t"))
+        done = four(zfs, tmp_path, name="t/a", state="unlocked", key={"value": HEX["b"]})
+        assert "it uses that of 't'" in done.plan.failures[0].message
+
+    def test_nothing_more_than_two_processes_when_all_is_open(self, tmp_path: Path) -> None:
+        zfs = world(root("t"), *(root(f"t/{number}", "b") for number in range(50)))
+        run(zfs, tmp_path, wishes(name="t", state="unlocked", recursive=True))
+        assert len(zfs.commands) == 2
+
+
+class TestLock:
+    def test_with_children(self, tmp_path: Path) -> None:
+        zfs = world(passphrase_root("t", PASSPHRASES[0]), child("t/a", "t"), passphrase_root("t/b", PASSPHRASES[1]))
+        done = four(zfs, tmp_path, name="t", state="locked")
+        assert "Set 'recursive: true'" in done.plan.failures[0].hint
+        done = four(zfs, tmp_path, name="t", state="locked", recursive=True)
+        assert done.plan.actions == ["Unmount 3 filesystems at and below 't'", "Lock 't/b'", "Lock 't'"]
+
+    def test_roots_with_keys_only_by_name(self, tmp_path: Path) -> None:
+        zfs = world(root("t"), root("t/a", "b"))
+        done = four(zfs, tmp_path, name="t", state="locked", recursive=True)
+        assert "t/a" in done.plan.failures[0].message
+        datasets = [{"name": "t", "state": "locked"}, {"name": "t/a", "state": "locked"}]
+        assert not four(zfs, tmp_path, datasets=datasets).plan.failures
+
+    def test_a_mounted_clone_elsewhere(self, tmp_path: Path) -> None:
+        zfs = world(root("t"), root("t/a", "b"), child("t/clone", "t/a", origin="t/a@s"))
+        done = four(zfs, tmp_path, name="t/a", state="locked")
+        assert "clones elsewhere use its key and are mounted: t/clone" in done.plan.failures[0].message
+
+
+class TestInheritAndAbsent:
+    def test_inherit(self, tmp_path: Path) -> None:
+        file = Path(file_of(tmp_path, "t/a"))
+        file.write_bytes(HEX["b"].encode() + b"\n")
+        zfs = world(
+            root("t"), locked(root("t/a", "b", location=f"file://{file}")), child("t/a/c", "t/a", mounted=False)
+        )
+        four(zfs, tmp_path, name="t/a", state="inherited")
+        assert zfs.world.nodes["t/a/c"].root == "t"
+        assert list(tmp_path.iterdir()) == []
+
+    def test_a_raw_replica_is_refused(self, tmp_path: Path) -> None:
+        zfs = world(root("t"), root("t/a", "b", creation=5000, createtxg=50, snapshots=[("s", 4000, 60)]))
+        done = four(zfs, tmp_path, name="t/a", state="inherited")
+        assert "received as a raw stream" in done.plan.failures[0].message
+        done = four(zfs, tmp_path, name="t/a", key={"value": HEX["c"]})
+        assert "received as a raw stream" in done.plan.failures[0].message
+        four(zfs, tmp_path, name="t/a", state="inherited", detach_replica=True)
+        assert zfs.world.nodes["t/a"].root == "t"
+
+    def test_absent_spares_clones(self, tmp_path: Path) -> None:
+        zfs = world(root("t"), child("t/a", "t", snapshots=[("s", 1, 1)]), child("t/clone", "t", origin="t/a@s"))
+        done = four(zfs, tmp_path, name="t/a", state="absent", recursive=True)
+        assert "t/clone" in done.plan.failures[0].message
+        zfs.world.nodes["t/clone"].origin = "-"
+        done = four(zfs, tmp_path, name="t/a", state="absent")
+        assert "1 snapshot" in done.plan.failures[0].message
+        four(zfs, tmp_path, name="t/a", state="absent", recursive=True)
+        assert "t/a" not in zfs.world.nodes
+
+
+def rotate(zfs: DatasetZfs, folder: Path) -> dict[str, t.Any]:
+    file = file_of(folder, "t")
+    Path(file).write_bytes(HEX["a"].encode() + b"\n")
+    zfs.world.nodes["t"] = root("t", location=f"file://{file}")
+    return {"name": "t", "key": {"value": HEX["b"], "file": file}}
+
+
+def generate(zfs: DatasetZfs, folder: Path) -> dict[str, t.Any]:
+    options = rotate(zfs, folder)
+    return {"name": "t", "rotate": "always", "key": {"file": options["key"]["file"], "generate": True}}
+
+
+def to_passphrase(zfs: DatasetZfs, folder: Path) -> dict[str, t.Any]:
+    rotate(zfs, folder)
+    key_option = {"format": "passphrase", "value": PASSPHRASES[0], "iterations": 100000}
+    return {"name": "t", "key": key_option}
+
+
+def to_file(zfs: DatasetZfs, folder: Path) -> dict[str, t.Any]:
+    zfs.world.nodes["t"] = passphrase_root("t", PASSPHRASES[0])
+    return {"name": "t", "key": {"format": "hex", "file": file_of(folder, "t"), "generate": True}}
+
+
+def renamed(zfs: DatasetZfs, folder: Path) -> dict[str, t.Any]:
+    file = file_of(folder, "former")
+    Path(file).write_bytes(HEX["a"].encode() + b"\n")
+    zfs.world.nodes["t"] = root("t", location=f"file://{file}")
+    return {"name": "t", "key": {"file": file_of(folder, "t"), "generate": True}}
+
+
+def inherit(zfs: DatasetZfs, folder: Path) -> dict[str, t.Any]:
+    file = file_of(folder, "t/a")
+    Path(file).write_bytes(HEX["a"].encode() + b"\n")
+    zfs.world.nodes["t"] = root("t", "b")
+    zfs.world.nodes["t/a"] = root("t/a", location=f"file://{file}")
+    return {"name": "t/a", "state": "inherited"}
+
+
+def create(zfs: DatasetZfs, folder: Path) -> dict[str, t.Any]:
+    return {"name": "plain/a", "key": {"file": file_of(folder, "plain/a"), "generate": True}}
+
+
+def own_root(zfs: DatasetZfs, folder: Path) -> dict[str, t.Any]:
+    zfs.world.nodes["t"] = root("t", "b")
+    zfs.world.nodes["t/a"] = child("t/a", "t")
+    return {"name": "t/a", "key": {"file": file_of(folder, "t/a"), "generate": True}}
+
+
+def lock(zfs: DatasetZfs, folder: Path) -> dict[str, t.Any]:
+    zfs.world.nodes["t"] = passphrase_root("t", PASSPHRASES[0])
+    zfs.world.nodes["t/a"] = passphrase_root("t/a", PASSPHRASES[1])
+    return {"name": "t", "state": "locked", "recursive": True}
+
+
+def unlock(zfs: DatasetZfs, folder: Path) -> dict[str, t.Any]:
+    zfs.world.nodes["t"] = locked(passphrase_root("t", PASSPHRASES[0]))
+    zfs.world.nodes["t/a"] = locked(passphrase_root("t/a", PASSPHRASES[1]))
+    keys = {"t": PASSPHRASES[0], "t/a": PASSPHRASES[1]}
+    return {"name": "t", "state": "unlocked", "recursive": True, "keys": keys}
+
+
+OPERATIONS = (rotate, generate, to_passphrase, to_file, renamed, inherit, create, own_root, lock, unlock)
+
+
+class TestChange:
+    @pytest.mark.parametrize("operation", [one for one in OPERATIONS if one is not generate])
+    def test_it_converges(self, operation: t.Callable[..., dict[str, t.Any]], tmp_path: Path) -> None:
+        zfs = world()
+        options = operation(zfs, tmp_path)
+        done = four(zfs, tmp_path, **options)
+        assert done.plan.changed and not done.plan.failures
+        check_no_leftovers(tmp_path)
+
+    def test_always_makes_a_new_key_every_time(self, tmp_path: Path) -> None:
+        zfs = world()
+        options = generate(zfs, tmp_path)
+        for _time in range(2):
+            before = zfs.world.nodes["t"].wrapped
+            run(zfs, tmp_path, wishes(**options))
+            assert zfs.world.nodes["t"].wrapped != before
+            check_opens(zfs, tmp_path)
+        check_no_leftovers(tmp_path)
+
+    @pytest.mark.parametrize("operation", OPERATIONS)
+    def test_killed_after_every_effect(
+        self, operation: t.Callable[..., dict[str, t.Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Every change of ZFS and of the keystore is an effect; the run dies right after each of them in turn."""
+        survived = False
+        lives = 0
+        while not survived:
+            folder = tmp_path / str(lives)
+            folder.mkdir()
+            zfs = world()
+            options = operation(zfs, folder)
+            count_file_effects(zfs, monkeypatch)
+            zfs.lives = lives
+            try:
+                run(zfs, folder, wishes(**options))
+                survived = True
+            except Killed:
+                lives += 1
+            zfs.lives = None
+            check_opens(zfs, folder)
+            done = run(zfs, folder, wishes(**options))
+            assert not done.plan.failures
+            check_opens(zfs, folder)
+            check_no_leftovers(folder)
+            if options.get("rotate") != "always":
+                assert run(zfs, folder, wishes(**options)).plan.actions == []
+        assert lives >= 2
+
+
+def count_file_effects(zfs: DatasetZfs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each step of the keystore counts as an effect, too."""
+    keystore_os = state.os
+    for name in ("link", "replace", "unlink"):
+        real = getattr(keystore_os, name)
+        original = getattr(real, "original", real)
+
+        def counted(*words: t.Any, _real: t.Callable[..., t.Any] = original, **named: t.Any) -> None:
+            _real(*words, **named)
+            zfs.effect()
+
+        counted.original = original  # type: ignore[attr-defined]
+        monkeypatch.setattr(keystore_os, name, counted)
+
+
+def check_opens(zfs: DatasetZfs, folder: Path) -> None:
+    """Every root opens with a key that is in the keystore, or that the task supplied or knew before."""
+    stored = {path.read_bytes().rstrip(b"\n") for path in folder.iterdir() if path.is_file()}
+    supplied = {text.encode() for text in (*HEX.values(), *PASSPHRASES)}
+    for node in zfs.world.nodes.values():
+        if node.wrapped is not None:
+            assert node.wrapped.material in stored | supplied, node.name
+            if node.location.startswith(f"file://{folder}"):
+                path = node.location[len("file://") :]
+                places = [Path(path), Path(path + ".new")]
+                assert any(one.exists() and one.read_bytes().rstrip(b"\n") == node.wrapped.material for one in places)
+
+
+def check_no_leftovers(folder: Path) -> None:
+    assert not [path.name for path in folder.iterdir() if not path.name.endswith(".key")]
