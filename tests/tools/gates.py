@@ -439,7 +439,7 @@ def main() -> int:
     parts = [part for part in PARTS if part in parts]
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
-        tools = prepare()
+        tools = prepare(nas="vm" in parts)
     except SetupError as error:
         print(f"setup: {error}", file=sys.stderr)
         print("0 passed, 1 failed")

@@ -6,8 +6,9 @@
     setup.py                    installs what is missing
     setup.py COMMAND [ARG...]   then runs COMMAND with Ansible on its PATH and this collection where Ansible looks
 
-Everything lands in ${XDG_CACHE_HOME:-~/.cache}/nasops-encryption, keyed by its inputs; Debian packages are installed
-where root or passwordless sudo allows it. CORE=2.20 in the environment asks for that release of ansible-core.
+Everything lands in ${XDG_CACHE_HOME:-~/.cache}/nasops-encryption, keyed by its inputs; Debian packages, also those that
+build and boot the test NAS, are installed where root or passwordless sudo allows it. CORE=2.20 in the environment asks
+for that release of ansible-core.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ MODULE_PYTHONS = tuple((3, minor) for minor in range(9, 15))
 
 PROGRAMS = {"git": "git", "shellcheck": "shellcheck", "ssh": "openssh-client"}
 """Programs the gates need, and the Debian package of each."""
+BUILD_IMAGE = ROOT / "roles" / "test_nas" / "files" / "build_image.sh"
+"""Builds the image of the NAS; knows what this machine lacks for that."""
 
 Version = tuple[int, int]
 
@@ -117,13 +120,14 @@ def step(title: str) -> Iterator[None]:
     say(f"{title}: done in {time.monotonic() - start:.0f} s")
 
 
-def run(argv: Sequence[str], env: Mapping[str, str] | None = None) -> None:
-    """Run a command quietly; on failure show all it said."""
-    done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=env, check=False)
+def run(argv: Sequence[str]) -> str:
+    """Run a command quietly and return what it printed; on failure show all it said."""
+    done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SetupError(
             f"`{' '.join(argv)}` failed with status {done.returncode}:\n{done.stdout}{done.stderr}".rstrip()
         )
+    return done.stdout
 
 
 # Debian packages
@@ -138,14 +142,15 @@ def apt_install(packages: Sequence[str]) -> bool:
         sudo = ["sudo", "-n"]
         if not shutil.which("sudo") or subprocess.run([*sudo, "true"], capture_output=True, check=False).returncode:
             return False
-    env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    install = [*sudo, "apt-get", "install", "-y", "-qq", "--no-install-recommends", *packages]
+    # sudo drops the environment; a machine that updates itself holds dpkg's lock for a while
+    apt_get = [*sudo, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-o", "DPkg::Lock::Timeout=300"]
+    install = [*apt_get, "install", "-y", "-qq", "--no-install-recommends", *packages]
     with step(f"Debian packages {' '.join(packages)}"):
         try:
-            run(install, env)
+            run(install)
         except SetupError:  # a fresh machine has no package lists yet, an old one has stale ones
-            run([*sudo, "apt-get", "update", "-qq"], env)
-            run(install, env)
+            run([*apt_get, "update", "-qq"])
+            run(install)
     return True
 
 
@@ -159,6 +164,20 @@ def programs() -> list[str]:
         for name in absent
         if not shutil.which(name)
     ]
+
+
+def nas_packages(build_image: Path = BUILD_IMAGE) -> list[str]:
+    """Install what building and booting the NAS lacks; return what is still missing, with the reason."""
+    needs = ["bash", str(build_image), "needs"]
+    packages = run(needs).split()
+    if packages and apt_install(packages):
+        packages = run(needs).split()
+    if not packages:
+        return []
+    words = " ".join(packages)
+    text = f"the NAS needs Debian packages, and there is no right to install them; as root: apt-get install {words}"
+    say(text)
+    return [text]
 
 
 # Pythons
@@ -253,10 +272,12 @@ def ansible_test_home(venv: Path) -> Path:
     return home
 
 
-def prepare() -> Tools:
-    """Install what is missing and return where everything is."""
+def prepare(nas: bool) -> Tools:
+    """Install what is missing, for a NAS also what builds and boots it, and return where everything is."""
     with lock(cache() / "setup.lock", "another set-up to finish"):
         missing = programs()
+        if nas:
+            missing += nas_packages()
         pythons = {version: path for version, path in interpreters().items() if can_make_venvs(version, path)}
         for version in MODULE_PYTHONS:
             if version not in pythons:
@@ -299,7 +320,8 @@ def core_free(requirements: Path) -> Path:
 
 def main() -> int:
     try:
-        tools = prepare()
+        # every command there is boots a NAS
+        tools = prepare(nas=True)
     except SetupError as error:
         say(str(error))
         return 1

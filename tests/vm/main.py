@@ -156,7 +156,7 @@ def main() -> int:
     BUILD.mkdir(parents=True, exist_ok=True)
     try:
         if not options.vm:
-            nas_module.prepare(BUILD / "image.txt")
+            nas_module.prepare(BUILD / "image.txt", tally.say)
         if options.prepare:
             return 0
         cases = [

@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,22 +28,34 @@ class NasError(Exception):
     """The NAS can't be made or reached."""
 
 
-def prepare(log: Path) -> None:
-    """Build the image, or find it in the cache.
+def prepare(log: Path, say: Callable[[str], None]) -> None:
+    """Build the image, or find it in the cache; say what takes minutes.
 
     :raises NasError: with the end of what was said
     """
+    if not _build_image("check", log)["changed"]:
+        return
+    say(f"       the image of the NAS is built, once: some minutes, ten on a slow machine; see {log}")
+    start = time.monotonic()
+    _build_image("build", log)
+    say(f"       the image is ready after {time.monotonic() - start:.0f} s")
+
+
+def _build_image(action: str, log: Path) -> Mapping[str, Any]:
     with log.open("w", encoding="utf-8") as errors:
         done = subprocess.run(
-            ["bash", str(PROGRAMS / "build_image.sh"), "build"],
+            ["bash", str(PROGRAMS / "build_image.sh"), action],
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
             stderr=errors,
+            text=True,
             check=False,
         )
     if done.returncode:
         end = "\n".join(log.read_text("utf-8").splitlines()[-30:])
         raise NasError(f"the image of the NAS could not be built; see {log}:\n{end}")
+    answer: Mapping[str, Any] = json.loads(done.stdout)
+    return answer
 
 
 class Nas:
