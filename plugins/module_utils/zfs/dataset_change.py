@@ -197,7 +197,7 @@ def _change(
             yield _store(name, source, found.key_format, new, replaces=beside and successor is not None)
     yield Step(
         f"Change the key of '{name}' to {'the one in ' + source if source else 'key.value'}, since {reason}",
-        ChangeKey(name, found.key_format, location, None if source else new, source, wish.iterations),
+        ChangeKey(name, found.key_format, location, None if source else new, source, _iterations(wish, found, dataset)),
         tuple(_key_changes(dataset, found.key_format, location, wish)),
     )
     if beside:
@@ -207,6 +207,13 @@ def _change(
     if not marked:
         yield from finish_retiring(name, draft, wish.file or "")
     draft.model.change_key(name, found.key_format, location)
+
+
+def _iterations(wish: KeyWish, found: Findings, dataset: Dataset) -> int | None:
+    """A passphrase that follows a passphrase keeps its iterations, unless others are described."""
+    if wish.iterations is not None or found.key_format != "passphrase":
+        return wish.iterations
+    return int(dataset.value("pbkdf2iters")) if dataset.is_root and dataset.value("keyformat") == "passphrase" else None
 
 
 def _unlock_to_change(found: Findings, dataset: Dataset, draft: Draft) -> t.Iterator[Step]:

@@ -113,8 +113,22 @@ class CommandKeys:
 
 
 def engine(runner: Runner, prefer: str = "auto") -> KeyEngine:
-    """The best engine there is on this host."""
-    return CommandKeys(runner)
+    """The best engine there is on this host: libzfs_core, else the program zfs.
+
+    :param prefer: "libzfs_core" or "zfs" for that one, whatever else there is
+    :raises OSError: libzfs_core is asked for, but can't be used
+    """
+    if prefer == "zfs":
+        return CommandKeys(runner)
+    # Here, since that module uses this one.
+    from .lzc import LibraryKeys, NativeLibrary
+
+    try:
+        return LibraryKeys(NativeLibrary())
+    except (OSError, AttributeError):
+        if prefer == "libzfs_core":
+            raise
+        return CommandKeys(runner)
 
 
 def keys_of(runner: Runner) -> KeyEngine:
