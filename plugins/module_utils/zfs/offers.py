@@ -107,6 +107,17 @@ def parse_offers(
     return Offers({name: tuple(offers) for name, offers in found.items()})
 
 
+def plain_words(keys: t.Mapping[t.Any, t.Any] | None) -> set[str]:
+    """The texts in the option ``keys`` that are no secrets, although the option is one: paths, and words for a flag.
+
+    Ansible would blank them out wherever they occur, "auto" in "autotrim" as well.
+    """
+    entries = [one for one in (keys or {}).values() if isinstance(one, t.Mapping)]
+    words = {entry.get(name) for entry in entries for name in ("file", "recursive")}
+    secret = {one for one in (keys or {}).values() if isinstance(one, str)} | {str(one.get("value")) for one in entries}
+    return {word for word in words if isinstance(word, str)} - secret
+
+
 def _parse_entry(name: str, content: t.Any) -> Offer:
     origin = f"keys['{name}']"
     if not isinstance(content, t.Mapping):

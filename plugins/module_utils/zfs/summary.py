@@ -11,18 +11,29 @@ from . import keystore
 from .names import ancestors
 from .state import Dataset
 
+# What TrueNAS asks for since release 26.
+MINIMUM_ITERATIONS = 1_300_000
 
-def summarize(datasets: t.Mapping[str, Dataset]) -> list[dict[str, t.Any]]:
+
+def summarize(
+    datasets: t.Mapping[str, Dataset],
+    above: t.Mapping[str, Dataset] | None = None,
+    minimum_iterations: int = MINIMUM_ITERATIONS,
+) -> list[dict[str, t.Any]]:
     """One row per encryption root, in the order of names, with the datasets that use its key.
 
-    A root above the datasets that were read has a row too: what its children show of it is enough for that, but for
-    its keylocation and type.
+    A root outside of the datasets that were asked for has a row too: what its children show of it is enough for that,
+    but for its keylocation and type.
+
+    :param above: roots outside that were read all the same
+    :param minimum_iterations: how many PBKDF2 iterations a passphrase should have
     """
     members: dict[str, list[Dataset]] = {}
     for dataset in datasets.values():
         if dataset.encrypted:
             members.setdefault(dataset.root, []).append(dataset)
-    return [_row(root, members[root], datasets) for root in sorted(members)]
+    own = {**(above or {}), **datasets}
+    return [_row(root, members[root], own.get(root), minimum_iterations) for root in sorted(members)]
 
 
 def unencrypted(datasets: t.Mapping[str, Dataset]) -> list[dict[str, t.Any]]:
@@ -36,10 +47,10 @@ def unencrypted(datasets: t.Mapping[str, Dataset]) -> list[dict[str, t.Any]]:
     return rows
 
 
-def _row(root: str, members: t.Sequence[Dataset], datasets: t.Mapping[str, Dataset]) -> dict[str, t.Any]:
-    own = datasets.get(root)
+def _row(root: str, members: t.Sequence[Dataset], own: Dataset | None, minimum_iterations: int) -> dict[str, t.Any]:
     shown = own or members[0]
     key_format = shown.value("keyformat")
+    iterations = int(shown.value("pbkdf2iters")) if key_format == "passphrase" else None
     children = sorted((member for member in members if member.name != root), key=lambda member: member.name)
     return {
         "name": root,
@@ -48,7 +59,8 @@ def _row(root: str, members: t.Sequence[Dataset], datasets: t.Mapping[str, Datas
         "cipher": own.value("encryption") if own else None,
         "key_format": key_format,
         "key_location": keystore.describe_location(own.value("keylocation")) if own else None,
-        "iterations": int(shown.value("pbkdf2iters")) if key_format == "passphrase" else None,
+        "iterations": iterations,
+        "iterations_below_policy": iterations is not None and iterations < minimum_iterations,
         "key_loaded": not shown.locked,
         "locked": shown.locked,
         "mounted": _mounted(own) if own else None,

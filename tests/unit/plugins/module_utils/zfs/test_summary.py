@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -60,6 +61,7 @@ def test_one_row_per_root_with_the_datasets_that_use_its_key() -> None:
             "key_format": "hex",
             "key_location": "file:///k/tank",
             "iterations": None,
+            "iterations_below_policy": False,
             "key_loaded": True,
             "locked": False,
             "mounted": True,
@@ -83,6 +85,7 @@ def test_one_row_per_root_with_the_datasets_that_use_its_key() -> None:
             "key_format": "passphrase",
             "key_location": "file:///k/tank/a",
             "iterations": 350_000,
+            "iterations_below_policy": True,
             "key_loaded": False,
             "locked": True,
             "mounted": False,
@@ -112,6 +115,42 @@ def test_a_root_that_was_not_read_is_known_by_its_children() -> None:
     )
     assert (row["key_format"], row["iterations"], row["locked"]) == ("passphrase", 350_000, False)
     assert [child["name"] for child in row["children"]] == ["tank/a/b"]
+
+
+def test_a_root_outside_that_was_read_all_the_same_is_shown_in_full() -> None:
+    child, own = dataset("tank/a/b", "tank"), dataset("tank", "tank")
+    (row,) = summarize(table(child), table(own, dataset("other", "other")))
+    assert (row["name"], row["type"], row["cipher"], row["key_location"]) == (
+        "tank",
+        "filesystem",
+        "aes-256-gcm",
+        "file:///k/tank",
+    )
+    assert [one["name"] for one in row["children"]] == ["tank/a/b"]
+
+
+@pytest.mark.parametrize(
+    "key_format,iterations,minimum,below",
+    [
+        ("passphrase", "350000", 1_300_000, True),
+        ("passphrase", "1299999", 1_300_000, True),
+        ("passphrase", "1300000", 1_300_000, False),
+        ("passphrase", "350000", 350_000, False),
+        ("hex", "0", 1_300_000, False),
+        ("raw", "0", 1_300_000, False),
+    ],
+)
+def test_passphrases_with_less_iterations_than_wanted_are_marked(
+    key_format: str, iterations: str, minimum: int, below: bool
+) -> None:
+    found = table(dataset("tank", "tank", keyformat=key_format, pbkdf2iters=iterations))
+    (row,) = summarize(found, minimum_iterations=minimum)
+    assert row["iterations_below_policy"] is below
+
+
+def test_the_iterations_that_truenas_wants_are_those_wanted_when_nothing_is_said() -> None:
+    (row,) = summarize(table(dataset("tank", "tank", keyformat="passphrase", pbkdf2iters="1299999")))
+    assert row["iterations_below_policy"] is True
 
 
 def test_credentials_in_a_location_are_not_shown() -> None:

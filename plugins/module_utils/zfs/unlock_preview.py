@@ -1,0 +1,301 @@
+# Copyright (c) 2026 nasops.encryption contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What an unlock would do, told without doing it: which keys it would try, and what would keep a root locked.
+
+The rules are those of the encryption summary of TrueNAS, and so are the short texts.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import typing as t
+from dataclasses import dataclass, field
+
+from ..errors import BadInput, StorageError
+from ..secrets import Key
+from . import keystore
+from .keystore import KeyFile
+from .names import ancestors
+from .offers import Offer, Offers
+from .state import Dataset
+
+# Whether a key fits, or what kept from finding out.
+Answer = t.Union[bool, StorageError]
+
+NOT_PROVIDED = "Key not provided"
+INVALID = "Provided key is invalid"
+NOT_TRIED = "Provided key could not be tried"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A key that an unlock would try. Without a ``key``, ``fault`` tells why there is none to try.
+
+    ``by_zfs``: ZFS itself has to fetch the key, from a URL. ``missing``: there is no such file.
+    """
+
+    origin: str
+    key: Key | None = field(default=None, repr=False)
+    by_zfs: bool = False
+    missing: bool = False
+    fault: str = ""
+    doubt: str = ""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What came of the keys for one root.
+
+    ``valid`` is ``None`` when it is not known. ``problem`` is what keeps the root locked, in the words of TrueNAS;
+    ``error`` tells more of it.
+    """
+
+    valid: bool | None
+    origin: str | None = None
+    problem: str = ""
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Preview:
+    """How an unlock of one root would end."""
+
+    successful: bool
+    error: str | None = None
+
+
+def key_files(root: Dataset, folder: str = keystore.DEFAULT_FOLDER) -> tuple[str, ...]:
+    """The files that an unlock looks for without being told.
+
+    That of the root's keylocation, and in the keystore its successor, which an interrupted rotation may have left.
+    """
+    path = keystore.path_of(root.value("keylocation"))
+    if path is None:
+        return ()
+    return (path, path + keystore.NEXT) if os.path.dirname(path) == folder else (path,)
+
+
+def is_key_present(root: Dataset, offers: Offers, exists: t.Callable[[str], bool]) -> bool:
+    """Whether an unlock would have a key to try, good or not."""
+    if any(offer.file is None or exists(offer.file) for offer in offers.of(root.name)):
+        return True
+    if offers.alone(root.name):
+        return False
+    return _fetched_by_zfs(root) or any(exists(path) for path in key_files(root))
+
+
+def files_to_read(root: Dataset, offers: Offers, own_files: bool) -> t.Iterator[str]:
+    """The key files one has to read to know the candidates of a root."""
+    for offer in offers.of(root.name):
+        if offer.file is not None:
+            yield offer.file
+    if own_files and not offers.alone(root.name):
+        yield from key_files(root)
+
+
+def candidates(root: Dataset, offers: Offers, files: t.Mapping[str, KeyFile], own_files: bool) -> tuple[Candidate, ...]:
+    """The keys that an unlock would try, in this order.
+
+    A key given for the root by its name is the only one. Otherwise the one that is offered for all below a dataset
+    comes first, and then the key files of the root itself.
+
+    :param files: what was read, by path
+    :param own_files: whether to try the root's own key files
+    """
+    found = [_offered(offer, root.value("keyformat"), files) for offer in offers.of(root.name)]
+    if own_files and not offers.alone(root.name):
+        if _fetched_by_zfs(root):
+            found.append(Candidate(keystore.describe_location(root.value("keylocation")), by_zfs=True))
+        found += [_from_file(path, files[path]) for path in key_files(root)]
+    return tuple(found)
+
+
+def _fetched_by_zfs(root: Dataset) -> bool:
+    return root.value("keylocation").startswith(("http://", "https://"))
+
+
+def _offered(offer: Offer, key_format: str, files: t.Mapping[str, KeyFile]) -> Candidate:
+    if offer.file is not None:
+        return _from_file(offer.origin, files[offer.file])
+    try:
+        return Candidate(offer.origin, offer.key_for(key_format), doubt=offer.doubt(key_format))
+    except BadInput as error:
+        return Candidate(offer.origin, fault=str(error))
+
+
+def _from_file(origin: str, file: KeyFile) -> Candidate:
+    if not file.exists:
+        return Candidate(origin, missing=True, fault=f"The key file {file.path} does not exist.")
+    if file.key is None:
+        # A fault found in the content names the file already.
+        named = file.fault.startswith("The key file ")
+        return Candidate(origin, fault=file.fault if named else f"The key file {file.path}: {file.fault}.")
+    return Candidate(origin, file.key)
+
+
+def judge(root: str, locked: bool, tries: t.Sequence[tuple[Candidate, Answer | None]]) -> Verdict:
+    """What the answers mean for a root.
+
+    :param tries: the candidates with their answers, ``None`` for those that were not tried
+    """
+    for candidate, answer in tries:
+        if answer is True:
+            return Verdict(True, candidate.origin)
+    for candidate, answer in tries:
+        if isinstance(answer, StorageError):
+            error = f"Whether the key from {candidate.origin} opens '{root}' could not be found out: {answer}"
+            return Verdict(None, candidate.origin, NOT_TRIED, error)
+    wrong = [candidate for candidate, answer in tries if answer is False]
+    faulty = [candidate for candidate, _answer in tries if candidate.fault and not candidate.missing]
+    if wrong or faulty:
+        errors = [f"The key from {one.origin} is not the one that opens '{root}'. {one.doubt}".strip() for one in wrong]
+        errors += [one.fault for one in faulty]
+        return Verdict(False, (wrong + faulty)[0].origin, INVALID, " ".join(errors))
+    missing = next((candidate.fault for candidate, _answer in tries if candidate.missing), None)
+    return Verdict(False if locked else None, None, NOT_PROVIDED, missing)
+
+
+def preview(
+    datasets: t.Mapping[str, Dataset], verdicts: t.Mapping[str, Verdict], obstacles: t.Mapping[str, str]
+) -> dict[str, Preview]:
+    """How an unlock of these roots would end, parents first, as ``zfs_dataset_key`` does it.
+
+    :param datasets: what was read, the datasets above included
+    :param verdicts: of the roots to unlock, by name
+    :param obstacles: what is in the way of a mount, by mountpoint
+    """
+    forecast = _Forecast(datasets, verdicts, obstacles)
+    for root in sorted(verdicts, key=lambda name: (name.count("/"), name)):
+        forecast.settle(root)
+    return forecast.previews
+
+
+def mountpoints(datasets: t.Mapping[str, Dataset], root: str) -> list[str]:
+    """Where an unlock of a root would mount something."""
+    return [one.value("mountpoint") for one in _waiting(datasets.values(), root)]
+
+
+def _waiting(datasets: t.Iterable[Dataset], root: str) -> list[Dataset]:
+    """The filesystems of a root that are to be mounted, in the order of mounting."""
+    found = [one for one in datasets if one.root == root and one.mountable() and not one.mounted]
+    return sorted(found, key=lambda one: (one.value("mountpoint"), one.name))
+
+
+def columns(locked: bool, verdict: Verdict | None, end: Preview | None, present: bool | None) -> dict[str, t.Any]:
+    """What a row says of the keys for a root; without a verdict, no key was tried."""
+    return {
+        "key_present": present,
+        "valid_key": verdict.valid if verdict else None,
+        "key_origin": verdict.origin if verdict else None,
+        "key_error": verdict.error if verdict else None,
+        "unlock_successful": end.successful if end else None if locked else True,
+        "unlock_error": end.error if end else None,
+    }
+
+
+def useless(
+    offers: Offers, datasets: t.Mapping[str, Dataset], complete: t.Callable[[str], bool]
+) -> list[dict[str, str]]:
+    """The keys that are given for no encryption root, with the reason.
+
+    :param complete: whether a name would have been read if it existed
+    """
+    found: list[dict[str, str]] = []
+    for name in sorted(offers.explicit):
+        dataset = datasets.get(name)
+        if dataset is None:
+            reason = "does not exist" if complete(name) else ""
+        elif dataset.is_root or any(offer.recursive for offer in offers.explicit[name]):
+            reason = ""
+        else:
+            reason = f"uses the key of '{dataset.root}'" if dataset.encrypted else "is not encrypted"
+        if reason:
+            found.append({"name": name, "reason": reason})
+    return found
+
+
+class _Forecast:
+    """The roots whose end is known so far; one is settled after those it depends on."""
+
+    def __init__(
+        self, datasets: t.Mapping[str, Dataset], verdicts: t.Mapping[str, Verdict], obstacles: t.Mapping[str, str]
+    ) -> None:
+        self.previews: dict[str, Preview] = {}
+        self._datasets = datasets
+        self._verdicts = verdicts
+        self._obstacles = obstacles
+        self._members: dict[str, list[Dataset]] = {}
+        for dataset in datasets.values():
+            if dataset.encrypted:
+                self._members.setdefault(dataset.root, []).append(dataset)
+        self._held: dict[str, bool] = {}
+        self._mounting: set[str] = set()
+
+    def settle(self, root: str) -> None:
+        if root in self._held:
+            return
+        # Only until it is known: clones may let roots depend on each other in a circle.
+        self._held[root] = False
+        if not self._locked(root):
+            self.previews[root] = Preview(True)
+            return
+        verdict = self._verdicts[root]
+        texts: list[str] = []
+        above = self._held_above(root)
+        if above:
+            texts.append(f'Child cannot be unlocked when parent "{above}" is locked')
+        refused, mounting = self._mounts(root)
+        texts += refused
+        self._held[root] = bool(above) or verdict.valid is not True or (bool(refused) and not mounting)
+        if not self._held[root]:
+            self._mounting |= mounting
+        if verdict.problem and not (texts and verdict.problem == NOT_PROVIDED):
+            texts.append(verdict.problem[:1].lower() + verdict.problem[1:] if texts else verdict.problem)
+        self.previews[root] = Preview(not texts, " and ".join(texts) or None)
+
+    def _held_above(self, root: str) -> str:
+        """The topmost encryption root above that stays locked, "" if there is none."""
+        for name in reversed(list(ancestors(root))):
+            dataset = self._datasets.get(name)
+            if dataset is not None and dataset.encrypted and dataset.root != root and self._stays_locked(dataset.root):
+                return dataset.root
+        return ""
+
+    def _stays_locked(self, root: str) -> bool:
+        if root not in self._verdicts:
+            return self._locked(root)
+        self.settle(root)
+        return self._held[root]
+
+    def _locked(self, root: str) -> bool:
+        return self._members[root][0].locked
+
+    def _mounts(self, root: str) -> tuple[list[str], set[str]]:
+        """What can't be mounted, in words, and the mountpoints of what can."""
+        refused: list[str] = []
+        blocked: set[str] = set()
+        mounting: set[str] = set()
+        for dataset in _waiting(self._members[root], root):
+            mountpoint = dataset.value("mountpoint")
+            folders = set(_folders(mountpoint))
+            if folders & blocked:
+                continue
+            # What is in a mountpoint below another one shows only when that one is mounted.
+            hidden = bool(folders & (mounting | self._mounting))
+            obstacle = "" if hidden else self._obstacles.get(mountpoint, "")
+            if obstacle:
+                blocked.add(mountpoint)
+                refused.append(f"'{dataset.name}' cannot be mounted: {obstacle}")
+            else:
+                mounting.add(mountpoint)
+        return refused, mounting
+
+
+def _folders(mountpoint: str) -> t.Iterator[str]:
+    """A mountpoint, and the folders above it."""
+    yield mountpoint
+    while mountpoint not in ("/", ""):
+        mountpoint = posixpath.dirname(mountpoint)
+        yield mountpoint
