@@ -228,7 +228,8 @@ def lint(gate: Runner) -> None:
     pytest = ["pytest", "-q", "-p", "no:cacheprovider", f"--junit-xml={report}/tools.xml", "tests/tools"]
     gate.run("tools", pytest, count=lambda _output: junit(report), env={"PYTHONPATH": str(ROOT / "tests" / "tools")})
     package = f"ansible_collections.{COLLECTION}"
-    on_hosts = packages(package, "plugins/modules", "plugins/module_utils")
+    # the program of the role test_nas runs on any Python of a host too
+    on_hosts = packages(package, "plugins/modules", "plugins/module_utils", "roles")
     gate.run("mypy-hosts", ["mypy", "--python-version", "3.9", *on_hosts])
     gate.run("mypy-controller", ["mypy", *packages(package, "plugins", "roles", "tests")])
     gate.run("ansible-lint", ["ansible-lint"], TREE, env={"ANSIBLE_COLLECTIONS_PATH": str(BUILD)})

@@ -23,17 +23,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from nasvm.description import Description, Disk, check_name
+from nasvm.description import Description, check_name
 from nasvm.errors import TestNasError
 from nasvm.machine import Machine
 from nasvm.paths import cache_directory
+from nasvm.wanted import CPUS, DISK_COUNT, DISK_SIZE, MEMORY, Words, from_json, from_words, new
 
 SECONDS_TO_ANSWER = 300
-MEMORY = 1536
-CPUS = 2
-DISK_COUNT = 16
-DISK_SIZE = "512M"
-DISK_BUS = "scsi"
 
 
 def build_image(action: str) -> dict[str, Any]:
@@ -52,65 +48,13 @@ def build_image(action: str) -> dict[str, Any]:
     return answer
 
 
-def parse_disk(text: str) -> Disk:
-    """A disk from ``SERIAL``, ``SERIAL:SIZE`` or ``SERIAL:SIZE:BUS``."""
-    words = text.split(":")
-    if len(words) > 3:
-        raise TestNasError(f"{text!r} is no disk: SERIAL:SIZE:BUS is")
-    return Disk.make(words[0], words[1] if len(words) > 1 else DISK_SIZE, words[2] if len(words) > 2 else DISK_BUS)
-
-
-def numbered_disks(count: int, size: str) -> tuple[Disk, ...]:
-    """``count`` disks of one size, NAS0001 and so on."""
-    return tuple(Disk.make(f"NAS{number:04d}", size, DISK_BUS) for number in range(1, count + 1))
-
-
-def described_by_words(arguments: argparse.Namespace, present: Description | None) -> Description:
-    """The VM that the command line describes; what it leaves out stays as it is in a VM that exists."""
-    base = present or Description(
-        name=arguments.name,
-        image="",
-        qemu="",
-        qemu_img="",
-        memory=MEMORY,
-        cpus=CPUS,
-        accel="auto",
-        disks=numbered_disks(DISK_COUNT, DISK_SIZE),
-        qemu_args=(),
-    )
-    changes: dict[str, Any] = {
-        name: getattr(arguments, name) for name in ("memory", "cpus", "accel") if getattr(arguments, name) is not None
-    }
-    if present is None:
-        changes.update(build_image("check" if arguments.check else "build"))
-        del changes["changed"]
-    if arguments.qemu_arg is not None:
-        changes["qemu_args"] = tuple(arguments.qemu_arg)
-    if arguments.disk is not None:
-        changes["disks"] = tuple(parse_disk(text) for text in arguments.disk)
-    elif arguments.disks is not None or arguments.disk_size is not None:
-        count = DISK_COUNT if arguments.disks is None else arguments.disks
-        changes["disks"] = numbered_disks(count, arguments.disk_size or DISK_SIZE)
-    return dataclasses.replace(base, **changes)
-
-
-def described_by_json(name: str, text: str) -> Description:
-    """The VM that a JSON object describes wholly, as the Ansible role gives it."""
-    values = json.loads(text)
-    disks = tuple(
-        Disk.make(disk["serial"], disk.get("size", values["disk_size"]), disk.get("bus", DISK_BUS))
-        for disk in values["disks"]
-    )
-    return Description(
-        name=name,
-        image=values["image"],
-        qemu=values["qemu"],
-        qemu_img=values["qemu_img"],
-        memory=values["memory"],
-        cpus=values["cpus"],
-        accel=values["accel"],
-        disks=disks or numbered_disks(values["disk_count"], values["disk_size"]),
-        qemu_args=tuple(values["qemu_args"]),
+def wanted(machine: Machine, arguments: argparse.Namespace) -> Description:
+    """The VM that is to be started; an image is built only for one that does not exist yet."""
+    if arguments.json:
+        return from_json(arguments.name, arguments.json)
+    base = machine.description() or new(arguments.name, build_image("check" if arguments.check else "build"))
+    return from_words(
+        base, Words(**{field.name: getattr(arguments, field.name) for field in dataclasses.fields(Words)})
     )
 
 
@@ -175,12 +119,7 @@ def run(arguments: argparse.Namespace) -> int:
             sys.stdout.write(monitor.human(" ".join(arguments.words)))
         return 0
     if arguments.command == "start":
-        wanted = (
-            described_by_json(arguments.name, arguments.json)
-            if arguments.json
-            else described_by_words(arguments, machine.description())
-        )
-        changed = machine.start(wanted, arguments.recreate, arguments.timeout, arguments.check)
+        changed = machine.start(wanted(machine, arguments), arguments.recreate, arguments.timeout, arguments.check)
     elif arguments.command == "wait":
         machine.wait(arguments.timeout)
     elif arguments.command == "stop":

@@ -90,24 +90,28 @@ class Description:
         return json.dumps(dataclasses.asdict(self), indent=2, sort_keys=True) + "\n"
 
     @staticmethod
+    def from_values(values: Mapping[str, Any]) -> Description:
+        """What a JSON object says. Raises KeyError, TypeError or ValueError for one of another kind."""
+        return Description(
+            name=values["name"],
+            image=values["image"],
+            qemu=values["qemu"],
+            qemu_img=values["qemu_img"],
+            memory=values["memory"],
+            cpus=values["cpus"],
+            accel=values["accel"],
+            disks=tuple(Disk.make(disk["serial"], str(disk["size"]), disk["bus"]) for disk in values["disks"]),
+            qemu_args=tuple(values["qemu_args"]),
+        )
+
+    @staticmethod
     def read(path: Path) -> Description | None:
         """What a VM's directory says, None where there is none. Raises TestNasError for a file of another kind."""
         try:
-            values: Mapping[str, Any] = json.loads(path.read_text("utf-8"))
-            return Description(
-                name=values["name"],
-                image=values["image"],
-                qemu=values["qemu"],
-                qemu_img=values["qemu_img"],
-                memory=values["memory"],
-                cpus=values["cpus"],
-                accel=values["accel"],
-                disks=tuple(Disk(disk["serial"], disk["size"], disk["bus"]) for disk in values["disks"]),
-                qemu_args=tuple(values["qemu_args"]),
-            )
+            return Description.from_values(json.loads(path.read_text("utf-8")))
         except FileNotFoundError:
             return None
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, TestNasError) as error:
             raise TestNasError("%s does not describe a test NAS (%s): remove its directory" % (path, error)) from error
 
 
