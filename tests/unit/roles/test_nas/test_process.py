@@ -76,12 +76,18 @@ def test_a_program_that_is_not_there_raises(files: Files) -> None:
 
 
 def test_a_zombie_is_not_alive() -> None:
-    with subprocess.Popen([sys.executable, "-c", "input()", UUID], stdin=subprocess.PIPE) as child:
+    argv = [sys.executable, "-c", "input(input())", UUID]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        if child.stdin is None or child.stdout is None:
+            raise ValueError("pipes were asked for")
+        # it runs once it has answered
+        child.stdin.write(b"?\n")
+        child.stdin.flush()
+        assert child.stdout.read(1) == b"?"
         ticks = process._start_ticks(child.pid)
         assert ticks is not None
         kept = process.Running(child.pid, ticks, process.boot_id(), UUID, 0, "tcg")
         assert kept.alive()
-        assert child.stdin is not None
         child.stdin.close()
         # nobody has asked for its exit status yet
         assert kept.wait_for_end(60)
