@@ -63,7 +63,7 @@ def table(*datasets: Dataset) -> dict[str, Dataset]:
 
 
 def root(name: str = "tank", **values: str) -> Dataset:
-    return dataset(name, name, **values)
+    return dataset(name, name, True, **values)
 
 
 def key(text: str = HEX) -> Key:
@@ -438,7 +438,8 @@ class Host:
 
 class TestTrial:
     def trial(self, host: Host, keys: dict[str, t.Any], hidden: list[Key] | None = None) -> Trial:
-        return Trial(parse_offers(keys, {}), True, host.try_all, [].extend if hidden is None else hidden.extend)
+        told: list[Key] = [] if hidden is None else hidden
+        return Trial(parse_offers(keys, {}), True, host.try_all, told.extend)
 
     def test_all_roots_are_tried_at_once_and_only_those_left_again(self, tmp_path: Path) -> None:
         path = tmp_path / "b.key"
@@ -468,7 +469,7 @@ class TestTrial:
             return [True for _one in wanted]
 
         one = root(keyformat="passphrase", pbkdf2iters="350000", pbkdf2salt="17")
-        trial = Trial(parse_offers({"tank": "secret"}, {}), False, try_all, [].extend)
+        trial = Trial(parse_offers({"tank": "secret"}, {}), False, try_all, list[Key]().extend)
         foresee(Host({}), trial, table(one), ["tank"])
         assert seen == [RootKey("tank", Key("passphrase", b"secret"), 350_000, 17)]
 
