@@ -172,15 +172,14 @@ def preview(
     return forecast.previews
 
 
-def mountpoints(datasets: t.Mapping[str, Dataset], root: str) -> list[str]:
-    """Where an unlock of a root would mount something."""
-    return [one.value("mountpoint") for one in _waiting(datasets.values(), root)]
+def mountpoints(datasets: t.Iterable[Dataset], roots: t.Container[str]) -> list[str]:
+    """Where an unlock of these roots would mount something."""
+    waiting = (one for one in datasets if one.locked and one.root in roots and _is_waiting(one))
+    return list(dict.fromkeys(one.value("mountpoint") for one in waiting))
 
 
-def _waiting(datasets: t.Iterable[Dataset], root: str) -> list[Dataset]:
-    """The filesystems of a root that are to be mounted, in the order of mounting."""
-    found = [one for one in datasets if one.root == root and one.mountable() and not one.mounted]
-    return sorted(found, key=lambda one: (one.value("mountpoint"), one.name))
+def _is_waiting(dataset: Dataset) -> bool:
+    return dataset.mountable() and not dataset.mounted
 
 
 def columns(locked: bool, verdict: Verdict | None, end: Preview | None, present: bool | None) -> dict[str, t.Any]:
@@ -277,7 +276,8 @@ class _Forecast:
         refused: list[str] = []
         blocked: set[str] = set()
         mounting: set[str] = set()
-        for dataset in _waiting(self._members[root], root):
+        waiting = [one for one in self._members[root] if _is_waiting(one)]
+        for dataset in sorted(waiting, key=lambda one: (one.value("mountpoint"), one.name)):
             mountpoint = dataset.value("mountpoint")
             folders = set(_folders(mountpoint))
             if folders & blocked:

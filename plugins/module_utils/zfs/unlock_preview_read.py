@@ -140,12 +140,7 @@ def _try_by_zfs(runner: Runner, root: str) -> Answer:
     return True
 
 
-def _read_obstacles(datasets: t.Mapping[str, Dataset], verdicts: t.Iterable[str]) -> dict[str, str]:
+def _read_obstacles(datasets: t.Mapping[str, Dataset], roots: t.Container[str]) -> dict[str, str]:
     """What is in the way of the mounts that an unlock of these roots would make."""
-    found: dict[str, str] = {}
-    for root in verdicts:
-        for mountpoint in mountpoints(datasets, root):
-            text = mount_obstacle(mountpoint)
-            if text:
-                found[mountpoint] = text
-    return found
+    found = ((path, mount_obstacle(path)) for path in mountpoints(datasets.values(), roots))
+    return {path: text for path, text in found if text}

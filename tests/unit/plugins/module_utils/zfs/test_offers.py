@@ -12,7 +12,12 @@ from hypothesis import strategies as st
 
 from ansible_collections.nasops.encryption.plugins.module_utils.errors import BadInput
 from ansible_collections.nasops.encryption.plugins.module_utils.secrets import Key, Mask
-from ansible_collections.nasops.encryption.plugins.module_utils.zfs.offers import Offer, Offers, parse_offers
+from ansible_collections.nasops.encryption.plugins.module_utils.zfs.offers import (
+    Offer,
+    Offers,
+    parse_offers,
+    plain_words,
+)
 
 HEX = "00A1b2c3d4e5f60718293a4b5c6d7e8f90a1b2c3d4e5f60718293a4b5c6d7e8f"
 RAW = bytes(range(200, 232))
@@ -200,6 +205,24 @@ class TestKeysOption:
         assert "Entry 2 of keys does not begin with the name" in refusal(
             lambda: parse_offers({"tank": SECRET, f"{SECRET}!": "tank"}, {}), SECRET
         )
+
+
+class TestPlainWords:
+    def test_paths_and_flags_are_no_secrets(self) -> None:
+        keys = {
+            "tank": SECRET,
+            "tank/a": {"file": "auto", "recursive": "yes"},
+            "tank/b": {"file": "/k", "recursive": True},
+        }
+        assert plain_words(keys) == {"auto", "/k", "yes"}
+
+    def test_a_word_that_is_a_key_as_well_stays_one(self) -> None:
+        keys = {"tank": "/k", "tank/a": {"file": "/k"}, "tank/b": {"value": "auto"}, "tank/c": {"file": "auto"}}
+        assert plain_words(keys) == set()
+
+    def test_whatever_is_given_it_does_not_fail(self) -> None:
+        assert plain_words(None) == set()
+        assert plain_words({"tank": None, "tank/a": {"file": 5}, "tank/b": []}) == set()
 
 
 class TestSecrets:
