@@ -90,7 +90,7 @@ def run(
     read: t.Callable[[], State],
     decide: t.Callable[[State], Plan],
     describe: t.Callable[[Outcome[State]], dict[str, t.Any]],
-    read_again: t.Callable[[], State] | None = None,
+    read_again: t.Callable[[State, Plan], State] | None = None,
 ) -> t.NoReturn:
     """Read, plan, apply, and end the module."""
     try:

@@ -10,7 +10,10 @@ from the same plan, so check mode can't tell another story than the run.
 
 from __future__ import annotations
 
+import functools
+import threading
 import typing as t
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
 from .command import Command, Runner
@@ -152,11 +155,12 @@ def converge(
     decide: t.Callable[[State], Plan],
     runner: Runner,
     check_mode: bool,
-    read_again: t.Callable[[], State] | None = None,
+    read_again: t.Callable[[State, Plan], State] | None = None,
 ) -> Outcome[State]:
     """Read, plan, and apply unless in check mode; then read and plan again, which must find nothing left to do.
 
-    :param read_again: how to read afterwards, if something was asked for that is to be done every time
+    :param read_again: how to read afterwards, given what was read before and the plan that was carried out; for a
+        state that is large, or of which something is to be changed every time
     :raises StepFailed: a step failed; those before it stay done
     :raises NotConverged: the second plan is not empty
     """
@@ -166,8 +170,9 @@ def converge(
         return Outcome(plan, state)
     if check_mode:
         return Outcome(join((plan, _blind_spot(plan))), state)
-    read = read_again or read
     plan = apply(plan, runner)
+    if read_again is not None:
+        read = functools.partial(read_again, state, plan)
     state, rest = _look_again(read, decide, plan, runner)
     if rest.steps and plan.reveals:
         plan = replace(join((plan, apply(rest, runner))), retreat=())
@@ -216,36 +221,108 @@ def _blind_spot(plan: Plan) -> Plan:
 def apply(plan: Plan, runner: Runner) -> Plan:
     """Carry out the steps in order; return the plan as it was carried out, with the branches that failed.
 
+    If all steps belong to branches, these run side by side, as far as none comes after another.
+
     :raises StepFailed: a step without a branch failed; with ``actions_done``, ``action_failed``,
         ``actions_not_started``
     """
-    done: list[Step] = []
-    failures: dict[str, Failure] = {}
+    branches: dict[str, list[Step]] = {}
+    for step in plan.steps:
+        branches.setdefault(step.branch, []).append(step)
+    if "" in branches:
+        return _one_by_one(plan, runner)
+    return _side_by_side(plan, branches, runner)
+
+
+def _one_by_one(plan: Plan, runner: Runner) -> Plan:
+    progress = _Progress()
     for index, step in enumerate(plan.steps):
-        if step.branch in failures:
+        error = progress.carry_out(step, runner)
+        if error is None or step.branch:
             continue
-        held_up = next((name for name in step.after if name in failures), "")
-        if held_up:
-            failures[step.branch] = Failure(step.branch, f"Not attempted, since '{held_up}' failed.", because=held_up)
-            continue
-        error = _carry_out(step, runner)
-        if error is None:
-            done.append(step)
-            continue
-        hint = " ".join(part for part in (error.hint, step.hint) if part)
-        message = f"Failed to {_lower(step.title)}: {error.message}"
-        if step.branch:
-            failures[step.branch] = Failure(step.branch, message, hint, details=error.details)
-            continue
+        done = [one.title for one in plan.steps[:index] if progress.did(one)]
         details = dict(error.details)
         details.update(
             changed=bool(done),
-            actions_done=[one.title for one in done],
+            actions_done=done,
             action_failed=step.title,
             actions_not_started=plan.actions[index + 1 :],
         )
-        raise StepFailed(message, hint=hint, **details) from error
-    return replace(plan, steps=tuple(done), failures=(*plan.failures, *failures.values()))
+        raise StepFailed(_message(step, error), hint=_hint(step, error), **details) from error
+    return progress.result(plan)
+
+
+# Most branches wait for the disks: ZFS answers when a transaction group is written, and writes many changes in one.
+_MOST_AT_ONCE = 16
+
+
+def _side_by_side(plan: Plan, branches: t.Mapping[str, t.Sequence[Step]], runner: Runner) -> Plan:
+    progress = _Progress()
+    ends = {name: threading.Event() for name in branches}
+    order = {name: number for number, name in enumerate(branches)}
+
+    def work(name: str) -> None:
+        try:
+            for step in branches[name]:
+                for other in step.after:
+                    # A branch waits for earlier ones only, which were started before it: no two wait for each other.
+                    if other in order and order[other] < order[name]:
+                        ends[other].wait()
+                progress.carry_out(step, runner)
+        finally:
+            ends[name].set()
+
+    if len(branches) < 2:
+        for name in branches:
+            work(name)
+        return progress.result(plan)
+    with ThreadPoolExecutor(min(len(branches), _MOST_AT_ONCE)) as pool:
+        for future in [pool.submit(work, name) for name in branches]:
+            future.result()
+    return progress.result(plan)
+
+
+class _Progress:
+    """Which steps were done, and which branches failed."""
+
+    def __init__(self) -> None:
+        self._done: set[int] = set()
+        self._failures: dict[str, Failure] = {}
+
+    def carry_out(self, step: Step, runner: Runner) -> StorageError | None:
+        """Do a step, unless its branch failed or comes after one that did; returns what went wrong with it."""
+        if step.branch in self._failures:
+            return None
+        held_up = next((name for name in step.after if name in self._failures), "")
+        if held_up:
+            message = f"Not attempted, since '{held_up}' failed."
+            self._failures[step.branch] = Failure(step.branch, message, because=held_up)
+            return None
+        error = _carry_out(step, runner)
+        if error is None:
+            self._done.add(id(step))
+        elif step.branch:
+            self._failures[step.branch] = Failure(
+                step.branch, _message(step, error), _hint(step, error), details=error.details
+            )
+        return error
+
+    def did(self, step: Step) -> bool:
+        return id(step) in self._done
+
+    def result(self, plan: Plan) -> Plan:
+        """The plan as it was carried out, its failures in the order of the plan."""
+        steps = tuple(step for step in plan.steps if self.did(step))
+        failed = (self._failures[step.branch] for step in plan.steps if step.branch in self._failures)
+        return replace(plan, steps=steps, failures=(*plan.failures, *{one.branch: one for one in failed}.values()))
+
+
+def _message(step: Step, error: StorageError) -> str:
+    return f"Failed to {_lower(step.title)}: {error.message}"
+
+
+def _hint(step: Step, error: StorageError) -> str:
+    return " ".join(part for part in (error.hint, step.hint) if part)
 
 
 def _carry_out(step: Step, runner: Runner) -> StorageError | None:

@@ -388,8 +388,8 @@ from ..module_utils.entry import Module, fail, protect, run
 from ..module_utils.errors import StorageError
 from ..module_utils.plan import Outcome
 from ..module_utils.secrets import Mask
-from ..module_utils.zfs.dataset_options import Wishes, argument_spec, parse_options
-from ..module_utils.zfs.dataset_read import Survey, secrets_of, survey
+from ..module_utils.zfs.dataset_options import argument_spec, parse_options
+from ..module_utils.zfs.dataset_read import Survey, secrets_of, survey, survey_again
 from ..module_utils.zfs.dataset_result import describe, outcome
 from ..module_utils.zfs.keys import ZfsRunner
 
@@ -404,8 +404,7 @@ def main() -> None:
     protect(module, mask, wishes.secrets())
     runner = ZfsRunner(mask)
 
-    def read(wanted: Wishes = wishes) -> Survey:
-        found = survey(runner, wanted)
+    def hidden(found: Survey) -> Survey:
         for key in secrets_of(found.host):
             mask.add(key)
         return found
@@ -413,7 +412,14 @@ def main() -> None:
     def result(done: Outcome[Survey]) -> dict[str, t.Any]:
         return {"datasets": describe(wishes, done.state.host), **outcome(done.plan)}
 
-    run(module, runner, read, lambda found: found.plan, result, lambda: read(wishes.settled()))
+    run(
+        module,
+        runner,
+        lambda: hidden(survey(runner, wishes)),
+        lambda found: found.plan,
+        result,
+        lambda before, done: hidden(survey_again(runner, wishes, before, done)),
+    )
 
 
 if __name__ == "__main__":

@@ -39,8 +39,8 @@ class Draft:
         self.questions: dict[Question, None] = {}
         # Branches that create or unlock something, on which those below depend.
         self.opening: set[str] = set()
-        # Mountpoints of filesystems that a planned step mounts.
-        self.mounting: set[str] = set()
+        # Mountpoints of filesystems that a planned step mounts, with the branch it belongs to.
+        self.mounting: dict[str, str] = {}
 
     def branch(self, name: str, steps: t.Iterator[Step], after: tuple[str, ...] = ()) -> bool:
         """Take over the steps of a branch, or the reason why there are none. Returns whether all is known of it."""
@@ -57,7 +57,7 @@ class Draft:
         except StorageError as error:
             self.fail(name, error)
             return True
-        self.steps += [replace(step, branch=name, after=depends) for step in planned]
+        self.steps += [replace(step, branch=name, after=(*step.after, *depends)) for step in planned]
         return True
 
     def fail(self, name: str, error: StorageError, because: str = "") -> None:

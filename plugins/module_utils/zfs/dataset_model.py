@@ -30,7 +30,9 @@ class Model:
         for name, dataset in self._datasets.items():
             if dataset.encrypted:
                 self._members.setdefault(dataset.root, {})[name] = None
-        self._locked = {root for root, members in self._members.items() if self._datasets[next(iter(members))].locked}
+        # The root itself says so, where it was read; what its children show is as good.
+        shown = {root: self._datasets.get(root, self._datasets[next(iter(one))]) for root, one in self._members.items()}
+        self._locked = {root for root, dataset in shown.items() if dataset.locked}
         self._mounted = {name for name, dataset in self._datasets.items() if dataset.mounted}
 
     def get(self, name: str) -> Dataset | None:

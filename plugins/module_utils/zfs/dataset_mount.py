@@ -76,12 +76,21 @@ def mount_steps(
             f"Mount {what}" + (f", after moving {', '.join(asides)}" if asides else ""),
             MountAll(mounts.possible, wanted.on_nonempty_mountpoint == "move_aside", lock_again),
             tuple(Change(("datasets", one.name, "mounted"), False, True) for one in mounts.possible),
+            after=tuple(dict.fromkeys(one for one in _branches_above(mounts, draft) if one != branch)),
         )
         for one in mounts.possible:
             draft.model.mount(one.name)
-            draft.mounting.add(one.mountpoint)
+            draft.mounting[one.mountpoint] = branch
     if mounts.refused:
         draft.fail(branch, unmountable(mounts))
+
+
+def _branches_above(mounts: Mounts, draft: Draft) -> t.Iterator[str]:
+    """The branches that mount something above these mountpoints, which has to be there first."""
+    for one in mounts.possible:
+        for path in _folders(one.mountpoint):
+            if path in draft.mounting:
+                yield draft.mounting[path]
 
 
 def unmountable(mounts: Mounts, still_locked: str = "") -> Refused:

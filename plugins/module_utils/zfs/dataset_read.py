@@ -36,6 +36,9 @@ from .state import (
     run_zfs,
 )
 
+# Bytes of names in the arguments of one process; Linux and FreeBSD take several times as many.
+_MOST_ARGUMENTS = 200_000
+
 
 @dataclass(frozen=True)
 class Survey:
@@ -50,7 +53,31 @@ def survey(runner: ZfsRunner, wishes: Wishes, folder: str = keystore.DEFAULT_FOL
 
     :raises StorageError: ZFS can't be asked
     """
-    host = read_host(runner, wishes, folder)
+    return _plan(runner, wishes, read_host(runner, wishes, folder))
+
+
+def survey_again(runner: ZfsRunner, wishes: Wishes, before: Survey, done: Plan) -> Survey:
+    """The host after a plan was carried out, and what is left to do.
+
+    If nothing but locks and mounts was changed, only the datasets concerned are read again: reading all of a pool with
+    a thousand of them can take longer than unlocking them.
+
+    :raises StorageError: ZFS can't be asked
+    """
+    wishes = wishes.settled()
+    changes = [change for step in done.steps for change in step.changes]
+    names = tuple(dict.fromkeys(change.path[1] for change in changes))
+    light = all(change.path[0] == "datasets" and change.path[-1] in ("locked", "mounted") for change in changes)
+    if not light or sum(len(name) for name in names) > _MOST_ARGUMENTS:
+        return survey(runner, wishes, before.host.folder)
+    host = before.host
+    asked = tuple(dict.fromkeys(_properties(wishes.datasets)))
+    datasets = {**host.datasets, **(read_datasets(runner, names, asked) if names else {})}
+    stored = keystore.names_in(host.folder)
+    return _plan(runner, wishes, replace(host, datasets=datasets, stored=stored, answers={}))
+
+
+def _plan(runner: ZfsRunner, wishes: Wishes, host: DatasetHost) -> Survey:
     plan, questions = plan_datasets(wishes, host)
     while questions:
         host = replace(host, answers={**host.answers, **_answer(runner, host, questions)})

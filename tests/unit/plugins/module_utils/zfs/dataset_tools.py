@@ -16,7 +16,11 @@ from ansible_collections.nasops.encryption.plugins.module_utils.zfs.dataset_opti
     argument_spec,
     parse_options,
 )
-from ansible_collections.nasops.encryption.plugins.module_utils.zfs.dataset_read import Survey, survey
+from ansible_collections.nasops.encryption.plugins.module_utils.zfs.dataset_read import (
+    Survey,
+    survey,
+    survey_again,
+)
 from ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.zfs.dataset_host import (
     DatasetZfs,
     Node,
@@ -54,7 +58,7 @@ def run(zfs: DatasetZfs, folder: Path, wanted: Wishes, check: bool = False) -> O
         lambda found: found.plan,
         zfs,
         check,
-        lambda: survey(runner, wanted.settled(), str(folder)),
+        lambda before, done: survey_again(runner, wanted, before, done),
     )
 
 
