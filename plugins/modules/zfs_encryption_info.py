@@ -190,7 +190,7 @@ roots:
       type: str
       sample: keys['tank/media']
     key_error:
-      description: What is wrong with the keys, V(null) if one fits or none was tried.
+      description: What is wrong with the keys, or that there are none. V(null) if one fits, and if no keys were tried.
       type: str
       sample: >-
         The key from keys['tank/media'] is not the one that opens 'tank/media'. The passphrase from keys['tank/media']

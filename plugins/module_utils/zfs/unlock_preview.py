@@ -154,7 +154,10 @@ def judge(root: str, locked: bool, tries: t.Sequence[tuple[Candidate, Answer | N
         errors += [one.fault for one in faulty]
         return Verdict(False, (wrong + faulty)[0].origin, INVALID, " ".join(errors))
     missing = next((candidate.fault for candidate, _answer in tries if candidate.missing), None)
-    return Verdict(False if locked else None, None, NOT_PROVIDED, missing)
+    if not locked:
+        return Verdict(None, None, NOT_PROVIDED, missing)
+    nothing = f"No key is offered for '{root}', and it has none of its own on this host."
+    return Verdict(False, None, NOT_PROVIDED, missing or nothing)
 
 
 def preview(

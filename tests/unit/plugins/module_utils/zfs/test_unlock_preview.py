@@ -207,7 +207,8 @@ class TestVerdict:
         assert found.error == "Whether the key from next opens 'tank' could not be found out: I/O error."
 
     def test_without_any_key_there_is_none(self) -> None:
-        assert judge("tank", True, []) == Verdict(False, None, "Key not provided", None)
+        none = "No key is offered for 'tank', and it has none of its own on this host."
+        assert judge("tank", True, []) == Verdict(False, None, "Key not provided", none)
         assert judge("tank", False, []) == Verdict(None, None, "Key not provided", None)
 
     def test_a_missing_file_is_told(self) -> None:
@@ -459,7 +460,7 @@ class TestTrial:
         host = Host({})
         verdicts, _ends = foresee(host, self.trial(host, {}), table(root()), ["tank"])
         assert (host.rounds, host.commands) == ([], [])
-        assert verdicts == {"tank": Verdict(False, None, "Key not provided")}
+        assert (verdicts["tank"].valid, verdicts["tank"].problem) == (False, "Key not provided")
 
     def test_a_passphrase_comes_with_what_its_key_is_derived_with(self) -> None:
         seen: list[RootKey] = []
