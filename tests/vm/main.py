@@ -155,7 +155,7 @@ def main() -> int:
     tally = Tally()
     BUILD.mkdir(parents=True, exist_ok=True)
     try:
-        if not options.vm:
+        if not options.vm and not options.list:
             nas_module.prepare(BUILD / "image.txt", tally.say)
         if options.prepare:
             return 0

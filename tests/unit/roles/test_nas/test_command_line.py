@@ -35,7 +35,7 @@ def test_a_world_wide_name_is_the_same_on_every_machine() -> None:
 def test_the_accelerator_brings_its_processor(accel: str) -> None:
     cpu = {"kvm": "host", "tcg": "max"}[accel]
     options = accelerator(accel)
-    assert options[0] == "-accel" and options[1].split(",")[0] == accel
+    assert options[0] == "-accel" and options[1].split(",", maxsplit=1)[0] == accel
     assert options[2:] == ["-cpu", cpu]
 
 

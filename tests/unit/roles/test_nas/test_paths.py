@@ -22,13 +22,13 @@ from ansible_collections.nasops.encryption.roles.test_nas.files.nasvm.paths impo
     [
         ({"TEST_NAS_CACHE": "/c", "XDG_CACHE_HOME": "/x"}, "/c"),
         ({"XDG_CACHE_HOME": "/x"}, "/x/nasops-encryption/test_nas"),
-        ({}, "/home/u/.cache/nasops-encryption/test_nas"),
+        ({}, "/users/u/.cache/nasops-encryption/test_nas"),
     ],
 )
 def test_the_cache(monkeypatch: pytest.MonkeyPatch, given: dict[str, str], cache: str) -> None:
     for name in ("TEST_NAS_CACHE", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
-    for name, value in {"HOME": "/home/u", **given}.items():
+    for name, value in {"HOME": "/users/u", **given}.items():
         monkeypatch.setenv(name, value)
     assert cache_directory() == Path(cache)
 
