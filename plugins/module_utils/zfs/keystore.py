@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import stat
@@ -294,7 +295,9 @@ def _make_folder(folder: str) -> None:
         missing.append(folder)
         folder = os.path.dirname(folder)
     for name in reversed(missing):
-        os.mkdir(name, _FOLDER_MODE)
+        # Another branch of the same plan may make it at the same time.
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(name, _FOLDER_MODE)
         _sync_folder(os.path.dirname(name))
 
 
