@@ -74,6 +74,10 @@ class Nas:
         """Use one that runs."""
         self.status = self._control("status")
 
+    def cut(self) -> None:
+        """Cut its power: what its kernel has not written yet is lost."""
+        self._control("stop", "--cut")
+
     def destroy(self) -> None:
         """Take it away with its disks."""
         self._control("destroy")
