@@ -59,8 +59,8 @@ options:
         default: stripe
       role:
         description:
-          - What the vdev is for. V(cache) and V(spare) can only be V(stripe), V(log) also V(mirror), V(special) and
-            V(dedup) anything but draid.
+          - What the vdev is for. V(cache) and V(spare) can only be V(stripe), V(special), V(dedup) and V(log) also
+            V(mirror), V(data) anything.
         type: str
         choices: [data, special, dedup, log, cache, spare]
         default: data

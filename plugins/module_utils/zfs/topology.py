@@ -20,8 +20,8 @@ TYPES = ("stripe", "mirror", "raidz", "raidz1", "raidz2", "raidz3", "draid", "dr
 _SYNONYMS = {"raidz": "raidz1", "draid": "draid1"}
 _TYPES_OF_ROLE = {
     "data": TYPES,
-    "special": ("stripe", "mirror", "raidz", "raidz1", "raidz2", "raidz3"),
-    "dedup": ("stripe", "mirror", "raidz", "raidz1", "raidz2", "raidz3"),
+    "special": ("stripe", "mirror"),
+    "dedup": ("stripe", "mirror"),
     "log": ("stripe", "mirror"),
     "cache": ("stripe",),
     "spare": ("stripe",),

@@ -113,7 +113,15 @@ class TestParse:
             parse_vdev({**option(kind, disks(4)), **extra})
 
     @pytest.mark.parametrize(
-        "role,allowed", [("log", ("stripe", "mirror")), ("cache", ("stripe",)), ("spare", ("stripe",))]
+        "role,allowed",
+        [
+            ("data", TYPES),
+            ("special", ("stripe", "mirror")),
+            ("dedup", ("stripe", "mirror")),
+            ("log", ("stripe", "mirror")),
+            ("cache", ("stripe",)),
+            ("spare", ("stripe",)),
+        ],
     )
     def test_types_that_a_role_can_have(self, role: str, allowed: tuple[str, ...]) -> None:
         for kind in TYPES:
@@ -123,13 +131,6 @@ class TestParse:
                 with pytest.raises(BadInput, match=f"role '{role}' can't be of type '{kind}'") as caught:
                     parse_vdev(option(kind, disks(5), role=role))
                 assert caught.value.hint == f"Possible are: {', '.join(allowed)}."
-
-    @pytest.mark.parametrize("role", ["special", "dedup"])
-    def test_only_data_can_be_draid(self, role: str) -> None:
-        for kind in ("stripe", "mirror", "raidz", "raidz3"):
-            parse_vdev(option(kind, disks(5), role=role))
-        with pytest.raises(BadInput):
-            parse_vdev(option("draid2", disks(5), role=role))
 
     @pytest.mark.parametrize("names", [[], [""], ["/dev/a", " "]])
     def test_no_disks_are_refused(self, names: list[str]) -> None:
