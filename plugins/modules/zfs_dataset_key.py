@@ -392,6 +392,7 @@ from ..module_utils.zfs.dataset_options import argument_spec, parse_options
 from ..module_utils.zfs.dataset_read import Survey, secrets_of, survey, survey_again
 from ..module_utils.zfs.dataset_result import describe, outcome
 from ..module_utils.zfs.keys import ZfsRunner
+from ..module_utils.zfs.offers import plain_words
 
 
 def main() -> None:
@@ -401,6 +402,8 @@ def main() -> None:
         wishes = parse_options(module.params)
     except StorageError as error:
         fail(module, error)
+    # Ansible takes every text in "keys" for a secret, paths of files as well.
+    getattr(module, "no_log_values", set()).difference_update(plain_words(module.params["keys"]))
     protect(module, mask, wishes.secrets())
     runner = ZfsRunner(mask)
 

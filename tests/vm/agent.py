@@ -253,6 +253,8 @@ def _run_in_child(main: t.Callable[[], None], request: Request, out: int, err: i
             os.setgroups([])
             os.setgid(uid)
             os.setuid(uid)
+        if request.get("engine") == "zfs":
+            _use_programs()
         testing = importlib.import_module("ansible.module_utils.testing")
         with testing.patch_module_args(request["args"]):
             main()
@@ -263,6 +265,12 @@ def _run_in_child(main: t.Callable[[], None], request: Request, out: int, err: i
         traceback.print_exc()
     finally:
         os._exit(code)
+
+
+def _use_programs() -> None:
+    """Let this process change keys by programs, as on a host whose libzfs_core can't be used."""
+    keys = importlib.import_module(f"{PACKAGE.rsplit('.', 1)[0]}.module_utils.zfs.keys")
+    keys.engine = lambda runner, prefer="auto": keys.CommandKeys(runner)  # type: ignore[attr-defined]
 
 
 def _wait(pid: int, seconds: float) -> int | None:

@@ -33,6 +33,8 @@ _CALL_WORDS = {
     "warnings",
     "executes",
     "reveals",
+    "repeats",
+    "engine",
     "leaves",
     "verify",
 }
@@ -68,6 +70,10 @@ class Call:
     """Most processes of zfs and zpool that a run with nothing to do may start."""
     reveals: bool = False
     """Check mode can't see everything, so apply does more than it said."""
+    engine: str = ""
+    """"zfs" to let keys be dealt with by programs instead of libzfs_core."""
+    repeats: bool = False
+    """What is asked for is done at every run, so only the first pair is made."""
     leaves: tuple[str, ...] = ()
     """What a failure that only apply finds may leave changed: pools, datasets, keys, disks."""
     verify: tuple[tuple[str, Any], ...] = ()

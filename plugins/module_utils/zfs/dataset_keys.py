@@ -10,7 +10,7 @@ import typing as t
 from dataclasses import dataclass, field
 
 from ..command import Command
-from ..errors import Refused
+from ..errors import BadInput, Refused
 from ..plan import Action, Change, Step
 from ..secrets import Key
 from . import keystore
@@ -45,7 +45,15 @@ def find_key(root: Dataset, draft: Draft) -> FoundKey:
     tried: list[str] = []
     doubts: list[str] = []
     for offer in draft.wishes.offers.of(root.name):
-        key = _offered(offer, root, draft)
+        try:
+            key = _offered(offer, root, draft)
+        except BadInput as error:
+            if root.name in draft.wishes.offers.explicit:
+                raise
+            # What is meant for all below a dataset may not be of the format of each.
+            tried.append(offer.origin)
+            doubts.append(error.message)
+            continue
         if draft.host.opens(root.name, key):
             return FoundKey(key, offer.origin)
         tried.append(offer.origin)

@@ -18,7 +18,8 @@ from .state import Dataset
 
 
 def plan_unlocked(wanted: WantedDataset, draft: Draft) -> None:
-    draft.branch(wanted.name, _top(wanted, draft))
+    if wanted.name not in draft.failures:
+        draft.branch(wanted.name, _top(wanted, draft))
     if wanted.name in draft.failures:
         return
     for root in _roots(wanted, draft):

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import typing as t
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -13,6 +14,7 @@ from ansible_collections.nasops.encryption.plugins.module_utils.command import C
 from ansible_collections.nasops.encryption.plugins.module_utils.errors import Refused, StorageError
 from ansible_collections.nasops.encryption.plugins.module_utils.plan import (
     Change,
+    Failure,
     NotConverged,
     Plan,
     Step,
@@ -410,3 +412,71 @@ def test_every_step_is_either_done_or_failed_or_not_started(place: tuple[int, in
     assert details["actions_done"] == done
     told = [*details["actions_done"], details["action_failed"], *details["actions_not_started"]]
     assert told == [step.title for step in steps]
+
+
+class TestBranches:
+    """Steps that belong to branches: one that fails does not hold up the others."""
+
+    @staticmethod
+    def fail(_runner: Runner) -> None:
+        raise StorageError("broken", hint="Mend it.")
+
+    def test_only_the_rest_of_the_branch_and_what_comes_after_it_is_given_up(self) -> None:
+        done: list[str] = []
+
+        def step(title: str, branch: str, *after: str) -> Step:
+            return Step(title, lambda _runner: done.append(title), branch=branch, after=after)
+
+        plan = Plan(
+            (
+                step("Do a1", "a"),
+                Step("Do a2", self.fail, branch="a"),
+                step("Do a3", "a"),
+                step("Do b1", "b", "a"),
+                step("Do c1", "c"),
+                step("Do d1", "d", "b"),
+            )
+        )
+        applied = apply(plan, RecordedRunner(default=said))
+        assert sorted(done) == ["Do a1", "Do c1"]
+        assert applied.actions == ["Do a1", "Do c1"]
+        assert [(one.branch, one.because) for one in applied.failures] == [("a", ""), ("b", "a"), ("d", "b")]
+        assert str(applied.failures[0]) == "Failed to do a2: broken Mend it."
+
+    def test_a_branch_waits_for_those_it_comes_after(self) -> None:
+        done: list[str] = []
+
+        def step(name: str) -> Step:
+            return Step(f"Do {name}", lambda _runner: done.append(name), branch=name)
+
+        steps = [step(str(number)) for number in range(40)]
+        chain = [replace(step, after=(str(number - 1),)) for number, step in enumerate(steps)]
+        apply(Plan(tuple(chain)), RecordedRunner(default=said))
+        assert done == [str(number) for number in range(40)]
+
+    def test_a_defect_in_one_branch_ends_the_run(self) -> None:
+        def defect(_runner: Runner) -> None:
+            raise ZeroDivisionError
+
+        with pytest.raises(ZeroDivisionError):
+            apply(
+                Plan((Step("Do a", defect, branch="a"), Step("Do b", lambda _runner: None, branch="b"))),
+                RecordedRunner(default=said),
+            )
+
+    def test_a_branch_that_failed_is_no_reason_not_to_converge(self) -> None:
+        plan = Plan((Step("Do a", self.fail, branch="a"),))
+        outcome = converge(lambda: 0, lambda _state: plan, RecordedRunner(default=said), check_mode=False)
+        assert not outcome.plan.changed
+        assert [one.branch for one in outcome.plan.failures] == ["a"]
+
+    def test_a_branch_that_does_not_converge_is_told(self) -> None:
+        plan = Plan((Step("Do a", lambda _runner: None, branch="a"),))
+        with pytest.raises(NotConverged):
+            converge(lambda: 0, lambda _state: plan, RecordedRunner(default=said), check_mode=False)
+
+    def test_what_was_refused_when_planning_stays_a_failure(self) -> None:
+        plan = Plan(failures=(Failure("a", "It is locked."),))
+        for check_mode in (True, False):
+            outcome = converge(lambda: 0, lambda _state: plan, RecordedRunner(default=said), check_mode)
+            assert outcome.plan.failures == plan.failures

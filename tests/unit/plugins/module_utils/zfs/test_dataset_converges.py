@@ -5,13 +5,13 @@
 
 from __future__ import annotations
 
+import os
 import typing as t
 from pathlib import Path
 
 import pytest
 
 from ansible_collections.nasops.encryption.plugins.module_utils.secrets import Key
-from ansible_collections.nasops.encryption.plugins.module_utils.zfs import state
 from ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.zfs.dataset_host import DatasetZfs, Killed
 from ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.zfs.dataset_tools import (
     HEX,
@@ -30,7 +30,7 @@ from ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.zfs.d
 
 @pytest.fixture(autouse=True)
 def as_root(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(state.os, "geteuid", lambda: 0)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
 
 
 class TestCreate:
@@ -328,9 +328,8 @@ class TestChange:
 
 def count_file_effects(zfs: DatasetZfs, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each step of the keystore counts as an effect, too."""
-    keystore_os = state.os
     for name in ("link", "replace", "unlink"):
-        real = getattr(keystore_os, name)
+        real = getattr(os, name)
         original = getattr(real, "original", real)
 
         def counted(*words: t.Any, _real: t.Callable[..., t.Any] = original, **named: t.Any) -> None:
@@ -338,7 +337,7 @@ def count_file_effects(zfs: DatasetZfs, monkeypatch: pytest.MonkeyPatch) -> None
             zfs.effect()
 
         counted.original = original  # type: ignore[attr-defined]
-        monkeypatch.setattr(keystore_os, name, counted)
+        monkeypatch.setattr(os, name, counted)
 
 
 def check_opens(zfs: DatasetZfs, folder: Path) -> None:
