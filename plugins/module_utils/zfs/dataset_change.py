@@ -247,7 +247,9 @@ def _usable(successor: KeyFile | None, new: Key | None, dataset: Dataset, found:
         return False
     if new is not None:
         return successor.key.same_as(new)
-    return dataset.value("keyformat") != found.key_format or not draft.host.opens(dataset.name, successor.key)
+    if not dataset.is_root or dataset.value("keyformat") != found.key_format:
+        return True
+    return not draft.host.opens(dataset.name, successor.key)
 
 
 def _store(name: str, path: str, key_format: str, key: Key | None, replaces: bool = False) -> Step:

@@ -66,7 +66,8 @@ def survey_again(runner: ZfsRunner, wishes: Wishes, before: Survey, done: Plan) 
     """
     wishes = wishes.settled()
     changes = [change for step in done.steps for change in step.changes]
-    names = tuple(dict.fromkeys(change.path[1] for change in changes))
+    described = [one.name for one in wishes.datasets if one.name in before.host.datasets]
+    names = tuple(dict.fromkeys([*described, *(change.path[1] for change in changes)]))
     light = all(change.path[0] == "datasets" and change.path[-1] in ("locked", "mounted") for change in changes)
     if not light or sum(len(name) for name in names) > _MOST_ARGUMENTS:
         return survey(runner, wishes, before.host.folder)

@@ -268,8 +268,10 @@ def remove_retired(mark: str, keep: str = "") -> None:
         status = os.stat(mark)
         for name in os.listdir(folder):
             path = os.path.join(folder, name)
-            if path not in (mark, keep) and os.path.samestat(os.lstat(path), status):
-                os.unlink(path)
+            # Another branch of the same plan may remove its own files meanwhile.
+            with contextlib.suppress(FileNotFoundError):
+                if path not in (mark, keep) and os.path.samestat(os.lstat(path), status):
+                    os.unlink(path)
         _sync_folder(folder)
         os.unlink(mark)
         _sync_folder(folder)

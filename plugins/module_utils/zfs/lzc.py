@@ -15,11 +15,11 @@ import hashlib
 import os
 import secrets as random_source
 import typing as t
-from concurrent.futures import ThreadPoolExecutor
 
-from ..errors import Refused, StorageError
+from ..errors import StorageError
 from ..secrets import KEY_BYTES, Key
-from .keys import Busy, RootKey, WrongKey
+from .key_errors import CHANGE, INHERIT, LOAD, TRY, UNLOAD, from_number
+from .keys import Busy, RootKey, WrongKey, side_by_side
 
 # Of OpenZFS 2.x on Linux, and in the base system of FreeBSD.
 _CORE_NAMES = ("libzfs_core.so.3", "libzfs_core.so.2", "libzfs_core.so")
@@ -125,8 +125,10 @@ class LibraryKeys:
         self._derived: dict[RootKey, bytes] = {}
 
     def try_all(self, candidates: t.Sequence[RootKey]) -> list[bool | StorageError]:
-        self._derive([one for one in candidates if one.key.format == "passphrase"])
-        return [self._try(one) for one in candidates]
+        # Passphrases first: they take a thousand times as long, and should not be left to one thread at the end.
+        different = sorted(dict.fromkeys(candidates), key=lambda one: one.key.format != "passphrase")
+        answers = dict(zip(different, side_by_side(self._try, different)))
+        return [answers[one] for one in candidates]
 
     def _try(self, candidate: RootKey) -> bool | StorageError:
         try:
@@ -135,22 +137,26 @@ class LibraryKeys:
             return error
         if status == 0:
             return True
-        return False if status == errno.EACCES else _error("try a key of", candidate.root, status)
+        return False if status == errno.EACCES else from_number(TRY, candidate.root, status)
 
     def load(self, candidate: RootKey) -> None:
         status = self._library.load_key(candidate.root, False, self._wrapping_key(candidate))
         if status == errno.EACCES:
-            raise WrongKey(f"The key is not the one that opens '{candidate.root}'.")
+            raise WrongKey(f"The key is not the one that opens '{candidate.root}'.", errno=status)
         if status not in (0, errno.EEXIST):
-            raise _error("load the key of", candidate.root, status)
+            raise from_number(LOAD, candidate.root, status)
 
     def unload(self, root: str) -> None:
         status = self._library.unload_key(root)
+        if status == errno.EACCES:
+            # That no key is loaded, or that it is no encryption root: no key at all fits an encryption root just as
+            # well, but only one of those can be asked for it.
+            status = self._library.load_key(root, True, bytes(KEY_BYTES))
+            status = 0 if status == errno.EACCES else status
         if status == errno.EBUSY:
-            raise Busy(f"'{root}' is busy.")
-        # What is not loaded is told by EACCES.
-        if status not in (0, errno.EACCES):
-            raise _error("unload the key of", root, status)
+            raise Busy(f"'{root}' is busy.", errno=status)
+        if status:
+            raise from_number(UNLOAD, root, status)
 
     def change(self, root: str, key: Key, location: str, iterations: int | None) -> None:
         properties: dict[str, int | str] = {"keyformat": _KEY_FORMATS[key.format], "keylocation": location}
@@ -162,12 +168,12 @@ class LibraryKeys:
             candidate = RootKey(root, key)
         status = self._library.change_key(root, _NEW_KEY, properties, self._wrapping_key(candidate))
         if status:
-            raise _error("change the key of", root, status)
+            raise from_number(CHANGE, root, status)
 
     def inherit(self, root: str) -> None:
         status = self._library.change_key(root, _INHERIT, {}, None)
         if status:
-            raise _error("let a parent's key open", root, status)
+            raise from_number(INHERIT, root, status)
 
     def _wrapping_key(self, candidate: RootKey) -> bytes:
         key = candidate.key
@@ -175,25 +181,14 @@ class LibraryKeys:
             return key.material
         if key.format == "hex":
             return bytes.fromhex(key.material.decode("ascii"))
-        if candidate not in self._derived:
-            self._derived[candidate] = derive(candidate)
-        return self._derived[candidate]
-
-    def _derive(self, candidates: t.Sequence[RootKey]) -> None:
-        """All at once: PBKDF2 is what takes time, and Python lets other threads run meanwhile."""
-        new = [one for one in dict.fromkeys(candidates) if one not in self._derived and _derivable(one)]
-        if not new:
-            return
-        with ThreadPoolExecutor(min(len(new), os.cpu_count() or 1)) as pool:
-            self._derived.update(zip(new, pool.map(derive, new)))
-
-
-def _derivable(candidate: RootKey) -> bool:
-    return candidate.iterations is not None and candidate.salt is not None
+        found = self._derived.get(candidate)
+        if found is None:
+            found = self._derived[candidate] = derive(candidate)
+        return found
 
 
 def derive(candidate: RootKey) -> bytes:
-    """The wrapping key of a passphrase: PBKDF2 with HMAC-SHA1, as libzfs does it.
+    """The wrapping key of a passphrase: PBKDF2 with HMAC-SHA1, as libzfs does it. Other threads run meanwhile.
 
     :raises StorageError: the salt of the encryption root is not known
     """
@@ -201,22 +196,3 @@ def derive(candidate: RootKey) -> bytes:
         raise StorageError(f"The salt of '{candidate.root}' could not be read, so no passphrase can be tried on it.")
     salt = candidate.salt.to_bytes(_SALT_BYTES, "little")
     return hashlib.pbkdf2_hmac("sha1", candidate.key.material, salt, candidate.iterations, KEY_BYTES)
-
-
-_REASONS: t.Mapping[int, tuple[str, str]] = {
-    errno.EACCES: ("its key is not loaded", "Unlock it first."),
-    errno.EBUSY: ("it is in use", ""),
-    errno.EINVAL: ("it is no encryption root, or the key does not suit it", ""),
-    errno.EIO: ("ZFS can't read its key from the disks (I/O error)", "See 'zpool status -v'."),
-    errno.ENOENT: ("it does not exist", ""),
-    errno.ENOTSUP: ("its encryption is not supported by this version of ZFS", ""),
-    errno.EPERM: ("permission denied", "Set 'become: true' for the task."),
-    errno.EROFS: ("its pool is read-only", ""),
-    errno.ENXIO: ("its pool is not available", "See 'zpool status'."),
-}
-
-
-def _error(what: str, name: str, status: int) -> StorageError:
-    reason, hint = _REASONS.get(status, (os.strerror(status), ""))
-    kind = Refused if status in (errno.EBUSY, errno.EACCES) else StorageError
-    return kind(f"Can't {what} '{name}': {reason}.", hint=hint, errno=status)

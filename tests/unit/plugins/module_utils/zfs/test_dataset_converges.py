@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.nasops.encryption.plugins.module_utils.secrets import Key
+from ansible_collections.nasops.encryption.plugins.module_utils.zfs.dataset_result import describe
 from ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.zfs.dataset_host import DatasetZfs, Killed
 from ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.zfs.dataset_tools import (
     HEX,
@@ -159,6 +160,12 @@ class TestUnlock:
         zfs = world(root("t"), *(root(f"t/{number}", "b") for number in range(50)))
         run(zfs, tmp_path, wishes(name="t", state="unlocked", recursive=True))
         assert len(zfs.commands) == 2
+
+    def test_the_result_shows_what_a_key_opened_below(self, tmp_path: Path) -> None:
+        zfs = world(locked(root("t")), child("t/a", "t", mounted=False))
+        wanted = wishes(state="unlocked", mount=False, keys={"t": HEX["a"]}, datasets=[{"name": "t"}, {"name": "t/a"}])
+        done = run(zfs, tmp_path, wanted)
+        assert [row["locked"] for row in describe(wanted, done.state.host)] == [False, False]
 
 
 class TestLock:
