@@ -88,13 +88,17 @@ class Session:
             self.made.append(self.nas)
             self.nas.start()
         booted = time.monotonic()
-        self.agent = Agent(self.nas.ssh, self.log)
-        found = self.agent.start(self.nas.serials[:WHOLE], self.nas.serials[WHOLE:])
-        self.names = Names(found["disks"], found["partitions"], self.keys)
+        self._begin()
         self.tally.say(
             f"       {self.nas.name} ({self.nas.status.get('accel')}) answers after {booted - start:.0f} s, "
             f"the agent after {time.monotonic() - booted:.0f} s more"
         )
+
+    def _begin(self) -> None:
+        """Start the agent, and let it find the disks."""
+        self.agent = Agent(self.nas.ssh, self.log)
+        found = self.agent.start(self.nas.serials[:WHOLE], self.nas.serials[WHOLE:])
+        self.names = Names(found["disks"], found["partitions"], self.keys)
 
     def close(self) -> None:
         """End the agent, keep what the kernel printed, and destroy what was made."""
@@ -146,6 +150,9 @@ class Session:
         else:
             runner.reset()
             yield from Playbooks(self.nas, self.names, self.log).checks()
+            # they have rebooted the NAS
+            self.agent.close()
+            self._begin()
 
 
 def main() -> int:

@@ -1,7 +1,7 @@
 # Copyright (c) 2026 nasops.encryption contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The same through ansible-playbook over ssh, as users do it: modules, role and playbook."""
+"""The same through ansible-playbook over ssh, as users do it: modules, roles and playbooks, and what a reboot does."""
 
 from __future__ import annotations
 
@@ -21,9 +21,42 @@ from .case import Names
 from .connection import ROOT
 from .nas import Nas
 
-_RECAP = re.compile(r"ok=(\d+) +changed=(\d+) +unreachable=(\d+) +failed=(\d+)")
 # Four times as long as it takes without KVM.
 _SECONDS = 600
+# Seconds for a reboot without KVM, generously.
+_REBOOT = 300
+# A host that refuses every connection.
+_AWAY = {"all": {"hosts": {"away": {"ansible_host": "127.0.0.1", "ansible_port": 1, "ansible_connection": "ssh"}}}}
+
+_AFTER_REBOOT = """
+zfs list -H -o name,keystatus,mounted -r fleet plain
+systemctl is-active nasops-zfs-unlock.service
+test -b /dev/zvol/fleet/vm1 && echo the volume is there
+"""
+_OPENED_AT_BOOT = """\
+fleet\tavailable\tyes
+fleet/media\tavailable\tyes
+fleet/media/audio\tavailable\tyes
+fleet/media/documents\tavailable\tyes
+fleet/media/video\tunavailable\tno
+fleet/vm1\tavailable\t-
+plain\t-\tyes
+plain/open\t-\tyes
+active
+the volume is there
+"""
+
+Check = tuple[str, float, Sequence[str]]
+"""Name, seconds and complaints."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a run of ansible-playbook has to come to: its end, the recap of the NAS, and lines it says."""
+
+    changed: int | None = None
+    fails: bool = False
+    lines: Sequence[str] = ()
 
 
 @dataclass
@@ -34,8 +67,8 @@ class Playbooks:
     names: Names
     log: Path
 
-    def checks(self) -> Iterator[tuple[str, float, Sequence[str]]]:
-        """Name, seconds and complaints of each check."""
+    def checks(self) -> Iterator[Check]:
+        """Each check in turn. One of them reboots the NAS."""
         keys = self.names.keys
         disks = [disk["id"] for disk in self.names.disks]
         variables: dict[str, Any] = {
@@ -44,7 +77,19 @@ class Playbooks:
             "raw_key": base64.b64encode(keys.raw("playbook")).decode("ascii"),
             "wrong_key": base64.b64encode(keys.raw("wrong")).decode("ascii"),
         }
-        yield self._run("modules over ssh", "tests/vm/playbooks/modules.yml", variables, None)
+        yield self._run("modules over ssh", "tests/vm/playbooks/modules.yml", variables, Wanted())
+        fleet = self._fleet(keys.passphrase("video", 40))
+        for number, (words, changed) in enumerate(((["--check"], 2), ([], 3), (["--check"], 0), ([], 0)), 1):
+            name = f"provision, run {number} of check, apply, check, apply"
+            yield self._run(name, "nasops.encryption.provision", fleet, Wanted(changed), words)
+        yield from self._daily(fleet)
+
+    def _fleet(self, passphrase: str) -> dict[str, Any]:
+        """The inventory variables of the NAS."""
+        keys = self.names.keys
+        disks = [disk["id"] for disk in self.names.disks]
+        generated = {"file": "auto", "generate": True}
+        video = {"format": "passphrase", "value": passphrase, "iterations": 100000}
         pools = [
             {
                 "name": "fleet",
@@ -54,27 +99,81 @@ class Playbooks:
                 ],
                 "key": {"value": keys.hex("role"), "file": "auto"},
                 "properties": {"autotrim": True},
+                "datasets": [
+                    {"name": "media/video", "key": video},
+                    {"name": "media/audio", "properties": {"recordsize": "1M"}},
+                    {"name": "media/documents"},
+                    {"name": "media", "key": generated},
+                    {"name": "vm1", "volsize": "16M", "properties": {"refreservation": "none"}, "key": generated},
+                ],
             },
-            {"name": "plain", "cipher": "off", "vdevs": [{"disks": disks[11:12]}]},
+            {
+                "name": "plain",
+                "cipher": "off",
+                "vdevs": [{"disks": disks[11:12]}],
+                "datasets": [{"name": "open", "cipher": "off"}],
+            },
         ]
-        role = {"nas_pools": pools, "nas_hosts": "all"}
-        for number, (words, changed) in enumerate(((["--check"], 1), ([], 1), (["--check"], 0), ([], 0)), 1):
-            name = f"provision, run {number} of check, apply, check, apply"
-            yield self._run(name, "nasops.encryption.provision", role, changed, words)
+        return {"nas_pools": pools, "nas_hosts": "all"}
+
+    def _daily(self, fleet: Mapping[str, Any]) -> Iterator[Check]:
+        """Lock, unlock where not all goes well, rotate, reboot, unlock, unlock again."""
+        nas, keys, video = self.nas.name, self.names.keys, "fleet/media/video"
+        yield self._run("lock", "nasops.encryption.lock", fleet, Wanted(1, lines=[f"{nas}: locked {video}"]))
+        yield self._on_nas("export", "zpool export fleet && zpool export plain", "")
+        opened = "imported fleet; imported plain; unlocked fleet, fleet/media, fleet/vm1"
+        yield self._run(
+            "unlock, one passphrase wrong and one host away",
+            "nasops.encryption.unlock",
+            {**fleet, "nas_keys": {video: keys.passphrase("wrong", 40)}},
+            Wanted(2, fails=True, lines=["away: UNREACHABLE", f"{nas}: {opened}; FAILED {video}"]),
+            away=True,
+        )
+        new = self._fleet(keys.passphrase("new video", 40))
+        yield self._run(
+            "rotate, what is locked too",
+            "nasops.encryption.rotate_keys",
+            {
+                **fleet,
+                "key_rotation_datasets": ["fleet/media"],
+                "nas_new_keys": {video: keys.passphrase("new video", 40)},
+            },
+            Wanted(1, lines=[f"{nas}: rotated fleet/media, {video}"]),
+        )
+        yield self._reboot()
+        yield self._on_nas("after the reboot all with key files is open", _AFTER_REBOOT, _OPENED_AT_BOOT)
+        wanted = Wanted(1, lines=[f"{nas}: unlocked {video}"])
+        yield self._run("unlock after the reboot", "nasops.encryption.unlock", new, wanted)
+        wanted = Wanted(0, lines=[f"{nas}: nothing to do"])
+        yield self._run("unlock again", "nasops.encryption.unlock", new, wanted)
+        less = {**new, "nas_unlock_at_boot": False}
+        yield self._run("provision without unlocking at boot", "nasops.encryption.provision", less, Wanted(1))
 
     def _run(
-        self, name: str, playbook: str, variables: Mapping[str, Any], changed: int | None, words: Sequence[str] = ()
-    ) -> tuple[str, float, list[str]]:
+        self,
+        name: str,
+        playbook: str,
+        variables: Mapping[str, Any],
+        wanted: Wanted,
+        words: Sequence[str] = (),
+        away: bool = False,
+    ) -> Check:
         """One run with all that ansible-playbook can say, kept for the search for keys."""
         start = time.monotonic()
         path = self.log / f"playbook-{re.sub('[^a-z0-9]+', '-', name)}.log"
         # Neither the arguments nor the log hold a key: they come in a file that is gone afterwards.
-        with tempfile.NamedTemporaryFile("w", suffix=".json") as file, path.open("w", encoding="utf-8") as log:
+        with (
+            tempfile.NamedTemporaryFile("w", suffix=".json") as file,
+            tempfile.NamedTemporaryFile("w", suffix=".json") as other,
+            path.open("w", encoding="utf-8") as log,
+        ):
             json.dump(variables, file)
+            json.dump(_AWAY, other)
             file.flush()
+            other.flush()
             argv = ["ansible-playbook", "-vvvv", "--diff", "-i", str(self.nas.inventory), "-e", f"@{file.name}"]
             done = subprocess.run(
-                [*argv, *words, playbook],
+                [*argv, *(("-i", other.name) if away else ()), *words, playbook],
                 cwd=ROOT,
                 env=self._environment(),
                 stdin=subprocess.DEVNULL,
@@ -85,13 +184,48 @@ class Playbooks:
             )
         said = path.read_text("utf-8")
         complaints: list[str] = []
-        recap = _RECAP.findall(said)
-        if done.returncode or len(recap) != 1:
-            complaints.append(f"ansible-playbook ended with {done.returncode}; see {path.relative_to(ROOT)}")
+        recap = re.search(rf"^{self.nas.name} +: ok=\d+ +changed=(\d+) ", said, re.M)
+        if bool(done.returncode) != wanted.fails or recap is None:
+            complaints.append(f"ansible-playbook ended with {done.returncode}")
             complaints += re.findall(r"^(?:fatal: .*|\[ERROR\]: .*|ERROR! .*)$", said, re.M)[-3:]
-        elif changed is not None and int(recap[0][1]) != changed:
-            complaints.append(f"changed={recap[0][1]}, wanted was {changed}; see {path.relative_to(ROOT)}")
+        elif wanted.changed is not None and int(recap[1]) != wanted.changed:
+            complaints.append(f"changed={recap[1]}, wanted was {wanted.changed}")
+        complaints += [f"nowhere it says: {line}" for line in wanted.lines if f'"{line}"' not in said]
+        if complaints:
+            complaints.append(f"see {path.relative_to(ROOT)}")
         return name, time.monotonic() - start, complaints
+
+    def _on_nas(self, name: str, script: str, wanted: str) -> Check:
+        """A script on the NAS, and all it prints."""
+        start = time.monotonic()
+        said = self._ssh(script)
+        return name, time.monotonic() - start, [] if said == wanted else [f"it printed {said!r}, wanted was {wanted!r}"]
+
+    def _reboot(self) -> Check:
+        """The way an administrator does it; waits until the boot is through."""
+        start = time.monotonic()
+        boot = "cat /proc/sys/kernel/random/boot_id; "
+        before = self._ssh(boot)
+        self._ssh("systemctl --no-block reboot")
+        while time.monotonic() < start + _REBOOT:
+            said = self._ssh(boot + "systemctl is-system-running --wait")
+            if "\n" in said and not said.startswith(before) and said.endswith(("running\n", "degraded\n")):
+                return "reboot", time.monotonic() - start, []
+            time.sleep(2)
+        return "reboot", time.monotonic() - start, [f"it is not up after {_REBOOT} seconds"]
+
+    def _ssh(self, script: str) -> str:
+        """What a script prints; while the NAS does not answer, that is ssh's complaint."""
+        done = subprocess.run(
+            [*self.nas.ssh, script],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=_REBOOT,
+            text=True,
+            check=False,
+        )
+        return done.stdout
 
     def _environment(self) -> dict[str, str]:
         """With the collection of this work tree."""
