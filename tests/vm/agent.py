@@ -447,8 +447,14 @@ class Host:
         pools = call(["zpool", "status", "-P"], ok=False).stdout.decode(errors="replace")
         config = re.sub(r"(?m)^ *(scan|status|action|see|remove|checkpoint): .*\n(?:\t? {8,}.*\n)*", "", pools)
         columns = "name,property,source,value"
-        properties = "guid,mounted,mountpoint,canmount,keystatus,keylocation,readonly,quota,compression,atime"
+        properties = (
+            "guid,mounted,mountpoint,canmount,encryptionroot,keyformat,keystatus,keylocation,pbkdf2iters,volsize,"
+            "refreservation,readonly,quota,compression,atime"
+        )
         datasets = call(["zfs", "get", "-Hp", "-o", columns, properties], ok=False).stdout.decode(errors="replace")
+        # also what "mounted" does not tell: legacy mounts, and one on top of another
+        mounts = [line for line in _read("/proc/mounts").decode(errors="replace").splitlines() if " zfs " in line]
+        datasets += "\n".join(sorted(line.split(" zfs ")[0] for line in mounts))
         keys = {}
         for path in self._key_files():
             status = os.stat(path)
