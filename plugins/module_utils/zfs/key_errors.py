@@ -29,7 +29,7 @@ class Reason:
     refused: bool = False
 
 
-MISSING = Reason("there is no such dataset")
+MISSING = Reason("it does not exist")
 NO_ROOT = Reason("it is no encryption root", "Name the dataset that its encryptionroot tells.")
 PLAIN = Reason("it is not encrypted")
 FORBIDDEN = Reason("permission denied", "Set 'become: true' for the task.")
@@ -44,7 +44,7 @@ NO_FEATURE = Reason(
     "its pool can't hold encrypted datasets", "'zpool upgrade' the pool, or enable its feature 'encryption'."
 )
 NO_CIPHER = Reason("this version of ZFS does not know its cipher", "Use a newer OpenZFS.")
-UNREADABLE = Reason("ZFS can't read its key from the disks", "See 'zpool status -v' and the kernel log.")
+UNREADABLE = Reason("ZFS can't read its key from the disks (I/O error)", "See 'zpool status -v' and the kernel log.")
 SILENT = Reason("its pool does not answer", "See 'zpool status'.")
 TOO_SHORT = Reason(
     "this version of ZFS does not take passphrases of less than 8 characters, even if one is set",

@@ -5,14 +5,17 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import hashlib
+import threading
 import typing as t
 
 import pytest
 
 from ansible_collections.nasops.encryption.plugins.module_utils.errors import Refused, StorageError
 from ansible_collections.nasops.encryption.plugins.module_utils.secrets import Key
+from ansible_collections.nasops.encryption.plugins.module_utils.zfs import keys as keys_module
 from ansible_collections.nasops.encryption.plugins.module_utils.zfs import lzc
 from ansible_collections.nasops.encryption.plugins.module_utils.zfs.keys import Busy, RootKey, WrongKey
 
@@ -22,15 +25,16 @@ PASSPHRASE = Key("passphrase", b"correct horse")
 
 
 class FakeLibrary:
-    """Remembers what it was called with, and answers with one error number."""
+    """Remembers what it was called with, and answers with one error number; dry runs may have their own."""
 
-    def __init__(self, status: int = 0) -> None:
+    def __init__(self, status: int = 0, dry_run: int | None = None) -> None:
         self.status = status
+        self.dry_run = status if dry_run is None else dry_run
         self.calls: list[tuple[t.Any, ...]] = []
 
     def load_key(self, name: str, dry_run: bool, wrapping_key: bytes) -> int:
         self.calls.append(("load", name, dry_run, wrapping_key))
-        return self.status
+        return self.dry_run if dry_run else self.status
 
     def unload_key(self, name: str) -> int:
         self.calls.append(("unload", name))
@@ -45,10 +49,38 @@ class FakeLibrary:
 
 def test_a_wrapping_key_has_32_bytes_whatever_the_format() -> None:
     library = FakeLibrary()
-    lzc.LibraryKeys(library).try_all([RootKey("t", HEX), RootKey("t", RAW), RootKey("t", PASSPHRASE, 100000, 1)])
-    assert [call[3] for call in library.calls[:2]] == [bytes([10] * 32), bytes(range(32))]
-    assert len(library.calls[2][3]) == 32
+    candidates = [RootKey("h", HEX), RootKey("r", RAW), RootKey("p", PASSPHRASE, 1000, 1)]
+    assert lzc.LibraryKeys(library).try_all(candidates) == [True, True, True]
+    used = {call[1]: call[3] for call in library.calls}
+    assert (used["h"], used["r"]) == (bytes([10] * 32), bytes(range(32)))
+    assert used["p"] == hashlib.pbkdf2_hmac("sha1", b"correct horse", bytes([1, *bytes(7)]), 1000, 32)
     assert all(call[2] for call in library.calls), "trying a key loaded it"
+
+
+def test_answers_come_in_the_order_of_the_questions() -> None:
+    class Picky(FakeLibrary):
+        def load_key(self, name: str, dry_run: bool, wrapping_key: bytes) -> int:
+            return {"h": 0, "r": errno.EACCES, "p": errno.ENOENT}[name]
+
+    keys = lzc.LibraryKeys(Picky())
+    answers = keys.try_all([RootKey("h", HEX), RootKey("p", PASSPHRASE, 1, 1), RootKey("r", RAW), RootKey("h", HEX)])
+    assert [answers[0], answers[2], answers[3]] == [True, False, True]
+    assert isinstance(answers[1], StorageError) and "'p': it does not exist" in answers[1].message
+    assert keys.try_all([]) == []
+
+
+def test_passphrases_are_derived_on_all_cores_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keys_module, "cores", lambda: 2)
+    # Nobody gets past it before two have come.
+    meeting = threading.Barrier(2, timeout=60)
+
+    def derive(candidate: RootKey) -> bytes:
+        meeting.wait()
+        return bytes(32)
+
+    monkeypatch.setattr(lzc, "derive", derive)
+    mixed = [RootKey("p", PASSPHRASE, 1, 1), *(RootKey(f"h{number}", HEX) for number in range(9))]
+    assert all(lzc.LibraryKeys(FakeLibrary()).try_all([*mixed, RootKey("q", PASSPHRASE, 1, 1)]))
 
 
 def test_the_salt_is_taken_little_endian() -> None:
@@ -100,9 +132,18 @@ def test_loading() -> None:
 
 def test_unloading() -> None:
     lzc.LibraryKeys(FakeLibrary(0)).unload("t")
-    lzc.LibraryKeys(FakeLibrary(errno.EACCES)).unload("t")
     with pytest.raises(Busy):
         lzc.LibraryKeys(FakeLibrary(errno.EBUSY)).unload("t")
+    with pytest.raises(StorageError, match="Can't unload the key of 't': it does not exist"):
+        lzc.LibraryKeys(FakeLibrary(errno.ENOENT)).unload("t")
+
+
+def test_a_key_that_is_not_loaded_is_unloaded_already_if_there_can_be_one() -> None:
+    library = FakeLibrary(errno.EACCES)
+    lzc.LibraryKeys(library).unload("t")
+    assert library.calls == [("unload", "t"), ("load", "t", True, bytes(32))]
+    with pytest.raises(StorageError, match="Can't unload the key of 't/child': it is no encryption root"):
+        lzc.LibraryKeys(FakeLibrary(errno.EACCES, dry_run=errno.EINVAL)).unload("t/child")
 
 
 def test_changing_sets_all_in_one_call() -> None:
@@ -128,5 +169,135 @@ def test_every_passphrase_gets_a_salt_of_its_own() -> None:
 def test_what_can_not_be_changed_is_told() -> None:
     with pytest.raises(Refused, match="its key is not loaded"):
         lzc.LibraryKeys(FakeLibrary(errno.EACCES)).change("t", HEX, "prompt", None)
+    with pytest.raises(StorageError, match="not encrypted, a clone, or can't have such a key"):
+        lzc.LibraryKeys(FakeLibrary(errno.EINVAL)).change("t", HEX, "prompt", None)
     with pytest.raises(StorageError, match="read-only"):
         lzc.LibraryKeys(FakeLibrary(errno.EROFS)).inherit("t")
+    with pytest.raises(Refused, match="its key or that of its parent is not loaded"):
+        lzc.LibraryKeys(FakeLibrary(errno.EACCES)).inherit("t")
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (errno.EPERM, "permission denied"),
+        (errno.EAGAIN, "does not answer"),
+        (errno.ENOTSUP, "can't hold encrypted datasets"),
+        (errno.EBADE, "I/O error"),
+        (1048, "does not know its cipher"),
+        (errno.ENOSPC, "No space left on device"),
+    ],
+)
+def test_numbers_in_words(status: int, words: str) -> None:
+    with pytest.raises(StorageError, match=words) as caught:
+        lzc.LibraryKeys(FakeLibrary(status)).load(RootKey("t", HEX))
+    assert caught.value.details == {"errno": status}
+
+
+class Function:
+    """A C function that answers with a number. It takes whatever ctypes lets one say about a function."""
+
+    argtypes: list[t.Any]
+    restype: t.Any = None
+
+    def __init__(self, work: t.Callable[..., int]) -> None:
+        self.work = work
+
+    def __call__(self, *arguments: t.Any) -> int:
+        return self.work(*arguments)
+
+
+class Libraries:
+    """libzfs_core and libnvpair, as far as they are called, by the names of their files."""
+
+    def __init__(self, *names: str, init: int = 0, status: int = 0) -> None:
+        self.names = names
+        self.status = status
+        self.tried: list[str] = []
+        self.seen: list[t.Any] = []
+        self.buffers: list[t.Any] = []
+        self.libzfs_core_init = Function(lambda: init)
+        self.lzc_load_key = Function(self._load)
+        self.lzc_unload_key = Function(lambda name: self._see(name, status))
+        self.lzc_change_key = Function(self._change)
+        self.nvlist_alloc = Function(lambda *_arguments: 0)
+        self.nvlist_add_uint64 = Function(lambda _pairs, name, value: self._see((name, value)))
+        self.nvlist_add_string = Function(lambda _pairs, name, value: self._see((name, value)))
+        self.nvlist_free = Function(lambda _pairs: self._see("freed"))
+
+    def _see(self, what: t.Any, status: int = 0) -> int:
+        self.seen.append(what)
+        return status
+
+    def __call__(self, name: str) -> Libraries:
+        self.tried.append(name)
+        if name not in self.names:
+            raise OSError(f"{name}: cannot open shared object file")
+        return self
+
+    def _load(self, name: bytes, dry_run: int, buffer: t.Any, size: int) -> int:
+        self.buffers.append(buffer)
+        self.seen.append((name, dry_run, bytes(buffer), size))
+        return self.status
+
+    def _change(self, name: bytes, command: int, _pairs: t.Any, buffer: t.Any, size: int) -> int:
+        self.buffers.append(buffer)
+        self.seen.append((name, command, buffer if buffer is None else bytes(buffer), size))
+        return self.status
+
+
+class TestNativeLibrary:
+    def native(self, monkeypatch: pytest.MonkeyPatch, libraries: Libraries) -> lzc.NativeLibrary:
+        monkeypatch.setattr(ctypes, "CDLL", libraries)
+        return lzc.NativeLibrary()
+
+    @pytest.mark.parametrize(
+        "names",
+        [("libzfs_core.so.3", "libnvpair.so.3"), ("libzfs_core.so.2", "libnvpair.so.2")],
+        ids=["linux", "freebsd"],
+    )
+    def test_libraries_are_found_by_their_names(self, names: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+        libraries = Libraries(*names)
+        self.native(monkeypatch, libraries)
+        assert set(names) <= set(libraries.tried)
+
+    def test_a_host_without_them(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        with pytest.raises(OSError, match="cannot open shared object file"):
+            self.native(monkeypatch, Libraries())
+
+    def test_a_host_whose_zfs_does_not_answer(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        with pytest.raises(OSError, match="No such file"):
+            self.native(monkeypatch, Libraries("libzfs_core.so.3", "libnvpair.so.3", init=errno.ENOENT))
+
+    def test_a_library_from_before_encryption(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        libraries = Libraries("libzfs_core.so.3", "libnvpair.so.3")
+        del libraries.lzc_load_key
+        with pytest.raises(AttributeError, match="lzc_load_key"):
+            self.native(monkeypatch, libraries)
+
+    def test_keys_are_wiped_after_each_call(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        libraries = Libraries("libzfs_core.so.3", "libnvpair.so.3", status=errno.EACCES)
+        native = self.native(monkeypatch, libraries)
+        key = bytes(range(32))
+        assert native.load_key("tank/ä", True, key) == errno.EACCES
+        assert native.change_key("t", 2, {"keyformat": 2, "keylocation": "file:///ä"}, key) == errno.EACCES
+        assert native.change_key("t", 3, {}, None) == errno.EACCES
+        assert native.unload_key("t") == errno.EACCES
+        assert libraries.seen == [
+            ("tank/ä".encode(), 1, key, 32),
+            (b"keyformat", 2),
+            (b"keylocation", "file:///ä".encode()),
+            (b"t", 2, key, 32),
+            "freed",
+            (b"t", 3, None, 0),
+            "freed",
+            b"t",
+        ]
+        assert [bytes(buffer) for buffer in libraries.buffers if buffer is not None] == [bytes(32), bytes(32)]
+
+    def test_properties_that_do_not_fit_into_memory_change_nothing(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        libraries = Libraries("libzfs_core.so.3", "libnvpair.so.3")
+        libraries.nvlist_add_string = Function(lambda *_arguments: errno.ENOMEM)
+        native = self.native(monkeypatch, libraries)
+        assert native.change_key("t", 2, {"keylocation": "prompt", "keyformat": 1}, bytes(32)) == errno.ENOMEM
+        assert libraries.seen == ["freed"]
