@@ -188,7 +188,9 @@ def converge(
             actions_left=rest.actions,
             diff_left=rest.diff(),
         )
-    return Outcome(join((plan, Plan(warnings=rest.warnings))), state)
+    # What the second look refuses was not seen, or not so, by the first one.
+    late = tuple(failure for failure in rest.failures if failure.branch not in given_up)
+    return Outcome(join((plan, Plan(warnings=rest.warnings, failures=late))), state)
 
 
 def _look_again(

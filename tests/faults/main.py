@@ -47,12 +47,12 @@ class Report:
 
     def table(self) -> None:
         """Operations and cuts, with what was lost."""
-        self.say(f"\n{'operation':<20} {'kill points':>11} {'losses':>7}")
+        self.say(f"\n{'operation':<30} {'kill points':>11} {'losses':>7}")
         for row in self.kills:
-            self.say(f"{row['operation']:<20} {row['points']:>11} {len(row['losses']):>7}")
+            self.say(f"{row['operation']:<30} {row['points']:>11} {len(row['losses']):>7}")
         lost = [row["loss"] for row in self.cuts if row["loss"]]
         half = sum(1 for row in self.cuts if row["half_done"])
-        self.say(f"{'power cut':<20} {len(self.cuts):>11} {len(lost):>7}   ({half} of them found keys half rotated)")
+        self.say(f"{'power cut':<30} {len(self.cuts):>11} {len(lost):>7}   ({half} of them found keys half rotated)")
         for loss in [loss for row in self.kills for loss in row["losses"]] + lost + self.errors:
             self.say(f"LOSS: {loss}")
 
@@ -169,9 +169,11 @@ def _work(name: str, jobs: queue.SimpleQueue[float | None], options: argparse.Na
 
 
 def _kills(victim: Victim, operations: Sequence[str], report: Report) -> None:
-    for row in victim.lines("kills", *operations):
-        report.kills.append(row)
-        report.say(f"{row['operation']}: killed after each of {row['points']} effects, {len(row['losses'])} losses")
+    for engine, also in (("kills", ""), ("programs", " (programs)")):
+        for row in victim.lines(engine, *operations):
+            row["operation"] += also
+            report.kills.append(row)
+            report.say(f"{row['operation']}: killed after each of {row['points']} effects, {len(row['losses'])} losses")
 
 
 def _cut(victim: Victim, moment: float, report: Report) -> None:

@@ -4,6 +4,7 @@
 """Runs on the NAS: kills tasks of zfs_dataset_key after each of their effects, and looks at what is left.
 
     on_nas.py LIBRARY kills [OPERATION...]   one line of JSON for each operation
+    on_nas.py LIBRARY programs [OPERATION...]   the same with keys by programs instead of libzfs_core
     on_nas.py LIBRARY prepare COUNT          a pool with that many datasets, for power cuts
     on_nas.py LIBRARY rotate                 rotates all their keys, again and again, until it is stopped
     on_nas.py LIBRARY recover                after a cut: rotates once more; one line of JSON
@@ -52,6 +53,10 @@ class Library:
         self.keys = importlib.import_module(f"{PLUGINS}.module_utils.zfs.keys")
         self.module = importlib.import_module(f"{PLUGINS}.modules.zfs_dataset_key")
         self.testing = importlib.import_module("ansible.module_utils.testing")
+
+    def use_programs(self) -> None:
+        """As on a host whose libzfs_core can't be used."""
+        self.keys.engine = lambda runner, prefer="auto": self.keys.CommandKeys(runner)
 
     def run(self, options: Options) -> Result:
         """One task in this process."""
@@ -109,9 +114,8 @@ class Library:
 
         for name in ("link", "replace", "unlink", "mkdir", "rename"):
             setattr(os, name, counted(getattr(os, name), always))
-        for kind in (self.lzc.LibraryKeys, self.keys.CommandKeys):
-            for name in ("load", "unload", "change", "inherit"):
-                setattr(kind, name, counted(getattr(kind, name), always))
+        for name in ("load", "unload", "change", "inherit"):
+            setattr(self.lzc.LibraryKeys, name, counted(getattr(self.lzc.LibraryKeys, name), always))
         self.command.HostRunner.run = counted(self.command.HostRunner.run, changes)
 
 
@@ -358,7 +362,9 @@ def recover(library: Library) -> Result:
 
 def main() -> int:
     library = Library(sys.argv[1])
-    if sys.argv[2] == "kills":
+    if sys.argv[2] == "programs":
+        library.use_programs()
+    if sys.argv[2] in ("kills", "programs"):
         for operation in OPERATIONS:
             if len(sys.argv) == 3 or operation.__name__ in sys.argv[3:]:
                 print(json.dumps(kills(library, operation)), flush=True)

@@ -60,18 +60,20 @@ def _check_fixed(wanted: WantedDataset, dataset: Dataset) -> None:
 def _volsize(wanted: WantedDataset, dataset: Dataset) -> t.Iterator[Step]:
     if wanted.volsize is None:
         return
-    actual = int(dataset.value("volsize"))
-    if wanted.volsize < actual:
+    actual, block = int(dataset.value("volsize")), int(dataset.value("volblocksize"))
+    # As ZFS does when it creates a volume; it refuses any other size for one that exists.
+    size = -(-wanted.volsize // block) * block
+    if size < actual:
         raise Refused(
-            f"Volume '{dataset.name}' has {actual} bytes and should have {wanted.volsize}: what is behind the new end "
-            "would be lost.",
+            f"Volume '{dataset.name}' has {actual} bytes and should have {size}: what is behind the new end would be "
+            "lost.",
             hint="A volume is only ever grown here. Use 'zfs set volsize=' if losing that is meant.",
         )
-    if wanted.volsize > actual:
+    if size > actual:
         yield Step(
-            f"Grow volume '{dataset.name}' to {wanted.volsize} bytes",
-            Command(("zfs", "set", f"volsize={wanted.volsize}", dataset.name)),
-            (Change(("datasets", dataset.name, "volsize"), actual, wanted.volsize),),
+            f"Grow volume '{dataset.name}' to {size} bytes",
+            Command(("zfs", "set", f"volsize={size}", dataset.name)),
+            (Change(("datasets", dataset.name, "volsize"), actual, size),),
         )
 
 

@@ -111,7 +111,7 @@ def _properties(wanted: t.Sequence[WantedDataset]) -> t.Iterator[str]:
     if any(one.state in ("present", "inherited") for one in wanted):
         yield from ("creation", "createtxg")
     if any(one.state == "present" for one in wanted):
-        yield "volsize"
+        yield from ("volsize", "volblocksize")
     for one in wanted:
         yield from one.properties
 

@@ -63,7 +63,8 @@ def _mark(name: str, draft: Draft) -> str:
 def _leaving(name: str, location: str, next_file: str, draft: Draft) -> str:
     """The file of a keylocation, if it lies in the keystore and no other dataset uses it."""
     path = keystore.path_of(location)
-    if path is None or path == next_file or not in_keystore(path, draft):
+    # A rotation by programs may have been interrupted while the keylocation was that of the next key.
+    if path is None or path in (next_file, next_file + keystore.NEXT) or not in_keystore(path, draft):
         return ""
     if os.path.basename(path) not in draft.host.stored:
         return ""

@@ -475,6 +475,11 @@ class TestBranches:
         with pytest.raises(NotConverged):
             converge(lambda: 0, lambda _state: plan, RecordedRunner(default=said), check_mode=False)
 
+    def test_what_only_the_second_look_refuses_is_a_failure_too(self) -> None:
+        plans = iter((Plan((Step("Do a", lambda _runner: None, branch="a"),)), Plan(failures=(Failure("a", "No."),))))
+        outcome = converge(lambda: 0, lambda _state: next(plans), RecordedRunner(default=said), check_mode=False)
+        assert outcome.plan.changed and [str(one) for one in outcome.plan.failures] == ["No."]
+
     def test_what_was_refused_when_planning_stays_a_failure(self) -> None:
         plan = Plan(failures=(Failure("a", "It is locked."),))
         for check_mode in (True, False):

@@ -178,6 +178,7 @@ class DatasetZfs:
             "creation": str(node.creation),
             "createtxg": str(node.createtxg),
             "volsize": str(node.volsize) if volume else "-",
+            "volblocksize": "16384" if volume else "-",
         }
         if word in values:
             return values[word], "-"
@@ -216,7 +217,7 @@ class DatasetZfs:
                 options[word] = value
                 index += 2
             elif words[index] == "-V":
-                node.kind, node.volsize = "volume", int(words[index + 1])
+                node.kind, node.volsize = "volume", -(-int(words[index + 1]) // 16384) * 16384
                 index += 2
             else:
                 index += 1

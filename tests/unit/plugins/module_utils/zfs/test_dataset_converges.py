@@ -71,6 +71,15 @@ class TestCreate:
         four(zfs, tmp_path, name="plain/a", cipher="off")
         assert zfs.world.nodes["plain/a"].cipher == "off"
 
+    def test_a_volume_grows_in_blocks_and_never_shrinks(self, tmp_path: Path) -> None:
+        zfs = world()
+        four(zfs, tmp_path, name="plain/v", key={"value": HEX["a"]}, volsize="1000001")
+        assert zfs.world.nodes["plain/v"].volsize == 62 * 16384
+        four(zfs, tmp_path, name="plain/v", volsize="2000001")
+        assert zfs.world.nodes["plain/v"].volsize == 123 * 16384
+        done = four(zfs, tmp_path, name="plain/v", volsize="1M")
+        assert "what is behind the new end would be lost" in done.plan.failures[0].message
+
     def test_policy(self, tmp_path: Path) -> None:
         zfs = world(passphrase_root("p", PASSPHRASES[0]))
         done = four(zfs, tmp_path, name="p/a", key={"value": HEX["a"]})
