@@ -28,6 +28,11 @@ _REBOOT = 300
 # A host that refuses every connection.
 _AWAY = {"all": {"hosts": {"away": {"ansible_host": "127.0.0.1", "ansible_port": 1, "ansible_connection": "ssh"}}}}
 
+# What a power cut leaves after ZFS took the new key: it is in the file beside the one that ZFS knows of.
+_INTERRUPTED = """
+cd /etc/zfs/keys && mv fleet%2Fmedia.key fleet%2Fmedia.key.new
+(umask 277 && od -An -v -tx1 -N32 /dev/urandom | tr -d ' \\n' >fleet%2Fmedia.key)
+"""
 _AFTER_REBOOT = """
 zfs list -H -o name,keystatus,mounted -r fleet plain
 systemctl is-active nasops-zfs-unlock.service
@@ -140,6 +145,7 @@ class Playbooks:
             },
             Wanted(1, lines=[f"{nas}: rotated fleet/media, {video}"]),
         )
+        yield self._on_nas("a rotation that was interrupted", _INTERRUPTED, "")
         yield self._reboot()
         yield self._on_nas("after the reboot all with key files is open", _AFTER_REBOOT, _OPENED_AT_BOOT)
         wanted = Wanted(1, lines=[f"{nas}: unlocked {video}"])
@@ -147,7 +153,8 @@ class Playbooks:
         wanted = Wanted(0, lines=[f"{nas}: nothing to do"])
         yield self._run("unlock again", "nasops.encryption.unlock", new, wanted)
         less = {**new, "nas_unlock_at_boot": False}
-        yield self._run("provision without unlocking at boot", "nasops.encryption.provision", less, Wanted(1))
+        yield self._run("provision without unlocking at boot", "nasops.encryption.provision", less, Wanted(2))
+        yield self._on_nas("nothing is left", "ls /etc/zfs/nasops* /etc/zfs/keys/*.new 2>/dev/null", "")
 
     def _run(
         self,
