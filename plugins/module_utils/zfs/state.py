@@ -260,16 +260,21 @@ def parse_properties(text: str, properties: t.Sequence[str]) -> t.Iterator[tuple
     name = ""
     found: dict[str, Property] = {}
     last = ""
+    # Most datasets share most values, and making a value takes longer than all the rest.
+    known: dict[str, Property] = {}
     for line in text.split("\n"):
-        fields = line.split("\t", 3)
+        fields = line.split("\t", 2)
         starts = len(found) in (0, len(properties))
         expected = properties[0 if starts else len(found)]
-        if len(fields) == 4 and fields[1] == expected and (starts or fields[0] == name):
+        if len(fields) == 3 and fields[1] == expected and (starts or fields[0] == name) and "\t" in fields[2]:
             if starts and found:
                 yield name, found
                 found = {}
-            name, last = fields[0], fields[1]
-            found[last] = Property(fields[3], _source(fields[2]))
+            name, last, rest = fields
+            if rest not in known:
+                source, value = rest.split("\t", 1)
+                known[rest] = Property(value, _source(source))
+            found[last] = known[rest]
         elif last and not starts:
             # The value goes on after a line break.
             found[last] = Property(f"{found[last].value}\n{line}", found[last].source)
