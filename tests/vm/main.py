@@ -20,6 +20,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from . import kills
 from . import nas as nas_module
 from .case import BadCase, Case, Names, load
 from .connection import ROOT, Agent, AgentLost
@@ -32,6 +33,7 @@ from .runner import CaseRunner, ResetFailed
 BUILD = ROOT / ".build" / "vm"
 CASES = Path(__file__).with_name("cases")
 PLAYBOOKS = "playbooks"
+KILLS = "kills"
 # How often a worker replaces a NAS that a case has broken.
 _REPLACEMENTS = 3
 
@@ -147,6 +149,9 @@ class Session:
             start = time.monotonic()
             complaints = runner.run(job)
             yield job.name, time.monotonic() - start, complaints
+        elif job == KILLS:
+            runner.reset()
+            yield from kills.checks(self.nas)
         else:
             runner.reset()
             yield from Playbooks(self.nas, self.names, self.log).checks()
@@ -182,7 +187,7 @@ def main() -> int:
     start = time.monotonic()
     jobs: queue.SimpleQueue[Case | str] = queue.SimpleQueue()
     # the longest job first
-    for job in ([PLAYBOOKS] if re.search(options.only, PLAYBOOKS) else []) + cases:
+    for job in [name for name in (PLAYBOOKS, KILLS) if re.search(options.only, name)] + cases:
         jobs.put(job)
     stop = threading.Event()
     sessions = [Session(number, options, log / str(number), tally) for number in range(1, options.jobs + 1)]
