@@ -82,6 +82,7 @@ class Playbooks:
             "raw_key": base64.b64encode(keys.raw("playbook")).decode("ascii"),
             "wrong_key": base64.b64encode(keys.raw("wrong")).decode("ascii"),
         }
+        yield self._run("what the roles make of the inventory", "tests/vm/playbooks/roles.yml", {}, Wanted(0))
         yield self._run("modules over ssh", "tests/vm/playbooks/modules.yml", variables, Wanted())
         fleet = self._fleet(keys.passphrase("video", 40))
         for number, (words, changed) in enumerate(((["--check"], 2), ([], 3), (["--check"], 0), ([], 0)), 1):
