@@ -56,7 +56,7 @@ class Library:
 
     def use_programs(self) -> None:
         """As on a host whose libzfs_core can't be used."""
-        self.keys.engine = lambda runner, prefer="auto": self.keys.CommandKeys(runner)
+        self.keys.engine = lambda runner, prefer="auto": self.keys.CommandKeys(runner)  # type: ignore[attr-defined]
 
     def run(self, options: Options) -> Result:
         """One task in this process."""
