@@ -5,14 +5,12 @@
 
 from __future__ import annotations
 
-import os
 import typing as t
-from collections import deque
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from ..command import Command, CommandError, HostRunner, Runner
 from ..errors import StorageError
+from ..parallel import side_by_side
 from ..secrets import Key, Mask
 from . import key_errors, keystore
 from .state import run_zfs
@@ -65,42 +63,6 @@ class KeyEngine(t.Protocol):
 
     def inherit(self, root: str) -> None:
         """Let an encryption root use the key of its parent."""
-
-
-Item = t.TypeVar("Item")
-Answer = t.TypeVar("Answer")
-
-
-def side_by_side(work: t.Callable[[Item], Answer], items: t.Sequence[Item]) -> list[Answer]:
-    """What ``work`` answers to each item, one thread for each core.
-
-    Each thread takes the next item when it is done with one. An executor's own queue would take longer for a thousand
-    items than the system calls that are made for them.
-    """
-    threads = min(len(items), cores())
-    if threads < 2:
-        return [work(item) for item in items]
-    left = deque(enumerate(items))
-    answers: dict[int, Answer] = {}
-
-    def serve() -> None:
-        while True:
-            try:
-                index, item = left.popleft()
-            except IndexError:
-                return
-            answers[index] = work(item)
-
-    with ThreadPoolExecutor(threads) as pool:
-        for done in [pool.submit(serve) for _thread in range(threads)]:
-            done.result()
-    return [answers[index] for index in range(len(items))]
-
-
-def cores() -> int:
-    """How many processors this process may use."""
-    allowed = getattr(os, "sched_getaffinity", None)
-    return len(allowed(0)) if allowed else os.cpu_count() or 1
 
 
 # What zfs says when a key is not even in the format of the root, so that it can't be the root's key.

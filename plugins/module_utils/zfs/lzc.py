@@ -17,9 +17,10 @@ import secrets as random_source
 import typing as t
 
 from ..errors import StorageError
+from ..parallel import side_by_side
 from ..secrets import KEY_BYTES, Key
 from .key_errors import CHANGE, INHERIT, LOAD, TRY, UNLOAD, from_number
-from .keys import Busy, RootKey, WrongKey, side_by_side
+from .keys import Busy, RootKey, WrongKey
 
 # Of OpenZFS 2.x on Linux, and in the base system of FreeBSD.
 _CORE_NAMES = ("libzfs_core.so.3", "libzfs_core.so.2", "libzfs_core.so")

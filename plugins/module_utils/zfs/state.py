@@ -3,6 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Reads pools and datasets: a constant number of processes, whatever the number of pools and datasets.
 
+Only where many datasets are named is there one process for each core.
+
 Only ``-Hp`` output is used, which OpenZFS 2.1 to 2.4 print alike on Linux and FreeBSD. The value is asked for as the
 last column and properties by name, so that a user property with tabs or line breaks can't pass for another one.
 """
@@ -16,6 +18,7 @@ from dataclasses import dataclass
 
 from ..command import Command, CommandError, ProgramMissing, Runner
 from ..errors import BadInput, Refused, StorageError
+from ..parallel import cores, side_by_side
 from .properties import Property
 from .status import ImportablePool, Tree, parse_importable, parse_status
 
@@ -23,6 +26,9 @@ from .status import ImportablePool, Tree, parse_importable, parse_status
 SILENT_HEALTH = ("SUSPENDED", "UNAVAIL", "FAULTED")
 
 _COLUMNS = "name,property,source,value"
+
+# Names of datasets; the kernel takes as long for them as it takes to start a process.
+_WORTH_A_PROCESS = 50
 
 # Native properties that ZFS lets hold a line break.
 _FREE_TEXT = ("altroot", "bootfs", "cachefile", "comment", "keylocation", "mountpoint")
@@ -238,21 +244,32 @@ def read_datasets(
     properties: t.Sequence[str],
     recursive: bool = False,
 ) -> dict[str, Dataset]:
-    """The wanted properties of filesystems and volumes, in one process.
+    """The wanted properties of filesystems and volumes, in one process or, for many names, one for each core.
 
     :param names: datasets to read; with none, those of all pools (with ``recursive``) or the pools' root datasets
     :raises NoSuchDataset: one of them does not exist
     :raises BadInput: this version of OpenZFS has no such property
     """
     ordered = [*_request(properties), _end_mark()]
-    argv = ["zfs", "get", "-Hp", "-t", "filesystem,volume", "-o", _COLUMNS]
-    argv += ["-r"] if recursive else ["-d", "0"] if not names else []
-    argv += [",".join(ordered), *names]
-    try:
-        text = run_zfs(runner, Command(tuple(argv)))
-    except CommandError as error:
-        raise _explain(error) from None
-    return {name: Dataset(name, found) for name, found in _records(text, ordered).items()}
+    argv: tuple[str, ...] = ("zfs", "get", "-Hp", "-t", "filesystem,volume", "-o", _COLUMNS)
+    argv += ("-r",) if recursive else ("-d", "0") if not names else ()
+
+    def read(part: t.Sequence[str]) -> dict[str, dict[str, Property]]:
+        try:
+            text = run_zfs(runner, Command((*argv, ",".join(ordered), *part)))
+        except CommandError as error:
+            raise _explain(error) from None
+        return _records(text, ordered)
+
+    parts = side_by_side(read, [names] if recursive else _shares(names))
+    return {name: Dataset(name, found) for part in parts for name, found in part.items()}
+
+
+def _shares(names: t.Sequence[str]) -> list[t.Sequence[str]]:
+    """Equal shares of the names, one for each core. The kernel takes its time for each dataset that is not mounted."""
+    number = max(1, min(cores(), len(names) // _WORTH_A_PROCESS))
+    size = -(-len(names) // number) or 1
+    return [names[start : start + size] for start in range(0, len(names), size)] or [names]
 
 
 def parse_properties(text: str, properties: t.Sequence[str]) -> t.Iterator[tuple[str, dict[str, Property]]]:

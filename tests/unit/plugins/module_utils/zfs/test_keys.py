@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-import os
-import threading
 import typing as t
 from pathlib import Path
 
@@ -15,17 +13,14 @@ import pytest
 from ansible_collections.nasops.encryption.plugins.module_utils.command import Command, CommandError, Result
 from ansible_collections.nasops.encryption.plugins.module_utils.errors import Refused, StorageError
 from ansible_collections.nasops.encryption.plugins.module_utils.secrets import Key
-from ansible_collections.nasops.encryption.plugins.module_utils.zfs import keys as keys_module
 from ansible_collections.nasops.encryption.plugins.module_utils.zfs import lzc
 from ansible_collections.nasops.encryption.plugins.module_utils.zfs.keys import (
     Busy,
     CommandKeys,
     RootKey,
     WrongKey,
-    cores,
     engine,
     keys_of,
-    side_by_side,
 )
 from ansible_collections.nasops.encryption.plugins.module_utils.zfs.state import ZfsUnavailable
 from ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.recorded import RecordedRunner, said
@@ -212,35 +207,6 @@ class TestChanging:
     def test_why_it_can_not_inherit(self, sentence: str, message: str) -> None:
         with pytest.raises(StorageError, match=f"Can't let the parent's key open 't': {message}"):
             CommandKeys(saying(f"Key change error: {sentence}\n")).inherit("t")
-
-
-class TestSideBySide:
-    def test_all_cores_work_at_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(keys_module, "cores", lambda: 3)
-        # Nobody gets past it before three have come.
-        meeting = threading.Barrier(3, timeout=60)
-        assert side_by_side(lambda item: meeting.wait() >= 0 and item, range(1, 4)) == [1, 2, 3]
-
-    def test_one_item_needs_no_thread(self) -> None:
-        assert side_by_side(lambda item: threading.current_thread(), [1]) == [threading.current_thread()]
-
-    def test_what_goes_wrong_comes_out(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(keys_module, "cores", lambda: 2)
-
-        def work(item: int) -> int:
-            if item == 3:
-                raise StorageError("three")
-            return item
-
-        with pytest.raises(StorageError, match="three"):
-            side_by_side(work, range(8))
-
-    def test_cores_are_those_this_process_may_use(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 5}, raising=False)
-        assert cores() == 2
-        monkeypatch.delattr(os, "sched_getaffinity")
-        monkeypatch.setattr(os, "cpu_count", lambda: 7)
-        assert cores() == 7
 
 
 class TestChoice:

@@ -13,9 +13,9 @@ import typing as t
 
 import pytest
 
+from ansible_collections.nasops.encryption.plugins.module_utils import parallel
 from ansible_collections.nasops.encryption.plugins.module_utils.errors import Refused, StorageError
 from ansible_collections.nasops.encryption.plugins.module_utils.secrets import Key
-from ansible_collections.nasops.encryption.plugins.module_utils.zfs import keys as keys_module
 from ansible_collections.nasops.encryption.plugins.module_utils.zfs import lzc
 from ansible_collections.nasops.encryption.plugins.module_utils.zfs.keys import Busy, RootKey, WrongKey
 
@@ -70,7 +70,7 @@ def test_answers_come_in_the_order_of_the_questions() -> None:
 
 
 def test_passphrases_are_derived_on_all_cores_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keys_module, "cores", lambda: 2)
+    monkeypatch.setattr(parallel, "cores", lambda: 2)
     # Nobody gets past it before two have come.
     meeting = threading.Barrier(2, timeout=60)
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from ansible_collections.nasops.encryption.plugins.module_utils.command import Command, CommandError, Result
 from ansible_collections.nasops.encryption.plugins.module_utils.errors import BadInput, StorageError
+from ansible_collections.nasops.encryption.plugins.module_utils.zfs import state
 from ansible_collections.nasops.encryption.plugins.module_utils.zfs.properties import Property
 from ansible_collections.nasops.encryption.plugins.module_utils.zfs.state import (
     ENCRYPTION_PROPERTIES,
@@ -259,6 +260,45 @@ class TestDatasets:
         assert argv[: len(head)] == head
         asked = next(word for word in argv[len(head) :] if word.startswith("type"))
         assert argv[len(head) :] == tuple(word.format(asked) for word in expected)
+
+    @pytest.mark.parametrize(
+        "number,processors,shares",
+        [
+            (0, 4, [0]),
+            (99, 4, [99]),
+            (100, 4, [50, 50]),
+            (1000, 4, [250] * 4),
+            (1001, 2, [501, 500]),
+            (1000, 1, [1000]),
+        ],
+    )
+    def test_many_names_are_shared_out_to_the_cores(
+        self, number: int, processors: int, shares: list[int], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(state, "cores", lambda: processors)
+        names = [f"tank/{one}" for one in range(number)]
+
+        def answer(command: Command) -> Result:
+            asked, *part = command.argv[command.argv.index("name,property,source,value") + 1 :]
+            if asked == "-d":
+                return said(command)
+            mark = asked.split(",")[-1]
+            return said(command, stdout="".join(f"{one}\ttype\t-\tvolume\n{one}\t{mark}\t-\t-\n" for one in part))
+
+        runner = RecordedRunner(default=answer)
+        assert list(read_datasets(runner, names, ("type",))) == names
+        found = [sum(word.startswith("tank/") for word in argv) for argv in runner.argvs]
+        assert sorted(found, reverse=True) == shares
+
+    def test_one_dataset_that_is_gone_is_told_whatever_the_share(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(state, "cores", lambda: 2)
+
+        def answer(command: Command) -> Result:
+            gone = "tank/99" in command.argv
+            return said(command, stderr="cannot open 'tank/99': dataset does not exist" if gone else "", rc=int(gone))
+
+        with pytest.raises(NoSuchDataset, match="tank/99"):
+            read_datasets(RecordedRunner(default=answer), [f"tank/{one}" for one in range(200)], ("type",))
 
     def test_no_two_readings_ask_for_the_same_mark(self) -> None:
         runner = printing("")
