@@ -50,6 +50,10 @@ TOO_SHORT = Reason(
     "this version of ZFS does not take passphrases of less than 8 characters, even if one is set",
     "Use OpenZFS 2.2 or newer.",
 )
+NO_REASON = Reason(
+    "ZFS tells no reason; the pool may be imported read-only, or have errors",
+    "See 'zpool get readonly' and 'zpool status -v'.",
+)
 UNCHANGEABLE = Reason("it is not encrypted, a clone, or can't have such a key")
 NOT_INHERITABLE = Reason("it is no encryption root, a clone, or its parent is not encrypted")
 EITHER_NOT_LOADED = Reason("its key or that of its parent is not loaded", "Unlock both first.", refused=True)
@@ -101,6 +105,7 @@ _SENTENCES: tuple[tuple[str, Reason], ...] = (
     ("pool is read only", READ_ONLY),
     ("I/O is currently suspended", SILENT),
     ("I/O error", UNREADABLE),
+    ("encryption failure", NO_REASON),
 )
 
 

@@ -188,6 +188,7 @@ class TestChanging:
             ("Key must be loaded.", "its key is not loaded", True),
             ("Keys cannot be changed on clones.", "it is a clone", True),
             ("Dataset not encrypted.", "it is not encrypted", False),
+            ("encryption failure", "ZFS tells no reason; the pool may be imported read-only", False),
         ],
     )
     def test_why_it_can_not_be_changed(self, sentence: str, message: str, refused: bool) -> None:
