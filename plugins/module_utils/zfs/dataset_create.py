@@ -158,6 +158,9 @@ def _arguments(wanted: WantedDataset, key_format: str, parent: Dataset) -> t.Ite
     for name, value in wanted.properties.items():
         if value is not None:
             yield from ("-o", f"{name}={value}")
+        elif name == "refreservation" and wanted.volsize is not None:
+            # ZFS would reserve the whole volume unless told otherwise.
+            yield from ("-o", "refreservation=none")
     yield wanted.name
 
 

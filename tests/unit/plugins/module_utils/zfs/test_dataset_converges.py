@@ -80,6 +80,12 @@ class TestCreate:
         done = four(zfs, tmp_path, name="plain/v", volsize="1M")
         assert "what is behind the new end would be lost" in done.plan.failures[0].message
 
+    def test_a_volume_without_a_reservation(self, tmp_path: Path) -> None:
+        zfs = world()
+        options = {"name": "plain/v", "key": {"value": HEX["a"]}, "volsize": "1M"}
+        run(zfs, tmp_path, wishes(**options, properties={"refreservation": None}))
+        assert zfs.world.nodes["plain/v"].properties == {"refreservation": "none"}
+
     def test_policy(self, tmp_path: Path) -> None:
         zfs = world(passphrase_root("p", PASSPHRASES[0]))
         done = four(zfs, tmp_path, name="p/a", key={"value": HEX["a"]})
