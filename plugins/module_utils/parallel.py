@@ -42,5 +42,8 @@ def side_by_side(work: t.Callable[[Item], Answer], items: t.Sequence[Item]) -> l
 
 def cores() -> int:
     """How many processors this process may use."""
-    allowed = getattr(os, "sched_getaffinity", None)
-    return len(allowed(0)) if allowed else os.cpu_count() or 1
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:
+        # FreeBSD, macOS
+        return os.cpu_count() or 1
