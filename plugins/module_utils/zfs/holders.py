@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 import typing as t
@@ -43,6 +44,7 @@ def _holders(runner: Runner, mountpoint: str, node: str) -> t.Iterator[str]:
     block = os.stat(node).st_rdev if node and os.path.exists(node) else None
     if block is not None:
         yield from _stacked(block)
+        yield from _built_on(node, block)
     for number in sorted((name for name in os.listdir("/proc") if name.isdigit()), key=int):
         if _uses(f"/proc/{number}", device, block):
             yield f"process {number} ({_name(number)})"
@@ -51,7 +53,7 @@ def _holders(runner: Runner, mountpoint: str, node: str) -> t.Iterator[str]:
 def _mounts_inside(mountpoint: str) -> t.Iterator[str]:
     with open("/proc/self/mounts", encoding="utf-8", errors="surrogateescape") as table:
         for line in table:
-            place = _ESCAPED.sub(lambda match: chr(int(match.group(1), 8)), line.split(" ")[1])
+            place = _plain(line.split(" ")[1])
             if place.startswith(mountpoint.rstrip("/") + "/"):
                 yield f"what is mounted at {place}"
 
@@ -62,6 +64,33 @@ def _stacked(block: int) -> t.Iterator[str]:
     if os.path.isdir(folder):
         for name in sorted(os.listdir(folder)):
             yield f"the device {name}"
+
+
+def _built_on(node: str, block: int) -> t.Iterator[str]:
+    """A filesystem or swap on a volume, and loop devices, which the kernel does not count among its holders."""
+    with open("/proc/self/mounts", encoding="utf-8", errors="surrogateescape") as table:
+        for line in table:
+            source, place = (_plain(word) for word in line.split(" ")[:2])
+            if _is_device(source, block):
+                yield f"what is mounted at {place}"
+    for file in sorted(glob.glob("/sys/block/loop*/loop/backing_file")):
+        with open(file, encoding="utf-8", errors="surrogateescape") as backing:
+            if _is_device(backing.read().rstrip("\n"), block):
+                yield f"the device {file.split('/')[3]}"
+    with open("/proc/swaps", encoding="utf-8", errors="surrogateescape") as table:
+        if any(_is_device(_plain(line.split()[0]), block) for line in table.readlines()[1:]):
+            yield f"swap on {node}"
+
+
+def _is_device(path: str, block: int) -> bool:
+    try:
+        return path.startswith("/dev/") and os.stat(path).st_rdev == block
+    except OSError:
+        return False
+
+
+def _plain(word: str) -> str:
+    return _ESCAPED.sub(lambda match: chr(int(match.group(1), 8)), word)
 
 
 def _uses(process: str, device: int | None, block: int | None) -> bool:
