@@ -17,6 +17,7 @@ from .dataset_draft import Draft
 from .dataset_inherit import plan_inherited
 from .dataset_lock import plan_locked
 from .dataset_options import WantedDataset, Wishes
+from .dataset_order import entries_in_order
 from .dataset_present import plan_present
 from .dataset_state import DatasetHost, Question
 from .dataset_unlock import plan_unlocked, refuse_stray_keys
@@ -29,16 +30,14 @@ def plan_datasets(wishes: Wishes, host: DatasetHost) -> tuple[Plan, tuple[Questi
     """
     draft = Draft(wishes, host)
     refuse_stray_keys(draft)
-    for wanted in sorted(wishes.datasets, key=_order):
+    closing = [one for one in wishes.datasets if one.state in ("locked", "absent")]
+    opening = [one for one in wishes.datasets if one.state not in ("locked", "absent")]
+    for wanted in sorted(closing, key=lambda one: (-one.name.count("/"), one.name)):
+        _PLANNERS[wanted.state](wanted, draft)
+    for wanted in entries_in_order(opening, draft):
         _PLANNERS[wanted.state](wanted, draft)
     plan = Plan(tuple(draft.steps), tuple(dict.fromkeys(draft.warnings)), failures=tuple(draft.failures.values()))
     return plan, tuple(draft.questions)
-
-
-def _order(wanted: WantedDataset) -> tuple[bool, int, str]:
-    depth = wanted.name.count("/")
-    closes = wanted.state in ("locked", "absent")
-    return (not closes, -depth if closes else depth, wanted.name)
 
 
 _PLANNERS: t.Mapping[str, t.Callable[[WantedDataset, Draft], None]] = {

@@ -208,6 +208,9 @@ class MountAll:
     def _mount(self, mount: Mount, runner: Runner) -> str:
         """Why it could not be mounted, "" if it is."""
         obstacle = mount_obstacle(mount.mountpoint)
+        if obstacle and read_datasets(runner, (mount.name,), ("mounted",))[mount.name].mounted:
+            # ZFS did it when the mountpoint was set.
+            return ""
         if obstacle and not self.move_aside:
             return obstacle
         try:
@@ -220,6 +223,23 @@ class MountAll:
             said = error.result.stderr.strip()
             return "" if "already mounted" in said else said
         return ""
+
+
+@dataclass(frozen=True)
+class MoveAside:
+    """Renames what is in the way of a mount."""
+
+    path: str
+    aside: str
+
+    def __call__(self, runner: Runner) -> None:
+        try:
+            os.rename(self.path, self.aside)
+        except OSError as error:
+            raise Refused(
+                f"{self.path} can't be moved aside ({error.strerror}).",
+                hint="Something may be mounted there, or its folder is read-only.",
+            ) from None
 
 
 def free_name(path: str) -> str:

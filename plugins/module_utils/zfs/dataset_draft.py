@@ -13,7 +13,7 @@ from ..plan import Failure, Step
 from .dataset_model import Model
 from .dataset_options import WantedDataset, Wishes
 from .dataset_state import DatasetHost, PoolFacts, Question, Unanswered
-from .names import ancestors
+from .names import ancestors, folders_above
 from .state import Dataset
 
 
@@ -41,6 +41,10 @@ class Draft:
         self.opening: set[str] = set()
         # Mountpoints of filesystems that a planned step mounts, with the branch it belongs to.
         self.mounting: dict[str, str] = {}
+        # The folders above them and above what is mounted already, each with a mountpoint below it.
+        self._above_mounts: dict[str, str] | None = None
+        # Mountpoints that a planned step clears of what is there.
+        self.cleared: set[str] = set()
 
     def branch(self, name: str, steps: t.Iterator[Step], after: tuple[str, ...] = ()) -> bool:
         """Take over the steps of a branch, or the reason why there are none. Returns whether all is known of it."""
@@ -59,6 +63,25 @@ class Draft:
             return True
         self.steps += [replace(step, branch=name, after=(*step.after, *depends)) for step in planned]
         return True
+
+    def mounted_below(self, folder: str) -> str:
+        """A mountpoint in use below a folder, "" if there is none."""
+        if self._above_mounts is None:
+            self._above_mounts = {}
+            for dataset in self.model.all_mounted():
+                self._note_mount(dataset.value("mountpoint"), self._above_mounts)
+        return self._above_mounts.get(folder, "")
+
+    def mounts(self, mountpoint: str, branch: str) -> None:
+        """Note that a step of a branch mounts something."""
+        self.mounting[mountpoint] = branch
+        if self._above_mounts is not None:
+            self._note_mount(mountpoint, self._above_mounts)
+
+    @staticmethod
+    def _note_mount(mountpoint: str, above: dict[str, str]) -> None:
+        for folder in folders_above(mountpoint):
+            above.setdefault(folder, mountpoint)
 
     def fail(self, name: str, error: StorageError, because: str = "") -> None:
         """Note a branch that can't be carried out, or not wholly."""

@@ -13,6 +13,7 @@ from .dataset_draft import Draft
 from .dataset_keys import find_key, load_steps, refuse_below_locked
 from .dataset_mount import mount_steps, plan_mounts, unmountable
 from .dataset_options import WantedDataset
+from .dataset_order import roots_in_order
 from .names import ancestors
 from .state import Dataset
 
@@ -22,7 +23,7 @@ def plan_unlocked(wanted: WantedDataset, draft: Draft) -> None:
         draft.branch(wanted.name, _top(wanted, draft))
     if wanted.name in draft.failures:
         return
-    for root in _roots(wanted, draft):
+    for root in roots_in_order(list(_roots(wanted, draft)), draft):
         if not draft.branch(root.name, unlock_root(root, wanted, draft)):
             # It is not known yet; what lies below is asked about in the same round.
             draft.model.unlock(root.name)

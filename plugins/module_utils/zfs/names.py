@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import hashlib
+import posixpath
 import re
 import typing as t
 import urllib.parse
@@ -58,6 +59,13 @@ def ancestors(name: str) -> t.Iterator[str]:
     while "/" in name:
         name = name.rsplit("/", 1)[0]
         yield name
+
+
+def folders_above(mountpoint: str) -> t.Iterator[str]:
+    """The folders above a mountpoint, nearest first."""
+    while mountpoint not in ("/", ""):
+        mountpoint = posixpath.dirname(mountpoint)
+        yield mountpoint
 
 
 def key_file_name(dataset: str) -> str:
