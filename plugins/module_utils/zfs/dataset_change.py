@@ -29,6 +29,7 @@ from .dataset_keys import (
     promote_step,
     refuse_below_locked,
     refuse_own_file,
+    refuse_shared_file,
 )
 from .dataset_options import KeyWish, WantedDataset
 from .dataset_policy import check_new_root
@@ -178,18 +179,20 @@ def _change(
     refuse_replica(dataset, wanted, draft, "be given another key")
     if wish.file:
         _refuse_below_mountpoint(wish.file, dataset)
+    new = None if wanted.rotate == "always" and wish.generate else found.key
+    # After promotion the file holds the current key, and its successor is gone.
+    occupied = found.promote or (found.file is not None and found.file.exists)
+    same = new is not None and (_same(found.file, new) and not found.promote)
+    if wish.file and occupied and not same:
+        refuse_shared_file(wish.file, name, draft)
     yield from _unlock_to_change(found, dataset, draft)
     if found.promote and found.current:
         yield promote_step(name, wish.file or "")
-    new = None if wanted.rotate == "always" and wish.generate else found.key
     before = dataset.value("keylocation")
     location = keystore.location_of(wish.file) if wish.file else "prompt"
     yield from mark_steps(name, before, wish.file or "", draft)
     source, beside = "", False
     if wish.file:
-        # After promotion the file holds the current key, and its successor is gone.
-        occupied = found.promote or (found.file is not None and found.file.exists)
-        same = new is not None and (_same(found.file, new) and not found.promote)
         beside = occupied and not same
         source = wish.file + keystore.NEXT if beside else wish.file
         successor = None if found.promote and found.current else found.next
@@ -289,6 +292,7 @@ def _keep(wish: KeyWish, found: Findings, dataset: Dataset, draft: Draft) -> t.I
         yield from _leftovers(name, wish, location, draft)
         return
     if found.promote:
+        refuse_shared_file(wish.file, name, draft)
         yield promote_step(name, wish.file)
     elif found.file is not None and found.file.exists:
         if not _same(found.file, found.key):
@@ -311,7 +315,7 @@ def _keep(wish: KeyWish, found: Findings, dataset: Dataset, draft: Draft) -> t.I
         )
         yield from retire_steps(name, location, wish.file, draft)
         draft.model.change_key(name, found.key_format, wanted_location)
-    if found.next is not None and not found.promote:
+    if found.next is not None and not found.promote and not draft.sharers(found.next.path, name):
         yield Step(
             f"Remove {found.next.path}, a key of '{name}' that never came into use",
             RemoveFile(found.next.path),

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from ..errors import Refused, StorageError
 from ..plan import Failure, Step
+from . import keystore
 from .dataset_model import Model
 from .dataset_options import WantedDataset, Wishes
 from .dataset_state import DatasetHost, PoolFacts, Question, Unanswered
@@ -45,6 +46,7 @@ class Draft:
         self._above_mounts: dict[str, str] | None = None
         # Mountpoints that a planned step clears of what is there.
         self.cleared: set[str] = set()
+        self._key_users: dict[str, list[str]] | None = None
 
     def branch(self, name: str, steps: t.Iterator[Step], after: tuple[str, ...] = ()) -> bool:
         """Take over the steps of a branch, or the reason why there are none. Returns whether all is known of it."""
@@ -63,6 +65,24 @@ class Draft:
             return True
         self.steps += [replace(step, branch=name, after=(*step.after, *depends)) for step in planned]
         return True
+
+    def sharers(self, path: str, name: str) -> list[str]:
+        """The encryption roots, other than ``name``, whose key is in a file, as the host was before the task.
+
+        Those of exported pools are not known.
+        """
+        if self._key_users is None:
+            own = {one.name: one.value("keylocation") for one in self.host.datasets.values() if one.is_root}
+            users: dict[str, list[str]] = {}
+            for root, location in {**self.host.key_locations_elsewhere(), **own}.items():
+                file = keystore.path_of(location)
+                if file is not None:
+                    users.setdefault(file, []).append(root)
+                    # A rotation that was interrupted may have left the keylocation at the successor of the file.
+                    if file.endswith(keystore.NEXT):
+                        users.setdefault(file[: -len(keystore.NEXT)], []).append(root)
+            self._key_users = users
+        return sorted(set(self._key_users.get(path, ())) - {name})
 
     def mounted_below(self, folder: str) -> str:
         """A mountpoint in use below a folder, "" if there is none."""

@@ -143,6 +143,21 @@ def refuse_own_file(name: str, found: KeyFile, draft: Draft) -> None:
         )
 
 
+def refuse_shared_file(path: str, name: str, draft: Draft) -> None:
+    """A key file must not get another content while it is the only copy of the key of another dataset.
+
+    :raises Refused: it is the key file of others too
+    """
+    others = draft.sharers(path, name)
+    if others:
+        raise Refused(
+            f"The key file {path} of '{name}' is also that of {', '.join(repr(one) for one in others)}, which could "
+            "not be opened any more if the key in it were replaced.",
+            hint=f"Give '{name}' a key file of its own, for example with 'file: auto'; the key is moved there with its "
+            "next change.",
+        )
+
+
 def load_steps(root: Dataset, found: FoundKey, draft: Draft) -> t.Iterator[Step]:
     """Load a key that was proven, and finish what an interrupted rotation left."""
     volumes = tuple(
@@ -158,7 +173,7 @@ def load_steps(root: Dataset, found: FoundKey, draft: Draft) -> t.Iterator[Step]
         action,
         (Change(("datasets", root.name, "locked"), True, False),),
     )
-    if found.unfinished:
+    if found.unfinished and not draft.sharers(found.unfinished, root.name):
         yield promote_step(root.name, found.unfinished)
 
 

@@ -22,6 +22,7 @@ from .dataset_state import (
     PoolFacts,
     Question,
     ReadKeyFile,
+    ReadKeyLocations,
     Snapshot,
     TryKey,
 )
@@ -38,6 +39,8 @@ from .state import (
 
 # Bytes of names in the arguments of one process; Linux and FreeBSD take several times as many.
 _MOST_ARGUMENTS = 200_000
+
+_KEY_LOCATION = ("encryption", "encryptionroot", "keylocation")
 
 
 @dataclass(frozen=True)
@@ -129,6 +132,9 @@ def _answer(runner: ZfsRunner, host: DatasetHost, questions: t.Sequence[Question
     for question in questions:
         if isinstance(question, LookAt):
             answers[question] = _look_at(question.mountpoint)
+        elif isinstance(question, ReadKeyLocations):
+            elsewhere = read_datasets(runner, question.pools, _KEY_LOCATION, recursive=True)
+            answers[question] = {one.name: one.value("keylocation") for one in elsewhere.values() if one.is_root}
     listed = [one for one in questions if isinstance(one, ListSnapshots)]
     if listed:
         answers.update(_snapshots(runner, listed))

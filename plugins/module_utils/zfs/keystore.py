@@ -25,6 +25,7 @@ _FOLDER_MODE = 0o700
 _FILE_MODE = 0o400
 # More than the longest passphrase with its newline: enough to tell "too long", little enough for a wrong path.
 _READ_LIMIT = PASSPHRASE_MAX_BYTES * 4
+_ENDING = ".key"
 _URL_WITH_CREDENTIALS = re.compile(r"(?P<scheme>https?://)[^/?#]*@")
 _DF_LINE = re.compile(r"(?P<source>.+?)\s+\d+\s+-?\d+\s+-?\d+\s+\S+\s+(?P<mountpoint>/.*)")
 
@@ -61,6 +62,12 @@ def path_for(option: str, dataset: str, folder: str = DEFAULT_FOLDER) -> str:
     if any(ord(character) < 32 for character in option):
         raise BadInput("key.file holds a control character.")
     return os.path.normpath(option)
+
+
+def named_after(path: str, pool: str) -> bool:
+    """Whether a key file has the name that ``auto`` gives to the key of a dataset of that pool."""
+    name, own = os.path.basename(path), key_file_name(pool)
+    return name == own or name.startswith(own[: -len(_ENDING)] + "%2F")
 
 
 def location_of(path: str) -> str:

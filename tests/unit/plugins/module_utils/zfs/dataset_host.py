@@ -94,6 +94,10 @@ class DatasetZfs:
     def copy(self) -> DatasetZfs:
         return DatasetZfs(copy.deepcopy(self.world))
 
+    def commands_that_change(self) -> list[tuple[str, ...]]:
+        """The commands that are more than a look."""
+        return [argv for argv in self.commands if argv[0] != "df" and argv[1] not in ("get", "list")]
+
     def effect(self) -> None:
         """Called after everything that changes the host."""
         self.effects += 1
