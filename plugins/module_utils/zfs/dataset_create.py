@@ -10,7 +10,7 @@ import typing as t
 from ..command import Command
 from ..errors import Refused
 from ..plan import Change, Step
-from ..secrets import Key
+from ..secrets import Key, check_iterations
 from . import keystore
 from .dataset_actions import StoreKey
 from .dataset_draft import Blocked, Draft
@@ -45,6 +45,7 @@ def create_steps(wanted: WantedDataset, draft: Draft) -> t.Iterator[Step]:
         raise unmountable(mounts)
     given = None
     if key is not None:
+        check_iterations(key.iterations, key_format)
         given = key.value(key_format)
         yield from _store(name, key, key_format, given, future, draft)
     stdin = given.stdin() if given is not None and key is not None and key.file is None else None

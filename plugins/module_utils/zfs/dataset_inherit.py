@@ -12,6 +12,7 @@ from ..plan import Change, Step
 from .dataset_actions import InheritKey
 from .dataset_draft import Draft
 from .dataset_keys import find_key, load_steps, refuse_below_locked
+from .dataset_mount import mount_steps, plan_mounts
 from .dataset_options import WantedDataset
 from .dataset_policy import refuse_key_children
 from .dataset_replica import refuse_replica
@@ -46,7 +47,8 @@ def _inherit(wanted: WantedDataset, draft: Draft) -> t.Iterator[Step]:
         raise Refused(
             f"The key of '{parent.root}', which '{name}' is to use, is not loaded.", hint=f"Unlock '{parent.root}'."
         )
-    if draft.model.locked(dataset):
+    was_locked = draft.model.locked(dataset)
+    if was_locked:
         yield from load_steps(dataset, find_key(dataset, draft), draft)
         draft.model.unlock(name)
     before = dataset.value("keylocation")
@@ -57,4 +59,7 @@ def _inherit(wanted: WantedDataset, draft: Draft) -> t.Iterator[Step]:
         (Change(("datasets", name, "encryption_root"), name, parent.root),),
     )
     yield from retire_steps(name, before, "", draft)
+    members = [one for one in draft.model.members(name) if (one.name + "/").startswith(name + "/")]
     draft.model.inherit(name, parent.root)
+    if was_locked:
+        yield from mount_steps(name, plan_mounts(members, wanted, draft), wanted, draft)

@@ -143,6 +143,23 @@ def refuse_own_file(name: str, found: KeyFile, draft: Draft) -> None:
         )
 
 
+def is_own_file(path: str, name: str, draft: Draft) -> bool:
+    """Whether a file was surely made by this collection, for a dataset of the same pool."""
+    return in_keystore(path, draft) and keystore.named_after(path, name.split("/")[0])
+
+
+def refuse_foreign(path: str, name: str, draft: Draft) -> None:
+    """What lies beside a key file is only replaced where nobody else keeps files.
+
+    :raises Refused: it may be somebody's
+    """
+    if not is_own_file(path, name, draft):
+        raise Refused(
+            f"The next key of '{name}' has to be written to {path} for a while, but there is such a file already.",
+            hint="Move it away: it may be the only copy of a key.",
+        )
+
+
 def refuse_shared_file(path: str, name: str, draft: Draft) -> None:
     """A key file must not get another content while it is the only copy of the key of another dataset.
 
@@ -167,7 +184,8 @@ def load_steps(root: Dataset, found: FoundKey, draft: Draft) -> t.Iterator[Step]
     )
     action: Action = Command(("zfs", "load-key", root.name))
     if found.key is not None:
-        action = LoadKey(root_key(root, found.key), volumes)
+        action = LoadKey(root_key(root, found.key))
+        draft.awaited[root.name] = volumes
     yield Step(
         f"Unlock '{root.name}' with the key from {found.origin}",
         action,

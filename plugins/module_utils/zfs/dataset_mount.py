@@ -29,7 +29,11 @@ def plan_mounts(datasets: t.Iterable[Dataset], wanted: WantedDataset, draft: Dra
     """Sort out what of these datasets is to be mounted: those that ask for it by canmount and mountpoint."""
     if not wanted.mount:
         return Mounts()
-    waiting = [one for one in datasets if one.mountable() and not draft.model.mounted(one)]
+    waiting = [
+        one
+        for one in datasets
+        if one.mountable() and not draft.model.mounted(one) and draft.entries.get(one.name, wanted).mount
+    ]
     possible: list[Mount] = []
     refused: list[str] = []
     blocked: set[str] = set()
@@ -80,7 +84,12 @@ def mount_steps(
         what = names[0] if len(names) == 1 else f"{len(names)} filesystems of '{branch}'"
         yield Step(
             f"Mount {what}" + (f", after moving {', '.join(asides)}" if asides else ""),
-            MountAll(mounts.possible, wanted.on_nonempty_mountpoint == "move_aside", lock_again),
+            MountAll(
+                mounts.possible,
+                wanted.on_nonempty_mountpoint == "move_aside",
+                lock_again,
+                draft.awaited.pop(branch, ()),
+            ),
             tuple(Change(("datasets", one.name, "mounted"), False, True) for one in mounts.possible),
             after=tuple(dict.fromkeys(one for one in _branches_above(mounts, draft) if one != branch)),
         )

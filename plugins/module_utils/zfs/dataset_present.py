@@ -36,6 +36,10 @@ def _present(wanted: WantedDataset, draft: Draft) -> t.Iterator[Step]:
     _check_fixed(wanted, dataset)
     was_locked = dataset.encrypted and draft.model.locked(dataset)
     clear = list(_clear_new_place(wanted, dataset, draft))
+    if was_locked and wanted.key is not None and dataset.is_root:
+        mounts = plan_mounts(_to_mount(_with_properties(wanted, dataset, draft), draft), wanted, draft)
+        if mounts.refused and not mounts.possible:
+            raise unmountable(mounts, wanted.name)
     yield from key_steps(wanted, dataset, draft)
     changes = [*_volsize(wanted, dataset), *_properties(wanted, dataset, draft)]
     if changes:

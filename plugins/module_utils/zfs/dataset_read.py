@@ -16,6 +16,7 @@ from .dataset_actions import DERIVATION, free_name, root_key
 from .dataset_options import WantedDataset, Wishes
 from .dataset_state import (
     DatasetHost,
+    HasReceivedValues,
     ListSnapshots,
     LookAt,
     Obstacle,
@@ -138,6 +139,12 @@ def _answer(runner: ZfsRunner, host: DatasetHost, questions: t.Sequence[Question
     listed = [one for one in questions if isinstance(one, ListSnapshots)]
     if listed:
         answers.update(_snapshots(runner, listed))
+    received = [one for one in questions if isinstance(one, HasReceivedValues)]
+    if received:
+        names = [one.dataset for one in received]
+        argv = ("zfs", "get", "-Hp", "-s", "received", "-o", "name", "all", *names)
+        found = frozenset(run_zfs(runner, Command(argv)).splitlines())
+        answers.update({one: one.dataset in found for one in received})
     return answers
 
 

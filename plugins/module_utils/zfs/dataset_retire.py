@@ -16,7 +16,7 @@ from ..plan import Change, Step
 from . import keystore
 from .dataset_actions import MarkRetired, RemoveRetired
 from .dataset_draft import Draft
-from .dataset_keys import in_keystore
+from .dataset_keys import in_keystore, is_own_file
 
 
 def mark_steps(name: str, location: str, next_file: str, draft: Draft) -> t.Iterator[Step]:
@@ -69,6 +69,6 @@ def _leaving(name: str, location: str, next_file: str, draft: Draft) -> str:
     if os.path.basename(path) not in draft.host.stored:
         return ""
     # A file with any other name may be meant for a pool that is exported now, whose keylocations nobody can see.
-    if not keystore.named_after(path, name.split("/")[0]) or draft.sharers(path, name):
+    if not is_own_file(path, name, draft) or draft.sharers(path, name):
         return ""
     return path

@@ -65,8 +65,9 @@ def path_for(option: str, dataset: str, folder: str = DEFAULT_FOLDER) -> str:
 
 
 def named_after(path: str, pool: str) -> bool:
-    """Whether a key file has the name that ``auto`` gives to the key of a dataset of that pool."""
+    """Whether a key file, or its successor, has the name that ``auto`` gives to the key of a dataset of that pool."""
     name, own = os.path.basename(path), key_file_name(pool)
+    name = name[: -len(NEXT)] if name.endswith(NEXT) else name
     return name == own or name.startswith(own[: -len(_ENDING)] + "%2F")
 
 
@@ -135,10 +136,14 @@ def _read_content(path: str, key_format: str, strict: bool) -> KeyFile:
 
 
 def _parse(key_format: str, content: bytes, where: str, strict: bool) -> Key:
-    if strict or key_format != "passphrase":
+    if strict or key_format == "raw":
         return parse_file(key_format, content, where)
-    # Lengths are checked by ZFS when a passphrase is set, not when it is loaded; only the first line counts.
-    passphrase = content.split(b"\n", 1)[0]
+    # Only the first line counts.
+    first = content.split(b"\n", 1)[0]
+    if key_format != "passphrase":
+        return parse_file(key_format, first, where)
+    # Lengths are checked by ZFS when a passphrase is set, not when it is loaded.
+    passphrase = first
     if not passphrase or b"\0" in passphrase:
         raise BadInput(f"{where} holds no passphrase.")
     return Key("passphrase", passphrase)

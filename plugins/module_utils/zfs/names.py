@@ -14,7 +14,8 @@ import urllib.parse
 from ..errors import BadInput
 
 MAX_NAME_BYTES = 255
-_FILE_NAME_BYTES = 255
+# Of the 255 that a filesystem allows; four are left for the endings that a rotation uses.
+_FILE_NAME_BYTES = 251
 _POOL = re.compile(r"[A-Za-z][A-Za-z0-9_.: -]*")
 _COMPONENT = re.compile(r"[A-Za-z0-9_.:% -]+")
 _RESERVED_PREFIXES = ("mirror", "raidz", "draid", "spare")

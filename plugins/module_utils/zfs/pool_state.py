@@ -21,7 +21,7 @@ class PoolHost:
 
     ``contents``: by wanted disk, only for disks that are not yet in their pool. ``key_files``: by path.
     ``opens``: by pool, whether the key at hand is the current one, where that had to be tried.
-    ``successors``: by pool, the file beside its key file that an interrupted rotation left, if it holds the current key.
+    ``successors``: by pool, what an interrupted rotation left beside its key file, if that is the current key.
     ``obstacles``: by mountpoint, what is in the way of a mount.
     """
 

@@ -109,7 +109,7 @@ def test_a_file_that_is_not_named_after_its_pool_is_never_removed(tmp_path: Path
         ("tank%2Fa.key", True),
         ("tank%2Fa%2Fb.key", True),
         ("tank2%2Fa.key", False),
-        ("tank.key.new", False),
+        ("tank.key.new", True),
         ("shared.key", False),
     ],
 )
