@@ -143,8 +143,8 @@ def _answer(runner: ZfsRunner, host: DatasetHost, questions: t.Sequence[Question
     if received:
         names = [one.dataset for one in received]
         argv = ("zfs", "get", "-Hp", "-s", "received", "-o", "name", "all", *names)
-        found = frozenset(run_zfs(runner, Command(argv)).splitlines())
-        answers.update({one: one.dataset in found for one in received})
+        having = frozenset(run_zfs(runner, Command(argv)).splitlines())
+        answers.update({one: one.dataset in having for one in received})
     return answers
 
 
