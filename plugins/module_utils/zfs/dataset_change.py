@@ -24,7 +24,7 @@ from .dataset_draft import Draft
 from .dataset_keys import (
     FoundKey,
     find_key,
-    is_own_file,
+    is_leftover,
     is_there,
     load_steps,
     promote_step,
@@ -213,7 +213,7 @@ def _change(
         successor = found.next if beside and not found.promote else None
         if not same and not _usable(successor, new, dataset, found, draft):
             if successor is not None:
-                refuse_foreign(successor.path, name, draft)
+                refuse_foreign(successor, name, draft)
             yield _store(name, source, found.key_format, new, replaces=successor is not None)
     yield Step(
         f"Change the key of '{name}' to {'the one in ' + source if source else 'key.value'}, since {reason}",
@@ -269,7 +269,7 @@ def _usable(successor: KeyFile | None, new: Key | None, dataset: Dataset, found:
         return False
     if new is not None:
         return successor.key.same_as(new)
-    if not is_own_file(successor.path, dataset.name, draft):
+    if not is_leftover(successor, dataset.name, draft):
         return False
     if not dataset.is_root or dataset.value("keyformat") != found.key_format:
         return True
@@ -332,7 +332,7 @@ def _keep(wish: KeyWish, found: Findings, dataset: Dataset, draft: Draft) -> t.I
         )
         yield from retire_steps(name, location, wish.file, draft)
         draft.model.change_key(name, found.key_format, wanted_location)
-    unused = found.next is not None and not found.promote and is_own_file(found.next.path, name, draft)
+    unused = found.next is not None and not found.promote and is_leftover(found.next, name, draft)
     if found.next is not None and unused and not draft.sharers(found.next.path, name):
         yield Step(
             f"Remove {found.next.path}, a key of '{name}' that never came into use",

@@ -148,14 +148,20 @@ def is_own_file(path: str, name: str, draft: Draft) -> bool:
     return in_keystore(path, draft) and keystore.named_after(path, name.split("/")[0])
 
 
-def refuse_foreign(path: str, name: str, draft: Draft) -> None:
-    """What lies beside a key file is only replaced where nobody else keeps files.
+def is_leftover(successor: KeyFile, name: str, draft: Draft) -> bool:
+    """Whether what lies beside a key file was left there by a rotation, and not by somebody else."""
+    return successor.sealed or is_own_file(successor.path, name, draft)
+
+
+def refuse_foreign(successor: KeyFile, name: str, draft: Draft) -> None:
+    """What lies beside a key file is only replaced if an interrupted rotation left it.
 
     :raises Refused: it may be somebody's
     """
-    if not is_own_file(path, name, draft):
+    if not is_leftover(successor, name, draft):
         raise Refused(
-            f"The next key of '{name}' has to be written to {path} for a while, but there is such a file already.",
+            f"The next key of '{name}' has to be written to {successor.path} for a while, but there is such a file "
+            "already.",
             hint="Move it away: it may be the only copy of a key.",
         )
 

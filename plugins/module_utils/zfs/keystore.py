@@ -35,7 +35,8 @@ class KeyFile:
     """What is known of one key file.
 
     ``fault`` tells in words why its content is not a key; ``source`` is the filesystem it lies on, for ZFS the name
-    of the dataset; ``exposed`` that others than its owner may read it.
+    of the dataset; ``exposed`` that others than its owner may read it; ``sealed`` that it has the mode and owner of
+    the files that :func:`store` makes.
     """
 
     path: str
@@ -44,6 +45,7 @@ class KeyFile:
     fault: str = ""
     source: str = ""
     exposed: bool = False
+    sealed: bool = False
 
     @property
     def location(self) -> str:
@@ -128,11 +130,12 @@ def _read_content(path: str, key_format: str, strict: bool) -> KeyFile:
     finally:
         os.close(descriptor)
     exposed = bool(status.st_mode & 0o077)
+    sealed = stat.S_IMODE(status.st_mode) == _FILE_MODE and status.st_uid == os.geteuid()
     try:
         key = _parse(key_format, content, f"The key file {path}", strict)
     except BadInput as error:
-        return KeyFile(path, True, fault=str(error), exposed=exposed)
-    return KeyFile(path, True, key, exposed=exposed)
+        return KeyFile(path, True, fault=str(error), exposed=exposed, sealed=sealed)
+    return KeyFile(path, True, key, exposed=exposed, sealed=sealed)
 
 
 def _parse(key_format: str, content: bytes, where: str, strict: bool) -> Key:

@@ -107,6 +107,21 @@ class TestFilesOfOthers:
         assert f"has to be written to {staged}" in done.plan.failures[0].message
         assert read(staged) == "b"
 
+    @pytest.mark.parametrize("lives", range(6))
+    def test_a_rotation_outside_the_keystore_is_finished(self, tmp_path: Path, lives: int) -> None:
+        keys = tmp_path / "keys"
+        file = write(tmp_path / "k", "a")
+        zfs = world(root("plain/a", "a", location=at(file)))
+        zfs.lives = lives
+        rotation = {"name": "plain/a", "key": {"file": file, "generate": True}}
+        with contextlib.suppress(Killed):
+            run(zfs, keys, wishes(**rotation, rotate="always"))
+        zfs.lives = None
+        four(zfs, keys, **rotation)
+        wrapped = zfs.world.nodes["plain/a"].wrapped
+        assert wrapped == Key("hex", Path(file).read_bytes()[:-1])
+        assert os.listdir(tmp_path) == ["k"]
+
     def test_an_unused_successor_in_the_keystore_is_removed(self, tmp_path: Path) -> None:
         file = write(file_of(tmp_path, "plain/a"), "a")
         write(file + keystore.NEXT, "b")
