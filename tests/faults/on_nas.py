@@ -400,6 +400,14 @@ def inherit() -> Task:
     return Task({"datasets": [OWNER, {"name": f"{A}/b", "state": "inherited"}]}, (HEX[0],))
 
 
+def inherit_locked() -> Task:
+    task = inherit()
+    for name in (f"{A}/b", A):
+        zfs("unmount", name)
+        zfs("unload-key", name)
+    return task
+
+
 def lock() -> Task:
     dataset(A, "passphrase", PASSPHRASES[0])
     dataset(f"{A}/b", "passphrase", PASSPHRASES[1])
@@ -428,6 +436,7 @@ OPERATIONS: tuple[t.Callable[[], Task], ...] = (
     own_key,
     renamed,
     inherit,
+    inherit_locked,
     lock,
     unlock,
 )

@@ -286,6 +286,12 @@ def inherit(zfs: DatasetZfs, folder: Path) -> Task:
     return Task({"datasets": [OWNER, {"name": "t/a", "state": "inherited"}]}, (HEX["b"],))
 
 
+def inherit_locked(zfs: DatasetZfs, folder: Path) -> Task:
+    task = inherit(zfs, folder)
+    lock_all(zfs)
+    return task
+
+
 def create(zfs: DatasetZfs, folder: Path) -> Task:
     return Task({"name": "plain/a", "key": {"file": file_of(folder, "plain/a"), "generate": True}})
 
@@ -323,6 +329,7 @@ OPERATIONS: tuple[Operation, ...] = (
     to_file,
     renamed,
     inherit,
+    inherit_locked,
     create,
     own_root,
     lock,
