@@ -30,6 +30,8 @@ def _inherit(wanted: WantedDataset, draft: Draft) -> t.Iterator[Step]:
         raise Refused(f"'{name}' is not encrypted, so it has no key to inherit.")
     if not dataset.is_root:
         yield from finish_retiring(name, draft)
+        if not draft.model.locked(dataset):
+            yield from _mounts(name, dataset.root, wanted, draft)
         return
     draft.writable(name)
     parent = draft.model.parent(name)
@@ -47,8 +49,7 @@ def _inherit(wanted: WantedDataset, draft: Draft) -> t.Iterator[Step]:
         raise Refused(
             f"The key of '{parent.root}', which '{name}' is to use, is not loaded.", hint=f"Unlock '{parent.root}'."
         )
-    was_locked = draft.model.locked(dataset)
-    if was_locked:
+    if draft.model.locked(dataset):
         yield from load_steps(dataset, find_key(dataset, draft), draft)
         draft.model.unlock(name)
     before = dataset.value("keylocation")
@@ -59,7 +60,11 @@ def _inherit(wanted: WantedDataset, draft: Draft) -> t.Iterator[Step]:
         (Change(("datasets", name, "encryption_root"), name, parent.root),),
     )
     yield from retire_steps(name, before, "", draft)
-    members = [one for one in draft.model.members(name) if (one.name + "/").startswith(name + "/")]
     draft.model.inherit(name, parent.root)
-    if was_locked:
-        yield from mount_steps(name, plan_mounts(members, wanted, draft), wanted, draft)
+    yield from _mounts(name, parent.root, wanted, draft)
+
+
+def _mounts(name: str, root: str, wanted: WantedDataset, draft: Draft) -> t.Iterator[Step]:
+    """Mount what uses the parent's key from now on, at and below the dataset."""
+    members = [one for one in draft.model.members(root) if (one.name + "/").startswith(name + "/")]
+    yield from mount_steps(name, plan_mounts(members, wanted, draft), wanted, draft)
