@@ -192,7 +192,7 @@ def _change(
         check_new_root(name, found.key_format, draft)
     refuse_replica(dataset, wanted, draft, "be given another key")
     if wish.file:
-        _refuse_below_mountpoint(wish.file, dataset)
+        _refuse_below_mountpoint(wish.file, dataset, draft)
     new = None if wanted.rotate == "always" and wish.generate else found.key
     same = new is not None and _same(found.file, new) and not found.promote
     beside = found.file is not None and (found.file.exists or found.promote) and not same
@@ -319,7 +319,7 @@ def _keep(wish: KeyWish, found: Findings, dataset: Dataset, draft: Draft) -> t.I
         if not _same(found.file, found.key):
             raise _other_key(wish.file, name)
     else:
-        _refuse_below_mountpoint(wish.file, dataset)
+        _refuse_below_mountpoint(wish.file, dataset, draft)
         yield _store(name, wish.file, found.key_format, found.key)
     wanted_location = keystore.location_of(wish.file)
     if location != wanted_location:
@@ -361,10 +361,13 @@ def _other_key(path: str, name: str) -> Refused:
     )
 
 
-def _refuse_below_mountpoint(path: str, dataset: Dataset) -> None:
-    mountpoint = dataset.value("mountpoint")
-    if mountpoint.startswith("/") and (path + "/").startswith(mountpoint.rstrip("/") + "/"):
-        raise Refused(
-            f"The key file {path} would lie below {mountpoint}, where '{dataset.name}' itself is mounted.",
-            hint=f"Keep it on the system disk, for example in {keystore.DEFAULT_FOLDER}.",
-        )
+def _refuse_below_mountpoint(path: str, dataset: Dataset, draft: Draft) -> None:
+    """A key file must not be hidden, or have gone, by the time it is needed to open what is mounted above it."""
+    for one in (dataset, *(one for one in draft.model.members(dataset.name) if one.name != dataset.name)):
+        mountpoint = one.value("mountpoint")
+        if mountpoint.startswith("/") and (path + "/").startswith(mountpoint.rstrip("/") + "/"):
+            raise Refused(
+                f"The key file {path} would lie below {mountpoint}, where '{one.name}' itself is mounted, which that "
+                "key opens.",
+                hint=f"Keep it on the system disk, for example in {keystore.DEFAULT_FOLDER}.",
+            )

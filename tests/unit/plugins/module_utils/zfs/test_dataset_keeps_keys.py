@@ -18,6 +18,7 @@ from ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.zfs.d
 from ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.zfs.dataset_tools import (
     HEX,
     PASSPHRASES,
+    child,
     file_of,
     four,
     locked,
@@ -181,3 +182,13 @@ class TestOtherFormats:
         zfs = world(*([root("plain/a", "a")] if exists else []))
         done = four(zfs, tmp_path, name="plain/a", key={"value": HEX["a"], "iterations": 200000})
         assert "only a passphrase is stretched" in done.plan.failures[0].message
+
+
+class TestWhereNobodyCouldReadIt:
+    @pytest.mark.parametrize("place", ["plain/a", "plain/a/b"])
+    def test_below_what_it_opens(self, tmp_path: Path, place: str) -> None:
+        zfs = world(root("plain/a", "a"), child("plain/a/b", "plain/a", mounted=False))
+        zfs.world.nodes[place].properties["mountpoint"] = f"{tmp_path}/inside"
+        wanted = {"value": HEX["a"], "file": f"{tmp_path}/inside/key"}
+        done = four(zfs, tmp_path / "keys", name="plain/a", key=wanted, mount=False)
+        assert f"would lie below {tmp_path}/inside, where '{place}' itself is mounted" in done.plan.failures[0].message
