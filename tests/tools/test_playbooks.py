@@ -200,8 +200,9 @@ def test_with_a_strategy_that_does_not_wait_each_host_tells_of_itself(controller
 
 
 def test_one_host_after_the_other_with_host_pinned(controller: Controller) -> None:
-    run = controller.run(controller.playbook(strategy="host_pinned"), {"h1": {}, "h2": {}}, words=("--forks", "1"))
-    assert run.reports == [["h1: nothing to do"], ["h2: nothing to do"]], run.output
+    hosts = {"h1": {}, "h2": POOL, "h3": {}}
+    run = controller.run(controller.playbook(strategy="host_pinned"), hosts, words=("--forks", "1"))
+    assert run.reports == [["h1: nothing to do"], ["h2: FAILED nowhere"], ["h3: nothing to do"]], run.output
 
 
 def test_each_batch_tells_of_its_own_hosts(controller: Controller) -> None:
