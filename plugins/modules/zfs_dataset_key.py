@@ -191,6 +191,7 @@ options:
     description:
       - Keys as TrueNAS exports them, a JSON object of dataset names and keys, as text or as a dictionary. An entry of
         O(keys) for the same dataset counts instead. Entries for datasets that do not exist are ignored.
+      - It may be a list of such manifests. The first that has a key for a dataset counts.
     type: raw
   manifest_file:
     description:
