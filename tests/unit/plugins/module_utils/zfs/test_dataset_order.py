@@ -34,7 +34,7 @@ def mounted(zfs: DatasetZfs) -> list[str]:
 
 class TestOpeningOrder:
     def test_parents_first_then_by_name(self) -> None:
-        names: dict[str, tuple[str, ...]] = {name: () for name in ("t/b/a", "t/c", "t/b", "t/a-b", "t/a/x", "t/a")}
+        names: dict[str, tuple[str, ...]] = dict.fromkeys(("t/b/a", "t/c", "t/b", "t/a-b", "t/a/x", "t/a"), ())
         assert opening_order(names) == ["t/a", "t/a-b", "t/b", "t/c", "t/a/x", "t/b/a"]
 
     def test_what_is_mounted_above_comes_first(self) -> None:
