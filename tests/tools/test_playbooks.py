@@ -124,7 +124,7 @@ AWAY = {"ansible_connection": "ssh", "ansible_host": "127.0.0.1", "ansible_port"
 
 
 def test_one_line_for_each_host_whatever_became_of_it(controller: Controller) -> None:
-    hosts = {
+    hosts: dict[str, dict[str, Any]] = {
         "away": {**AWAY, **POOL},
         "broken": POOL,
         "idle": {},
@@ -207,7 +207,7 @@ def test_one_host_after_the_other_with_host_pinned(controller: Controller) -> No
 
 def test_each_batch_tells_of_its_own_hosts(controller: Controller) -> None:
     lost = {"unlock_mount": "maybe"}
-    hosts = {"h1": lost, "h2": {}, "h3": POOL, "h4": {}, "h5": {}, "h6": lost}
+    hosts: dict[str, dict[str, Any]] = {"h1": lost, "h2": {}, "h3": POOL, "h4": {}, "h5": {}, "h6": lost}
     run = controller.run(controller.playbook(serial=2), hosts)
     assert run.reports == [
         ["h1: FAILED before anything could be done", "h2: nothing to do"],
