@@ -120,6 +120,8 @@ def controller(tmp_path: Path) -> Controller:
     return Controller(tmp_path)
 
 
+# Ends the module that started it, which leaves no result then.
+DEADLY = "#!/bin/sh\nkill -9 $PPID\n"
 AWAY = {"ansible_connection": "ssh", "ansible_host": "127.0.0.1", "ansible_port": 1}
 
 
@@ -197,6 +199,25 @@ def test_with_a_strategy_that_does_not_wait_each_host_tells_of_itself(controller
         "h3: nothing to do",
         "h4: FAILED nowhere",
     ], run.output
+
+
+@pytest.mark.parametrize(
+    ("playbook", "variables", "line"),
+    [
+        ("unlock", {}, "h: FAILED nowhere"),
+        ("lock", {"lock_datasets": ["nowhere"]}, "h: FAILED lock"),
+        ("rotate_keys", {"nas_new_keys": {"nowhere": "12345678"}}, "h: FAILED rotation"),
+    ],
+)
+def test_a_module_that_dies_is_told_of(
+    controller: Controller, playbook: str, variables: dict[str, Any], line: str
+) -> None:
+    for name in ("zfs", "zpool"):
+        (controller.folder / "bin" / name).write_text(DEADLY)
+    hosts = {"h": {"nas_pools": [{"name": "nowhere", "key": {"format": "passphrase", "value": SECRET}}], **variables}}
+    run = controller.run(f"nasops.encryption.{playbook}", hosts)
+    assert run.reports == [[line]], run.output
+    assert run.status
 
 
 def test_one_host_after_the_other_with_host_pinned(controller: Controller) -> None:
