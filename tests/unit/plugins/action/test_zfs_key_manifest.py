@@ -1,0 +1,292 @@
+# Copyright (c) 2026 nasops.encryption contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Backups by ansible-playbook, with all it can say: what is written, what is not, and where no key turns up."""
+
+from __future__ import annotations
+
+import json
+import stat
+import typing as t
+from pathlib import Path
+
+import pytest
+from ansible.parsing.vault import VaultLib, VaultSecret
+
+from ansible_collections.nasops.encryption.plugins.module_utils.secrets import encodings
+from ansible_collections.nasops.encryption.tests.unit.plugins.action.fake_nas import FakeNas, Run
+from ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.sealing.people import (
+    Person,
+    openssl_opens,
+    person,
+)
+
+HEX, RAW, OTHER = "a1b2c3d4" * 8, "0f1e2d3c" * 8, "5566ddee" * 8
+MANIFEST = {"tank": HEX, "tank/raw": RAW}
+PASSWORD = "the password of the vault"
+NOTHING: dict[str, t.Any] = {"before": {}, "after": {}}
+
+
+@pytest.fixture
+def nas(tmp_path: Path) -> FakeNas:
+    """Two roots with keys, one with a passphrase, a child and a volume of plain data."""
+    found = FakeNas(tmp_path)
+    found.root("tank", HEX)
+    found.root("tank/raw", RAW, "raw")
+    found.root("tank/clients", "geheimes wort", "passphrase", file=False, pbkdf2iters="350000", pbkdf2salt="7")
+    found.datasets["tank/child"] = {**found.datasets["tank"], "encryptionroot": "tank", "keylocation": "none"}
+    found.datasets["plain"] = {"type": "filesystem", "encryption": "off", "mounted": "yes", "mountpoint": "/plain"}
+    found.pools["plain"] = {"guid": "17", "health": "ONLINE"}
+    return found
+
+
+@pytest.fixture
+def somebody(nas: FakeNas) -> Person:
+    """Whoever may open the backups. The certificate lies where the playbook is started."""
+    found = person("rsa")
+    (nas.folder / "recovery.pem").write_text(found.certificate)
+    return found
+
+
+def task(dest: str = "backups/nas.keys", **options: t.Any) -> dict[str, t.Any]:
+    return {"nasops.encryption.zfs_key_manifest": {"dest": dest, **options}}
+
+
+def needles(*more: str) -> set[bytes]:
+    """Every key in every encoding."""
+    found: set[bytes] = set()
+    for text in (HEX, RAW, *more):
+        found.update(one.encode() for one in encodings(text.encode()))
+        found.add(bytes.fromhex(text))
+    return found
+
+
+def leaks(nas: FakeNas, run: Run, *but: str, extra: t.Sequence[str] = ()) -> list[str]:
+    """Where a key turns up that must not: what was said and returned, all arguments, environments and files."""
+    places = {"output": run.said.encode(), "results": json.dumps(run.results).encode()}
+    for path in nas.folder.rglob("*"):
+        name = str(path.relative_to(nas.folder))
+        if path.is_file() and not name.startswith(("keys/", "state.json", "bin/", *but)):
+            places[name] = path.read_bytes()
+    assert "argv.log" in places
+    words = needles(*extra)
+    return [name for name, data in places.items() if any(word in data for word in words)]
+
+
+def test_what_is_searched_for_would_be_found(nas: FakeNas, somebody: Person) -> None:
+    run = nas.play(task(seal_to=["recovery.pem"]))
+    (nas.folder / "planted").write_bytes(b"..." + bytes.fromhex(RAW))
+    assert leaks(nas, run) == ["planted"]
+
+
+def test_sealed_in_four_runs(nas: FakeNas, somebody: Person) -> None:
+    wanted = task(seal_to=["recovery.pem"])
+    checked = nas.play(wanted, check=True)
+    path, record = nas.folder / "backups" / "nas.keys", nas.folder / "backups" / "nas.keys.json"
+    assert not path.parent.exists()
+    applied, checked_again, applied_again = (nas.play(wanted, check=check) for check in (False, True, False))
+    first, second, third, fourth = (one.results[0] for one in (checked, applied, checked_again, applied_again))
+    for word in ("changed", "actions", "diff", "exported", "digest", "dest", "record"):
+        assert first[word] == second[word], word
+    assert second["changed"] is True
+    assert second["actions"] == [f"Write the keys of 2 encryption roots to {path}, sealed to 1 certificate"]
+    assert list(second["diff"]["after"][str(path)]["keys"]) == ["tank", "tank/raw"]
+    for again in (third, fourth):
+        assert (again["changed"], again["actions"], again["diff"]) == (False, [], NOTHING)
+    assert [row["name"] for row in second["not_exportable"]] == ["tank/clients"]
+    assert second["pools"] == [{"name": "tank", "guid": "9512867134298873421"}]
+
+    assert json.loads(openssl_opens(path.read_text(), somebody.private_key, nas.folder / "home")) == MANIFEST
+    assert [stat.S_IMODE(one.stat().st_mode) for one in (path, record, path.parent)] == [0o600, 0o600, 0o700]
+    assert sorted(one.name for one in path.parent.iterdir()) == ["nas.keys", "nas.keys.json"]
+    told = json.loads(record.read_text())
+    assert told["count"] == 2
+    assert [one["fingerprint"] for one in told["recipients"]] == [somebody.recipient.fingerprint]
+    for run in (checked, applied, checked_again, applied_again):
+        assert leaks(nas, run) == []
+    # Neither sealed keys nor anything else is opened on the controller.
+    assert not any("-decrypt" in words for words in nas.argv())
+    # Each key was tried, and none loaded.
+    tried = [words for words in nas.argv() if "load-key" in words]
+    assert {words[-1] for words in tried} == set(MANIFEST)
+    assert all("-n" in words for words in tried)
+
+
+def test_vault_and_clear(nas: FakeNas) -> None:
+    (nas.folder / "password").write_text(PASSWORD + "\n")
+    vault = task("v.yml", vault_password_file="password")
+    clear = task("c.json", unsealed=True)
+    labelled = task("l.yml", vault_id="keys")
+    words = ["--vault-id", "keys@password"]
+    checked = nas.play(vault, clear, labelled, check=True, words=words)
+    assert not list(nas.folder.glob("*.yml.json"))
+    applied = nas.play(vault, clear, labelled, words=words)
+    again = nas.play(vault, clear, labelled, words=words)
+    for before, after, last in zip(checked.results, applied.results, again.results):
+        assert [before[word] for word in ("changed", "actions", "diff")] == [
+            after[word] for word in ("changed", "actions", "diff")
+        ]
+        assert (after["changed"], last["changed"]) == (True, False)
+    secrets = [("keys", VaultSecret(PASSWORD.encode()))]
+    for name in ("v.yml", "l.yml"):
+        assert json.loads(VaultLib(secrets).decrypt((nas.folder / name).read_bytes())) == MANIFEST
+    assert (nas.folder / "l.yml").read_text().startswith("$ANSIBLE_VAULT;1.2;AES256;keys\n")
+    assert json.loads((nas.folder / "c.json").read_text()) == MANIFEST
+    assert leaks(nas, checked, "c.json") == []
+    assert leaks(nas, applied, "c.json") == []
+    assert leaks(nas, again, "c.json") == []
+    # The private key of the task went through a pipe, and is in no argument.
+    opened = [argv for argv in nas.argv() if "-decrypt" in argv]
+    assert opened
+    assert all(argv[argv.index("-inkey") + 1].startswith("/dev/fd/") for argv in opened)
+    assert "PRIVATE KEY" not in (nas.folder / "argv.log").read_text() + applied.said + again.said
+
+
+def test_a_key_that_changed_and_a_file_that_was_damaged(nas: FakeNas, somebody: Person) -> None:
+    wanted = task(seal_to=["recovery.pem"])
+    first = nas.play(wanted).results[0]
+    path = nas.folder / "backups" / "nas.keys"
+    former = path.read_bytes()
+    nas.root("tank/raw", OTHER, "raw")
+    checked = nas.play(wanted, check=True).results[0]
+    applied = nas.play(wanted).results[0]
+    assert (checked["actions"], checked["diff"]) == (applied["actions"], applied["diff"])
+    assert applied["diff"]["before"][str(path)] == {"keys": {"tank/raw": first["exported"][1]["fingerprint"]}}
+    assert len(applied["actions"]) == 2
+    kept = Path(applied["backup_file"])
+    assert kept.read_bytes() == former
+    assert Path(f"{kept}.json").exists()
+    assert json.loads(openssl_opens(path.read_text(), somebody.private_key, nas.folder / "home")) == {
+        **MANIFEST,
+        "tank/raw": OTHER,
+    }
+
+    damaged = path.read_text().replace("A", "B", 5)
+    path.write_text(damaged)
+    mended = nas.play(task(seal_to=["recovery.pem"], backup=False)).results[0]
+    assert mended["changed"] is True
+    assert mended["backup_file"] is None
+    assert "its record is that of another file" in json.dumps(mended["warnings"])
+
+    # Sealed to somebody else as well, and readable by others than its owner.
+    other = person("p256", "two")
+    both = task(seal_to=["recovery.pem", other.certificate], backup=False)
+    assert nas.play(both).results[0]["changed"] is True
+    assert json.loads(openssl_opens(path.read_text(), other.private_key, nas.folder / "home"))["tank"] == HEX
+    path.chmod(0o644)
+    assert nas.play(both).results[0]["diff"]["before"] == {str(path): {"private": False}}
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert nas.play(both).results[0]["changed"] is False
+
+
+def test_one_key_that_is_not_found_and_nothing_is_written(nas: FakeNas, somebody: Person) -> None:
+    nas.root("tank/lost", OTHER, file=False)
+    nas.root("tank/web", OTHER, file=False, keylocation="https://user:word@example.com/key")
+    wrong = nas.folder / "keys" / "tank%2Fraw.key"
+    wrong.write_bytes(bytes.fromhex(OTHER))
+    run = nas.play(task(seal_to=["recovery.pem"]), task(seal_to=["recovery.pem"], partial=True))
+    failed, partly = run.results
+    assert failed["failed"] is True
+    assert set(failed["failed_datasets"]) == {"tank/lost", "tank/raw", "tank/web"}
+    assert "is not the one that opens 'tank/raw'" in failed["failed_datasets"]["tank/raw"]["error"]
+    assert "No key is offered for 'tank/lost'" in failed["msg"]
+    assert "https://example.com/key" in failed["msg"]
+    assert "word" not in failed["msg"]
+    assert "Nothing was backed up, although the keys of these were found: tank." in failed["msg"]
+    assert (partly["failed"], partly["changed"]) == (False, True)
+    assert sum("Not backed up: " in json.dumps(warning) for warning in partly["warnings"]) == 3
+    sealed = (nas.folder / "backups" / "nas.keys").read_text()
+    assert json.loads(openssl_opens(sealed, somebody.private_key, nas.folder / "home")) == {"tank": HEX}
+    assert leaks(nas, run, extra=[OTHER]) == []
+
+
+def test_keys_that_are_offered(nas: FakeNas, somebody: Person) -> None:
+    nas.root("tank/lost", OTHER, file=False)
+    manifest = {"tank/lost": OTHER, "tank/gone": HEX, "tank/clients": HEX, "tank/child": HEX}
+    renamed = {"tank": "backup/nas", "tank/lost": "found"}
+    # Not in the playbook itself, whose lines Ansible shows where a task fails.
+    variables = {"text": json.dumps(manifest), "foreign": {"other/lost": OTHER}, "right": OTHER, "wrong": HEX}
+    (nas.folder / "variables.json").write_text(json.dumps(variables))
+    run = nas.play(
+        task(seal_to=["recovery.pem"], manifest="{{ text | string }}", remap=renamed),
+        task("x", seal_to=["recovery.pem"], manifest="{{ foreign }}"),
+        task("x", seal_to=["recovery.pem"], keys={"tank/lost": "{{ wrong }}"}),
+        task("x", seal_to=["recovery.pem"], keys={"tank/lost": "17"}),
+        task("x", seal_to=["recovery.pem"], keys={"tank/lost": "{{ right }}"}, remap={"tonk": "backup"}),
+        task("x", seal_to=["recovery.pem"], keys={"tank/lost": "{{ right }}"}, remap={"tank/raw": "tank"}),
+        task("x", seal_to=["recovery.pem"], name="tonk"),
+        task("x", seal_to=["recovery.pem"], name="tank/child", recursive=False),
+        task("y", seal_to=["recovery.pem"], name="plain"),
+        task("y", seal_to=["recovery.pem"], manifest="[1, 2]"),
+        words=["-e", "@variables.json"],
+    )
+    good, foreign, wrong, no_key, typo, twice, nowhere, child, plain, no_manifest = run.results
+    assert [row["name"] for row in good["exported"]] == ["backup/nas", "backup/nas/raw", "found"]
+    assert [row["name"] for row in good["unused_keys"]] == ["tank/child", "tank/clients", "tank/gone"]
+    assert "is opened by a passphrase" in good["unused_keys"][1]["reason"]
+    sealed = (nas.folder / "backups" / "nas.keys").read_text()
+    assert json.loads(openssl_opens(sealed, somebody.private_key, nas.folder / "home")) == {
+        "backup/nas": HEX,
+        "backup/nas/raw": RAW,
+        "found": OTHER,
+    }
+    assert "are they of another system?" in foreign["msg"]
+    assert "is not the one that opens 'tank/lost'" in wrong["msg"]
+    assert "is not a hex key: it has 2 characters" in no_key["msg"]
+    assert "remap renames 'tonk', but there is no key of a dataset at or below that name" in typo["msg"]
+    assert "the same name 'tank'" in twice["msg"]
+    assert "dataset does not exist" in nowhere["msg"]
+    assert [row["name"] for row in child["exported"]] == ["tank"]
+    assert (plain["changed"], plain["exported"]) == (False, [])
+    assert "There is no key to back up" in json.dumps(plain["warnings"])
+    assert "The manifest is a list; wanted is an object" in no_manifest["msg"]
+    assert sorted(path.name for path in nas.folder.glob("[xy]*")) == ["x", "x.json"]
+    assert leaks(nas, run, "variables.json", extra=[OTHER]) == []
+
+
+def test_what_can_not_be_is_refused_before_the_host_is_asked(nas: FakeNas, somebody: Person) -> None:
+    (nas.folder / "file").write_text("no folder")
+    (nas.folder / "photo").write_bytes(b"\xff\xd8\xff")
+    (nas.folder / "link").symlink_to("/dev/full")
+    (nas.folder / "signs.pem").write_text(person("signs").certificate)
+    (nas.folder / "small.pem").write_text(person("small").certificate)
+    (nas.folder / "both.pem").write_text(somebody.certificate + somebody.private_key)
+    good = {"seal_to": ["recovery.pem"]}
+    cases: list[tuple[dict[str, t.Any], str]] = [
+        (task(), "none is given; wanted is exactly one"),
+        (task(unsealed=False), "written in clear only with 'unsealed: true'"),
+        (task(unsealed=True, vault_id="x"), "2 is given; wanted is exactly one"),
+        (task(vault_id="default"), "The run has no vault secret 'default': it has none at all"),
+        (task(vault_password_file="nowhere"), "nowhere can't be used"),
+        (task(seal_to=[]), "seal_to is empty"),
+        (task(seal_to=[" "]), "seal_to[0] is empty"),
+        (task(seal_to=["nowhere.pem"]), "nowhere.pem does not exist on the controller"),
+        (task(seal_to=["file"]), "holds 0 certificates in PEM"),
+        (task(seal_to=["both.pem"]), "holds a private key"),
+        (task(seal_to=["signs.pem"]), "neither an RSA key nor one on an elliptic curve"),
+        (task(seal_to=["small.pem"]), "has an RSA key of 1024 bits; wanted are 2048 or more"),
+        (task("keys", **good), "keys is a folder; wanted is the path of a file"),
+        (task("file/below", **good), "is no folder"),
+        (task("link", **good), "/dev/full is no regular file"),
+        (task("photo", **good), "exists and is no backup of keys"),
+    ]
+    run = nas.play(*(one for one, _message in cases))
+    for (_task, message), result in zip(cases, run.results):
+        assert result["failed"] is True
+        assert message in result["msg"], result["msg"]
+        assert "Traceback" not in json.dumps(result)
+    assert (nas.folder / "photo").read_bytes() == b"\xff\xd8\xff"
+    assert "PRIVATE KEY-----" not in run.said
+
+
+def test_an_older_openssl(nas: FakeNas, somebody: Person) -> None:
+    nas.program("openssl", '#!/bin/sh\necho "OpenSSL 1.1.1w  11 Sep 2023"\n')
+    run = nas.play(task(seal_to=["recovery.pem"]), task("c.json", unsealed=True))
+    host, controller = run.results
+    for result, place in ((host, "this host"), (controller, "the controller")):
+        assert result["failed"] is True
+        assert (
+            f"Sealing needs the program openssl 3.0 or later on {place}: 'openssl' is OpenSSL 1.1.1w" in result["msg"]
+        )
+    assert not (nas.folder / "backups").exists()
+    assert not (nas.folder / "c.json").exists()
