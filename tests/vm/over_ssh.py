@@ -20,6 +20,7 @@ from typing import Any
 from .case import Names
 from .connection import ROOT
 from .nas import Nas
+from .recovery import Recovery
 
 # Four times as long as it takes without KVM.
 _SECONDS = 600
@@ -74,6 +75,12 @@ class Playbooks:
 
     def checks(self) -> Iterator[Check]:
         """Each check in turn. One of them reboots the NAS."""
+        with tempfile.TemporaryDirectory() as folder:
+            recovery = Recovery(Path(folder))
+            recovery.make()
+            yield from self._checks(recovery)
+
+    def _checks(self, recovery: Recovery) -> Iterator[Check]:
         keys = self.names.keys
         disks = [disk["id"] for disk in self.names.disks]
         variables: dict[str, Any] = {
@@ -82,13 +89,19 @@ class Playbooks:
             "raw_key": base64.b64encode(keys.raw("playbook")).decode("ascii"),
             "wrong_key": base64.b64encode(keys.raw("wrong")).decode("ascii"),
         }
-        yield self._run("what the roles make of the inventory", "tests/vm/playbooks/roles.yml", {}, Wanted(0))
+        there = {"recovery": str(recovery.folder)}
+        yield self._run("what the roles make of the inventory", "tests/vm/playbooks/roles.yml", there, Wanted(0))
         yield self._run("modules over ssh", "tests/vm/playbooks/modules.yml", variables, Wanted())
         fleet = self._fleet(keys.passphrase("video", 40))
         for number, (words, changed) in enumerate(((["--check"], 2), ([], 3), (["--check"], 0), ([], 0)), 1):
             name = f"provision, run {number} of check, apply, check, apply"
             yield self._run(name, "nasops.encryption.provision", fleet, Wanted(changed), words)
-        yield from self._daily(fleet)
+        backup = {
+            "dest": str(recovery.folder / "{{ inventory_hostname }}.keys"),
+            "seal_to": [str(recovery.certificate)],
+        }
+        yield from self._backups({**fleet, "nas_key_backup": backup}, recovery)
+        yield from self._daily({**fleet, "nas_key_backup": backup}, recovery)
 
     def _fleet(self, passphrase: str) -> dict[str, Any]:
         """The inventory variables of the NAS."""
@@ -122,8 +135,29 @@ class Playbooks:
         ]
         return {"nas_pools": pools, "nas_hosts": "all"}
 
-    def _daily(self, fleet: Mapping[str, Any]) -> Iterator[Check]:
-        """Lock, unlock where not all goes well, rotate, reboot, unlock, unlock again."""
+    def _backups(self, fleet: Mapping[str, Any], recovery: Recovery) -> Iterator[Check]:
+        """Backups of keys: check, apply, check, apply, and what openssl alone finds in them."""
+        nas, roots = self.nas.name, "fleet, fleet/media, fleet/vm1"
+        current = "the backup of 3 keys is up to date"
+        runs = ((["--check"], 1, f"would back up {roots}"), ([], 1, f"backed up {roots}"))
+        for number, (words, changed, line) in enumerate((*runs, (["--check"], 0, current), ([], 0, current)), 1):
+            name = f"backup of keys, run {number} of check, apply, check, apply"
+            yield self._run(
+                name, "nasops.encryption.backup_keys", fleet, Wanted(changed, lines=[f"{nas}: {line}"]), words
+            )
+        yield self._backed_up("what is in the backup", recovery, {"fleet": self.names.keys.hex("role")})
+
+    def _backed_up(self, name: str, recovery: Recovery, wanted: Mapping[str, str]) -> Check:
+        """The names in a backup, and some of its keys; those that were made on the NAS are noted for the search."""
+        start = time.monotonic()
+        found: dict[str, str] = json.loads(recovery.open(recovery.folder / f"{self.nas.name}.keys") or "{}")
+        self.names.keys.found.update(key.encode() for root, key in found.items() if root not in wanted)
+        complaints = [] if sorted(found) == ["fleet", "fleet/media", "fleet/vm1"] else [f"it has {sorted(found)}"]
+        complaints += [f"the key of {root} is another one" for root in wanted if found.get(root) != wanted[root]]
+        return name, time.monotonic() - start, complaints
+
+    def _daily(self, fleet: Mapping[str, Any], recovery: Recovery) -> Iterator[Check]:
+        """Lock, unlock where not all goes well, rotate, reboot, unlock, unlock again, and from the backup alone."""
         nas, keys, video = self.nas.name, self.names.keys, "fleet/media/video"
         yield self._run("lock", "nasops.encryption.lock", fleet, Wanted(1, lines=[f"{nas}: locked {video}"]))
         yield self._on_nas("export", "zpool export fleet && zpool export plain", "")
@@ -144,8 +178,9 @@ class Playbooks:
                 "key_rotation_datasets": ["fleet/media"],
                 "nas_new_keys": {video: keys.passphrase("new video", 40)},
             },
-            Wanted(1, lines=[f"{nas}: rotated fleet/media, {video}"]),
+            Wanted(2, lines=[f"{nas}: backed up 3 keys; rotated fleet/media, {video}"]),
         )
+        yield self._backed_up("what is in the backup after it", recovery, {"fleet": keys.hex("role")})
         yield self._on_nas("a rotation that was interrupted", _INTERRUPTED, "")
         yield self._reboot()
         yield self._on_nas("after the reboot all with key files is open", _AFTER_REBOOT, _OPENED_AT_BOOT)
@@ -155,6 +190,20 @@ class Playbooks:
         yield self._run("unlock again", "nasops.encryption.unlock", new, wanted)
         less = {**new, "nas_unlock_at_boot": False}
         yield self._run("provision without unlocking at boot", "nasops.encryption.provision", less, Wanted(2))
+        yield self._on_nas("the keys are gone", "mv /etc/zfs/keys /root/away && zpool export fleet", "")
+        yield self._run(
+            "unlock from the sealed backup alone",
+            "nasops.encryption.unlock",
+            {
+                "nas_hosts": "all",
+                "nas_pools": [{"name": "fleet"}],
+                "nas_keys": {video: keys.passphrase("new video", 40)},
+                "nas_sealed_manifest": str(recovery.folder / f"{nas}.keys"),
+                "nas_recovery_key": str(recovery.private_key),
+            },
+            Wanted(2, lines=[f"{nas}: imported fleet; unlocked fleet, fleet/media, {video}, fleet/vm1"]),
+        )
+        yield self._on_nas("the keys are back", "mv /root/away /etc/zfs/keys", "")
         yield self._on_nas("nothing is left", "ls /etc/zfs/nasops* /etc/zfs/keys/*.new 2>/dev/null", "")
 
     def _run(
