@@ -106,9 +106,15 @@ def look(wanted: Wanted) -> Present:
     :raises StorageError: one of the files can't be read, or is something else
     """
     content = files.read(wanted.path, "The backup")
+    record_file = files.read(wanted.record_path, "The record")
+    if record_file is not None and FORMAT.encode("ascii") not in record_file.data:
+        # It may be a backup itself, in clear.
+        raise BadInput(
+            f"{wanted.record_path} exists and is no record of a backup, so it is not replaced.",
+            hint="Name another file.",
+        )
     if content is None:
         return Present()
-    record_file = files.read(wanted.record_path, "The record")
     record = _record(record_file.data) if record_file else None
     private = not (content.mode | (record_file.mode if record_file else 0)) & 0o177
     if record is None:

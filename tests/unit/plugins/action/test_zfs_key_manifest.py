@@ -247,6 +247,7 @@ def test_keys_that_are_offered(nas: FakeNas, somebody: Person) -> None:
 def test_what_can_not_be_is_refused_before_the_host_is_asked(nas: FakeNas, somebody: Person) -> None:
     (nas.folder / "file").write_text("no folder")
     (nas.folder / "photo").write_bytes(b"\xff\xd8\xff")
+    (nas.folder / "clear.json").write_text(json.dumps(MANIFEST))
     (nas.folder / "link").symlink_to("/dev/full")
     (nas.folder / "signs.pem").write_text(person("signs").certificate)
     (nas.folder / "small.pem").write_text(person("small").certificate)
@@ -269,6 +270,7 @@ def test_what_can_not_be_is_refused_before_the_host_is_asked(nas: FakeNas, someb
         (task("file/below", **good), "is no folder"),
         (task("link", **good), "/dev/full is no regular file"),
         (task("photo", **good), "exists and is no backup of keys"),
+        (task("clear", **good), "clear.json exists and is no record of a backup"),
     ]
     run = nas.play(*(one for one, _message in cases))
     for (_task, message), result in zip(cases, run.results):
@@ -276,6 +278,8 @@ def test_what_can_not_be_is_refused_before_the_host_is_asked(nas: FakeNas, someb
         assert message in result["msg"], result["msg"]
         assert "Traceback" not in json.dumps(result)
     assert (nas.folder / "photo").read_bytes() == b"\xff\xd8\xff"
+    assert json.loads((nas.folder / "clear.json").read_text()) == MANIFEST
+    assert not (nas.folder / "clear").exists()
     assert "PRIVATE KEY-----" not in run.said
 
 
