@@ -139,8 +139,13 @@ class Playbooks:
         """Backups of keys: check, apply, check, apply, and what openssl alone finds in them."""
         nas, roots = self.nas.name, "fleet, fleet/media, fleet/vm1"
         current = "the backup of 3 keys is up to date"
-        runs = ((["--check"], 1, f"would back up {roots}"), ([], 1, f"backed up {roots}"))
-        for number, (words, changed, line) in enumerate((*runs, (["--check"], 0, current), ([], 0, current)), 1):
+        runs: list[tuple[list[str], int, str]] = [
+            (["--check"], 1, f"would back up {roots}"),
+            ([], 1, f"backed up {roots}"),
+            (["--check"], 0, current),
+            ([], 0, current),
+        ]
+        for number, (words, changed, line) in enumerate(runs, 1):
             name = f"backup of keys, run {number} of check, apply, check, apply"
             yield self._run(
                 name, "nasops.encryption.backup_keys", fleet, Wanted(changed, lines=[f"{nas}: {line}"]), words
