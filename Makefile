@@ -5,8 +5,8 @@
 # make test           everything: gates, unit tests on every Python at hand, a real NAS in a virtual machine
 # make test T=lint    one part, or several: T="lint docs". docs/testing.md lists them.
 # make vm-all         every case on the NAS, also those that need not run each time
-# make faults         kills tasks after each of their effects, and cuts the power of a NAS; about an hour
-# make bench          measures zfs_dataset_key against shell loops and bare system calls; about 20 minutes
+# make faults         kills tasks after each of their effects, and cuts the power of a NAS; over an hour
+# make bench          measures zfs_dataset_key against shell loops and bare system calls; about 25 minutes
 # make demo           boots a NAS and provisions an encrypted pool on it from inventory
 # make setup          only installs what the others need (they do so by themselves)
 # make clean          removes the working copy the gates use; caches stay

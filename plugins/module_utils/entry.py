@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 
 from .command import Runner
 from .errors import StorageError
+from .lock import exclusive
 from .masking import register
 from .plan import Outcome, Plan, State, converge
 from .secrets import Key, Mask
@@ -92,9 +94,10 @@ def run(
     describe: t.Callable[[Outcome[State]], dict[str, t.Any]],
     read_again: t.Callable[[State, Plan], State] | None = None,
 ) -> t.NoReturn:
-    """Read, plan, apply, and end the module."""
+    """Read, plan, apply, and end the module. Unless in check mode, no other task changes the host meanwhile."""
     try:
-        outcome = converge(read, decide, runner, module.check_mode, read_again)
+        with contextlib.nullcontext() if module.check_mode else exclusive():
+            outcome = converge(read, decide, runner, module.check_mode, read_again)
     except StorageError as error:
         fail(module, error)
     finish(module, outcome, describe)

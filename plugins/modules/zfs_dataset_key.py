@@ -52,7 +52,8 @@ options:
           - V(unlocked) loads its key, with O(recursive) also those of all encryption roots below it, and mounts what
             becomes readable by that. The dataset has to exist.
           - V(locked) unmounts all at and below it and unloads the key. It has to be an encryption root.
-          - V(inherited) makes it use the key of its parent. Both keys have to be loaded or given.
+          - V(inherited) makes it use the key of its parent, which has to be unlocked, or is to be by another entry. Its
+            own key has to be loaded or given.
           - V(absent) destroys it. Snapshots and datasets below it need O(recursive). Clones elsewhere are never
             destroyed. Key files are kept.
         type: str
@@ -123,6 +124,7 @@ options:
         description:
           - Mount what is created or unlocked, as far as C(canmount) and C(mountpoint) ask for it.
           - If nothing of an encryption root that was just unlocked can be mounted, it is locked again.
+          - ZFS itself mounts a filesystem that is unlocked when it is given a C(mountpoint), whatever this says.
         type: bool
       on_nonempty_mountpoint: &on_nonempty_mountpoint
         description:
@@ -181,6 +183,7 @@ options:
       - Keys by name of the encryption root, for unlocking. Each is the key itself, or a dictionary with C(value) or
         C(file) (an absolute path on the host, or C(auto)), and C(recursive), which offers it to all roots below too.
       - Its format is that of the encryption root.
+      - Keys for datasets of pools that the task is not about are ignored.
       - An explicit key, in O(key) or here, is the only one that is tried on its root. Otherwise that of the nearest
         dataset above it whose key is recursive is tried, then the file of its C(keylocation).
     type: dict
@@ -188,6 +191,7 @@ options:
     description:
       - Keys as TrueNAS exports them, a JSON object of dataset names and keys, as text or as a dictionary. An entry of
         O(keys) for the same dataset counts instead. Entries for datasets that do not exist are ignored.
+      - It may be a list of such manifests. The first that has a key for a dataset counts.
     type: raw
   manifest_file:
     description:
@@ -413,7 +417,7 @@ def main() -> None:
         return found
 
     def result(done: Outcome[Survey]) -> dict[str, t.Any]:
-        return {"datasets": describe(wishes, done.state.host), **outcome(done.plan)}
+        return {"datasets": describe(wishes, done.state.host), **outcome(done.plan, done.state.host, module.check_mode)}
 
     run(
         module,

@@ -91,6 +91,7 @@ options:
       - Keys to try, as TrueNAS exports them. It is a JSON object of dataset names and keys, as text or as a dictionary,
         of at most 10 MiB. Names are those before O(remap).
       - An entry of O(keys) for the same dataset counts instead. Entries for datasets that do not exist do no harm.
+      - It may be a list of such manifests. The first that has a key for a dataset counts.
     type: raw
   manifest_file:
     description:
@@ -290,7 +291,7 @@ from ..module_utils.zfs.key_manifest import digest, write_manifest
 from ..module_utils.zfs.key_manifest_options import arguments
 from ..module_utils.zfs.key_manifest_read import Found, find_keys
 from ..module_utils.zfs.keys import ZfsRunner
-from ..module_utils.zfs.manifest import parse_manifest, read_manifest_file
+from ..module_utils.zfs.manifest import parse_manifest, parse_manifests, read_manifest_file
 from ..module_utils.zfs.names import check_dataset_name
 from ..module_utils.zfs.offers import Offers, parse_offers, plain_words
 from ..module_utils.zfs.remap import parse_remap
@@ -376,7 +377,7 @@ def offered(params: t.Mapping[str, t.Any]) -> Offers:
     path = params["manifest_file"]
     if path is not None:
         manifest.update(parse_manifest(read_manifest_file(path), f"the manifest {path}"))
-    manifest.update(parse_manifest(params["manifest"], "the manifest"))
+    manifest.update(parse_manifests(params["manifest"], "the manifest"))
     return parse_offers(params["keys"], manifest)
 
 

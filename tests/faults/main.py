@@ -26,6 +26,8 @@ from vm.nas import Nas, NasError, prepare
 FOLDER = "/opt/faults"
 # Seconds from the beginning of a rotation within which the power is cut; a rotation of 20 keys takes a little less.
 SPAN = 8.0
+# So many cuts hit a rotation at least once; if none did, they were not aimed well, and prove nothing.
+MANY = 20
 # Seconds. Booting and recovering takes a minute or two without KVM.
 PATIENCE = 900
 
@@ -53,13 +55,23 @@ class Report:
         lost = [row["loss"] for row in self.cuts if row["loss"]]
         half = sum(1 for row in self.cuts if row["half_done"])
         self.say(f"{'power cut':<30} {len(self.cuts):>11} {len(lost):>7}   ({half} of them found keys half rotated)")
+        for row in self.kills:
+            if not row["points"]:
+                self.say(f"NEVER KILLED: {row['operation']}")
+        if self.missed:
+            self.say(f"MISSED: none of {len(self.cuts)} cuts found a key half rotated")
         for loss in [loss for row in self.kills for loss in row["losses"]] + lost + self.errors:
             self.say(f"LOSS: {loss}")
 
     @property
+    def missed(self) -> bool:
+        return len(self.cuts) >= MANY and not any(row["half_done"] for row in self.cuts)
+
+    @property
     def failed(self) -> bool:
         lost = any(row["losses"] for row in self.kills) or any(row["loss"] for row in self.cuts)
-        return lost or bool(self.errors) or not (self.kills or self.cuts)
+        idle = not all(row["points"] for row in self.kills) or not (self.kills or self.cuts)
+        return lost or idle or self.missed or bool(self.errors)
 
 
 class Victim:
@@ -92,9 +104,10 @@ class Victim:
         if process.returncode:
             raise NasError(f"'{' '.join(words)}' ended with {process.returncode} on {self.nas.name}")
 
-    def cut_during_rotation(self, moment: float) -> None:
+    def cut_during_rotation(self, datasets: int, moment: float) -> None:
         """Let a rotation begin, and cut the power so many seconds later."""
-        process = subprocess.Popen(self.command("rotate"), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        words = self.command("rotate", str(datasets))
+        process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         try:
             if process.stdout is None or not process.stdout.readline():
                 raise NasError(f"no rotation began on {self.nas.name}")
@@ -159,7 +172,7 @@ def _work(name: str, jobs: queue.SimpleQueue[float | None], options: argparse.Na
             if not prepared:
                 list(victim.lines("prepare", str(options.datasets), victim.disk()))
                 prepared = True
-            _cut(victim, moment, report)
+            _cut(victim, moment, options.datasets, report)
     except queue.Empty:
         pass
     except Exception:  # noqa: BLE001  (a thread has nobody else to tell)
@@ -176,10 +189,12 @@ def _kills(victim: Victim, operations: Sequence[str], report: Report) -> None:
             report.say(f"{row['operation']}: killed after each of {row['points']} effects, {len(row['losses'])} losses")
 
 
-def _cut(victim: Victim, moment: float, report: Report) -> None:
-    victim.cut_during_rotation(moment)
+def _cut(victim: Victim, moment: float, datasets: int, report: Report) -> None:
+    victim.cut_during_rotation(datasets, moment)
     victim.start()
-    for row in victim.lines("recover"):
+    # By the moment, so that the same seed does the same: every other time the rotation itself finds all locked.
+    first = ["unlock"] if int(moment * 1000) % 2 else []
+    for row in victim.lines("recover", str(datasets), *first):
         report.cuts.append(row)
         told = row["loss"] or "nothing lost"
         report.say(f"cut {len(report.cuts)}: power cut after {moment:.2f} s, {row['half_done']} keys half done: {told}")

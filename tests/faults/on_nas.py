@@ -3,13 +3,16 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Runs on the NAS: kills tasks of zfs_dataset_key after each of their effects, and looks at what is left.
 
-    on_nas.py LIBRARY kills [OPERATION...]   one line of JSON for each operation
-    on_nas.py LIBRARY programs [OPERATION...]   the same with keys by programs instead of libzfs_core
-    on_nas.py LIBRARY prepare COUNT          a pool with that many datasets, for power cuts
-    on_nas.py LIBRARY rotate                 rotates all their keys, again and again, until it is stopped
-    on_nas.py LIBRARY recover                after a cut: rotates once more; one line of JSON
+    on_nas.py LIBRARY kills [OPERATION...]     one line of JSON for each operation
+    on_nas.py LIBRARY programs [OPERATION...]  the same with keys by programs instead of libzfs_core
+    on_nas.py LIBRARY sample [OPERATION...]    as "kills", but a restart of the host follows on each kill
+    on_nas.py LIBRARY prepare COUNT DEVICE     a pool with that many datasets, for power cuts
+    on_nas.py LIBRARY rotate COUNT             rotates all their keys, again and again, until it is stopped
+    on_nas.py LIBRARY recover COUNT [unlock]   after a cut: rotates once more; one line of JSON
+    on_nas.py LIBRARY destroy                  takes the pool and its keys away
 
-Standard library only, as the modules themselves.
+If there is a file "prefix" beside this one, all keys begin with its content, random ones too, so that whoever searches
+for keys finds them. Standard library only, as the modules themselves.
 """
 
 from __future__ import annotations
@@ -20,19 +23,25 @@ import importlib
 import io
 import json
 import os
+import secrets as random_source
+import shutil
 import signal
 import subprocess
 import sys
 import time
 import typing as t
+from pathlib import Path
 
 PLUGINS = "ansible_collections.nasops.encryption.plugins"
 POOL = "faults"
-IMAGE = "/var/tmp/faults.img"
-KEYS = "/etc/zfs/keys"
-HEX = tuple(digit * 64 for digit in "abcdef")
-PASSPHRASES = ("correct horse", "battery staple")
+# A folder of its own, where the pool is looked for.
+FOLDER = Path("/var/tmp/faults")
+KEYS = Path("/etc/zfs/keys")
+PREFIX = Path(__file__).with_name("prefix")
 ITERATIONS = 100_000
+MARKER = "marker"
+# Seconds for what a killed task has started to end, and for a busy pool to be let go of.
+PATIENCE = 30
 
 Options = dict[str, t.Any]
 Result = dict[str, t.Any]
@@ -40,6 +49,27 @@ Result = dict[str, t.Any]
 
 class Wrong(Exception):
     """Something that must not happen, happened."""
+
+
+class Task(t.NamedTuple):
+    """What is asked of the module, and the keys that somebody knows besides the keystore.
+
+    Those are the keys the task is given, and those that a person types. A key that was only in the keystore is not
+    among them, so losing it is a loss.
+    """
+
+    options: Options
+    known: tuple[str, ...] = ()
+
+
+def random_hex() -> str:
+    """A key in hex, with the prefix if there is one."""
+    prefix = PREFIX.read_text("ascii").strip() if PREFIX.exists() else ""
+    return (prefix + random_source.token_hex(32))[:64]
+
+
+HEX = (random_hex(), random_hex())
+PASSPHRASES = (random_hex()[:40], random_hex()[:40])
 
 
 class Library:
@@ -53,6 +83,14 @@ class Library:
         self.keys = importlib.import_module(f"{PLUGINS}.module_utils.zfs.keys")
         self.module = importlib.import_module(f"{PLUGINS}.modules.zfs_dataset_key")
         self.testing = importlib.import_module("ansible.module_utils.testing")
+        if PREFIX.exists():
+            self._begin_keys_with_prefix()
+
+    def _begin_keys_with_prefix(self) -> None:
+        """All random keys of these tests are hex keys."""
+        actions = importlib.import_module(f"{PLUGINS}.module_utils.zfs.dataset_actions")
+        key = importlib.import_module(f"{PLUGINS}.module_utils.secrets").Key
+        actions.generate = lambda key_format: key(key_format, random_hex().encode())  # type: ignore[attr-defined]
 
     def use_programs(self) -> None:
         """As on a host whose libzfs_core can't be used."""
@@ -131,13 +169,19 @@ def zfs(*words: str, stdin: str = "") -> str:
 
 def fresh_pool(device: str = "") -> None:
     subprocess.run(["zpool", "destroy", POOL], capture_output=True, check=False)
-    for path in glob.glob(f"{KEYS}/*") + glob.glob(f"{KEYS}/.*"):
-        os.unlink(path)
-    os.makedirs(KEYS, mode=0o700, exist_ok=True)
+    for path in stored():
+        path.unlink()
+    KEYS.mkdir(mode=0o700, parents=True, exist_ok=True)
+    FOLDER.mkdir(exist_ok=True)
     if not device:
-        with open(IMAGE, "wb") as image:
+        with open(FOLDER / "image", "wb") as image:
             image.truncate(256 << 20)
-    subprocess.run(["zpool", "create", "-f", POOL, device or IMAGE], check=True)
+    subprocess.run(["zpool", "create", "-f", POOL, device or FOLDER / "image"], check=True)
+
+
+def stored() -> list[Path]:
+    """The files of the keystore that are about this pool, and those that nobody could tell whose they are."""
+    return sorted(path for path in KEYS.glob("*") if path.name.startswith((f"{POOL}%2F", ".")))
 
 
 def dataset(name: str, key_format: str, key: str, file: str = "") -> None:
@@ -151,35 +195,150 @@ def dataset(name: str, key_format: str, key: str, file: str = "") -> None:
         zfs(*words, "-o", f"keylocation=file://{file}", name)
     else:
         zfs(*words, "-o", "keylocation=prompt", name, stdin=key + "\n")
+    put_markers([name])
+
+
+def child(name: str) -> None:
+    """A filesystem that uses the key of the one above."""
+    zfs("create", name)
+    put_markers([name])
 
 
 def file_of(name: str) -> str:
     return f"{KEYS}/{name.replace('/', '%2F')}.key"
 
 
-def check_keys(supplied: t.Sequence[str]) -> None:
-    """Every encryption root opens with a key in the keystore, or with one that was supplied or known before."""
-    stored = []
-    for path in glob.glob(f"{KEYS}/*"):
-        with open(path, "rb") as file:
-            stored.append(file.read().rstrip(b"\n"))
-    for line in zfs(
-        "get", "-Hp", "-r", "-t", "filesystem,volume", "-o", "name,value", "encryptionroot", POOL
-    ).splitlines():
-        name, root = line.split("\t")
-        if name == root:
-            candidates = [*stored, *(text.encode() for text in supplied)]
-            if not any(opens(name, candidate) for candidate in dict.fromkeys(candidates)):
-                raise Wrong(f"no key at hand opens {name}")
+class Facts(t.NamedTuple):
+    """What ZFS says of a dataset. One that was destroyed and made anew has another ``guid``."""
+
+    guid: str
+    type: str
+    encryptionroot: str
+    keystatus: str
+    keylocation: str
+    mounted: str
+    mountpoint: str
 
 
-def opens(name: str, material: bytes) -> bool:
-    words = ["zfs", "load-key", "-n", "-L", "prompt", name]
+def datasets(*names: str) -> dict[str, Facts]:
+    """All datasets of the pool but its root, parents first; or only these."""
+    where = names or ("-r", "-t", "filesystem,volume", POOL)
+    options, last = (where[:-1], where[-1:]) if not names else ((), names)
+    lines = zfs("get", "-Hp", *options, "-o", "name,value", ",".join(Facts._fields), *last).splitlines()
+    found: dict[str, list[str]] = {}
+    for line in lines:
+        name, word = line.split("\t")
+        found.setdefault(name, []).append(word)
+    return {name: Facts(*words) for name, words in found.items() if name != POOL}
+
+
+def guids() -> dict[str, str]:
+    return {name: facts.guid for name, facts in datasets().items()}
+
+
+@contextlib.contextmanager
+def mounted(name: str, facts: Facts) -> t.Iterator[Path]:
+    """Where a filesystem is mounted, for the time being if it is not."""
+    was = facts.mounted == "yes"
+    if not was:
+        zfs("mount", name)
+    try:
+        yield Path(facts.mountpoint)
+    finally:
+        if not was:
+            zfs("unmount", name)
+
+
+def put_markers(names: t.Iterable[str]) -> None:
+    """Something to lose: in each filesystem a file that says which one it is in."""
+    for name, facts in datasets(*names).items():
+        if facts.type == "filesystem":
+            with mounted(name, facts) as place:
+                (place / MARKER).write_text(facts.guid, "ascii")
+
+
+def read_markers() -> None:
+    """Every filesystem can be read, and holds what was written into it."""
+    for name, facts in datasets().items():
+        if facts.keystatus != "available":
+            raise Wrong(f"{name} is still locked")
+        if facts.type != "filesystem":
+            continue
+        with mounted(name, facts) as place:
+            try:
+                said = (place / MARKER).read_text("ascii")
+            except OSError as error:
+                raise Wrong(f"the file in {name} can't be read: {error.strerror}") from None
+        if said != facts.guid:
+            raise Wrong(f"the file in {name} is another one: {said!r}")
+
+
+def settle() -> None:
+    """Wait until what a killed task had started is at its end: programs outlive the task that started them."""
+    end = time.monotonic() + PATIENCE
+    while any(name in ("zfs", "zpool", "mount.zfs") for name in running()):
+        if time.monotonic() > end:
+            raise Wrong("programs that a killed task started do not end")
+        time.sleep(0.05)
+
+
+def running() -> t.Iterator[str]:
+    """The names of the programs that run."""
+    for path in glob.glob("/proc/[0-9]*/comm"):
+        with contextlib.suppress(OSError), open(path, encoding="utf-8") as file:
+            yield file.read().strip()
+
+
+def restart() -> None:
+    """As a restart of the host: no key is loaded, and nothing of the pool but its root dataset is mounted."""
+    end = time.monotonic() + PATIENCE
+    while subprocess.run(["zpool", "export", POOL], capture_output=True, check=False).returncode:
+        if time.monotonic() > end:
+            raise Wrong("the pool can't be exported")
+        # udev may still look at a volume
+        subprocess.run(["udevadm", "settle"], check=False)
+        time.sleep(0.1)
+    subprocess.run(["zpool", "import", "-d", FOLDER, POOL], check=True)
+
+
+def roots() -> dict[str, str]:
+    """Encryption roots with their keylocations, parents first."""
+    return {name: facts.keylocation for name, facts in datasets().items() if facts.encryptionroot == name}
+
+
+def check_keys(known: t.Sequence[str]) -> dict[str, bytes]:
+    """Every encryption root opens with a key that is in the keystore, or that somebody knows; returns those."""
+    candidates = [*(path.read_bytes().rstrip(b"\n") for path in stored()), *(text.encode() for text in known)]
+    found: dict[str, bytes] = {}
+    for name in roots():
+        # its own files first, since each try takes a process
+        own = [path.read_bytes().rstrip(b"\n") for path in stored() if path.name.startswith(name.replace("/", "%2F"))]
+        fitting = (one for one in dict.fromkeys([*own, *candidates]) if opens(name, one))
+        found[name] = next(fitting, b"")
+        if not found[name]:
+            raise Wrong(f"no key at hand opens {name}")
+    return found
+
+
+def opens(name: str, material: bytes, dry: bool = True) -> bool:
+    words = ["zfs", "load-key", *(["-n"] if dry else []), "-L", "prompt", name]
     return not subprocess.run(words, input=material + b"\n", capture_output=True, check=False).returncode
 
 
+def check_data(known: t.Sequence[str]) -> None:
+    """After a restart all opens, what has a key file with that file, and all data is there."""
+    found = check_keys(known)
+    restart()
+    for name, location in roots().items():
+        if location != "prompt":
+            zfs("load-key", name)
+        elif not opens(name, found[name], dry=False):
+            raise Wrong(f"{name} does not open any more")
+    read_markers()
+
+
 def check_no_leftovers() -> None:
-    left = [name for name in os.listdir(KEYS) if not name.endswith(".key")]
+    left = [path.name for path in stored() if path.suffix != ".key"]
     if left:
         raise Wrong(f"left in the keystore: {left}")
 
@@ -187,69 +346,76 @@ def check_no_leftovers() -> None:
 # --- operations ------------------------------------------------------------------------------------------------------
 
 A = f"{POOL}/a"
+GENERATED = {"file": "auto", "generate": True}
+# The owner of A, at whose prompt its key is typed; a task below it opens it first, if it has to.
+OWNER = {"name": A, "key": {"value": HEX[0]}}
 
 
-def create() -> Options:
-    return {
-        "datasets": [
-            {"name": A, "key": {"file": "auto", "generate": True}},
-            {"name": f"{A}/inherits"},
-            {"name": f"{A}/volume", "volsize": "1M"},
-        ]
-    }
+def create() -> Task:
+    entries = [{"name": A, "key": GENERATED}, {"name": f"{A}/inherits"}, {"name": f"{A}/volume", "volsize": "1M"}]
+    return Task({"datasets": entries})
 
 
-def rotate_given() -> Options:
+def rotate_given() -> Task:
     dataset(A, "hex", HEX[0], file_of(A))
-    return {"name": A, "key": {"value": HEX[1], "file": "auto"}}
+    return Task({"name": A, "key": {"value": HEX[1], "file": "auto"}}, (HEX[1],))
 
 
-def rotate_generated() -> Options:
+def rotate_generated() -> Task:
     dataset(A, "hex", HEX[0], file_of(A))
-    return {"name": A, "rotate": "always", "key": {"file": "auto", "generate": True}}
+    return Task({"name": A, "rotate": "always", "key": GENERATED})
 
 
-def change_value() -> Options:
+def change_value() -> Task:
     dataset(A, "hex", HEX[0])
-    return {"name": A, "key": {"value": HEX[1]}}
+    return Task({"name": A, "key": {"value": HEX[1]}, "keys": {A: HEX[0]}}, (HEX[0], HEX[1]))
 
 
-def to_passphrase() -> Options:
+def to_passphrase() -> Task:
     dataset(A, "hex", HEX[0], file_of(A))
-    return {"name": A, "key": {"format": "passphrase", "value": PASSPHRASES[0], "iterations": ITERATIONS}}
+    key = {"format": "passphrase", "value": PASSPHRASES[0], "iterations": ITERATIONS}
+    return Task({"name": A, "key": key}, (PASSPHRASES[0],))
 
 
-def to_key_file() -> Options:
+def to_key_file() -> Task:
     dataset(A, "passphrase", PASSPHRASES[0])
-    return {"name": A, "key": {"format": "hex", "file": "auto", "generate": True}}
+    return Task({"name": A, "key": {"format": "hex", **GENERATED}, "keys": {A: PASSPHRASES[0]}}, (PASSPHRASES[0],))
 
 
-def own_key() -> Options:
+def own_key() -> Task:
     dataset(A, "hex", HEX[0])
-    zfs("create", f"{A}/b")
-    return {"name": f"{A}/b", "key": {"file": "auto", "generate": True}}
+    child(f"{A}/b")
+    return Task({"datasets": [OWNER, {"name": f"{A}/b", "key": GENERATED}]}, (HEX[0],))
 
 
-def renamed() -> Options:
+def renamed() -> Task:
     dataset(f"{POOL}/former", "hex", HEX[0], file_of(f"{POOL}/former"))
     zfs("rename", f"{POOL}/former", A)
-    return {"name": A, "key": {"file": "auto", "generate": True}}
+    return Task({"name": A, "key": GENERATED})
 
 
-def inherit() -> Options:
+def inherit() -> Task:
     dataset(A, "hex", HEX[0])
     dataset(f"{A}/b", "hex", HEX[1], file_of(f"{A}/b"))
-    return {"name": f"{A}/b", "state": "inherited"}
+    return Task({"datasets": [OWNER, {"name": f"{A}/b", "state": "inherited"}]}, (HEX[0],))
 
 
-def lock() -> Options:
+def inherit_locked() -> Task:
+    task = inherit()
+    for name in (f"{A}/b", A):
+        zfs("unmount", name)
+        zfs("unload-key", name)
+    return task
+
+
+def lock() -> Task:
     dataset(A, "passphrase", PASSPHRASES[0])
     dataset(f"{A}/b", "passphrase", PASSPHRASES[1])
-    zfs("create", f"{A}/c")
-    return {"name": A, "state": "locked", "recursive": True}
+    child(f"{A}/c")
+    return Task({"name": A, "state": "locked", "recursive": True}, PASSPHRASES)
 
 
-def unlock() -> Options:
+def unlock() -> Task:
     lock()
     dataset(f"{POOL}/d", "hex", HEX[0], file_of(f"{POOL}/d"))
     for name in (f"{A}/b", f"{A}/c", A, f"{POOL}/d"):
@@ -257,10 +423,10 @@ def unlock() -> Options:
     for name in (f"{A}/b", A, f"{POOL}/d"):
         zfs("unload-key", name)
     keys = {A: PASSPHRASES[0], f"{A}/b": PASSPHRASES[1]}
-    return {"name": POOL, "state": "unlocked", "recursive": True, "keys": keys}
+    return Task({"name": POOL, "state": "unlocked", "recursive": True, "keys": keys}, PASSPHRASES)
 
 
-OPERATIONS: tuple[t.Callable[[], Options], ...] = (
+OPERATIONS: tuple[t.Callable[[], Task], ...] = (
     create,
     rotate_given,
     rotate_generated,
@@ -270,37 +436,69 @@ OPERATIONS: tuple[t.Callable[[], Options], ...] = (
     own_key,
     renamed,
     inherit,
+    inherit_locked,
     lock,
     unlock,
 )
 
 
-def kills(library: Library, operation: t.Callable[[], Options]) -> Result:
-    """Kill one operation after each of its effects in turn, until it lives to the end."""
+def kills(library: Library, operation: t.Callable[[], Task], ways: t.Sequence[bool]) -> Result:
+    """Kill one operation after each of its effects in turn, until it lives to the end.
+
+    :param ways: whether the host is restarted before the next run; each of them is tried
+    """
     points, losses = 0, []
-    lived = False
-    while not lived:
-        fresh_pool()
-        options = operation()
-        lived = library.run_killed(options, points + 1)
-        points += not lived
-        try:
-            check_keys((*HEX, *PASSPHRASES))
-            finish(library, options)
-        except Wrong as wrong:
-            losses.append(f"after effect {points}: {wrong}")
+    for restarted in ways:
+        lives, lived = 0, False
+        while not lived:
+            lives += 1
+            fresh_pool()
+            task = operation()
+            before = guids()
+            lived = library.run_killed(task.options, lives)
+            points += not lived
+            try:
+                settle()
+                after_kill(library, task, before, restarted)
+            except Wrong as wrong:
+                when = "the end" if lived else f"effect {lives}"
+                losses.append(f"after {when}{', restarted' if restarted else ''}: {wrong}")
     return {"operation": operation.__name__, "points": points, "losses": losses}
 
 
-def finish(library: Library, options: Options) -> None:
+def after_kill(library: Library, task: Task, before: dict[str, str], restarted: bool) -> None:
+    """Nothing is lost, neither now nor after the next run."""
+    check_keys(task.known)
+    check_same(before, guids())
+    if restarted:
+        restart()
+    finish(library, task)
+    now = guids()
+    check_same(before, now)
+    wanted = {one["name"] for one in task.options.get("datasets", ())} | set(before)
+    if set(now) != wanted:
+        raise Wrong(f"there are {sorted(now)}, wanted were {sorted(wanted)}")
+    new = wanted - set(before)
+    if new:
+        put_markers(sorted(new))
+    check_data(task.known)
+
+
+def check_same(before: dict[str, str], now: dict[str, str]) -> None:
+    lost = [name for name, guid in before.items() if now.get(name) != guid]
+    if lost:
+        raise Wrong(f"these datasets are gone: {lost}")
+
+
+def finish(library: Library, task: Task) -> None:
     """The same task again converges, nothing is lost, nothing lies about, and a further one is silent."""
-    result = library.run(options)
+    result = library.run(task.options)
     if result.get("failed"):
         raise Wrong(result["msg"])
-    check_keys((*HEX, *PASSPHRASES))
+    check_keys(task.known)
     check_no_leftovers()
-    if options.get("rotate") != "always":
-        again = library.run(options)
+    if task.options.get("rotate") != "always":
+        again = library.run(task.options)
         if again.get("failed") or again["changed"]:
             raise Wrong(f"not silent: {again.get('msg', again.get('actions'))}")
 
@@ -308,73 +506,97 @@ def finish(library: Library, options: Options) -> None:
 # --- power cuts ------------------------------------------------------------------------------------------------------
 
 
-def names() -> list[str]:
-    listed = zfs("list", "-H", "-o", "name", "-r", POOL).splitlines()
-    return [name for name in listed if name != POOL]
+def names_of(count: int) -> list[str]:
+    return [f"{POOL}/d{number}" for number in range(count)]
 
 
-def wanted() -> list[Options]:
-    return [{"name": name, "rotate": "always", "key": {"file": "auto", "generate": True}} for name in names()]
+def wanted(count: int, rotate_when: str) -> Task:
+    return Task({"datasets": [{"name": name, "rotate": rotate_when, "key": GENERATED} for name in names_of(count)]})
 
 
 def prepare(library: Library, count: int, device: str) -> None:
     fresh_pool(device)
-    entries = [
-        {"name": f"{POOL}/d{number}", "key": {"file": "auto", "generate": True}, "properties": {"canmount": "noauto"}}
-        for number in range(count)
-    ]
+    entries = [{"name": name, "key": GENERATED, "properties": {"canmount": "noauto"}} for name in names_of(count)]
     result = library.run({"datasets": entries})
     if result.get("failed"):
         raise Wrong(result["msg"])
+    put_markers(names_of(count))
+    # what was written so far outlives a power cut
+    subprocess.run(["zpool", "sync", POOL], check=True)
     os.sync()
 
 
-def rotate(library: Library) -> t.NoReturn:
+def rotate(library: Library, count: int) -> t.NoReturn:
     """Rotates for ever; says when each rotation begins, so that a cut can be aimed."""
     while True:
         print("rotation", flush=True)
-        result = library.run({"datasets": wanted()})
+        result = library.run(wanted(count, "always").options)
         if result.get("failed"):
             raise Wrong(result["msg"])
 
 
-def recover(library: Library) -> Result:
-    """After a cut: what is on the disks, and what the next run makes of it."""
-    if (
-        POOL
-        not in subprocess.run(
-            ["zpool", "list", "-H", "-o", "name"], capture_output=True, text=True, check=True
-        ).stdout.split()
-    ):
+def recover(library: Library, count: int, unlock_first: bool) -> Result:
+    """After a cut: what is on the disks, and what the next run makes of it.
+
+    :param unlock_first: unlock, then rotate; otherwise the rotation itself finds everything locked
+    """
+    if POOL not in imported():
         subprocess.run(["zpool", "import", "-f", POOL], check=True)
-    files = sorted(name for name in os.listdir(KEYS) if not name.endswith(".key"))
+    half_done = sum(path.suffix != ".key" for path in stored())
     try:
+        check_names(count)
         check_keys(())
-        unlocked = library.run({"name": POOL, "state": "unlocked", "recursive": True})
-        if unlocked.get("failed"):
-            raise Wrong(unlocked["msg"])
-        finish(library, {"datasets": wanted(), "rotate": "always"})
-        finish(library, {"datasets": [{**one, "rotate": "when_different"} for one in wanted()]})
+        if unlock_first:
+            unlocked = library.run({"name": POOL, "state": "unlocked", "recursive": True})
+            if unlocked.get("failed"):
+                raise Wrong(unlocked["msg"])
+        finish(library, Task({**wanted(count, "always").options, "rotate": "always"}))
+        finish(library, wanted(count, "when_different"))
+        check_names(count)
+        read_markers()
     except Wrong as wrong:
-        return {"half_done": len(files), "loss": str(wrong)}
-    return {"half_done": len(files), "loss": ""}
+        return {"half_done": half_done, "loss": str(wrong)}
+    return {"half_done": half_done, "loss": ""}
+
+
+def imported() -> list[str]:
+    words = ["zpool", "list", "-H", "-o", "name"]
+    return subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()
+
+
+def check_names(count: int) -> None:
+    found = sorted(guids())
+    if found != sorted(names_of(count)):
+        raise Wrong(f"there are {found}, wanted were {names_of(count)}")
+
+
+def destroy() -> None:
+    """Take away the pool, its image, and the keys."""
+    subprocess.run(["zpool", "destroy", POOL], check=True)
+    shutil.rmtree(FOLDER)
+    for path in stored():
+        path.unlink()
 
 
 def main() -> int:
     library = Library(sys.argv[1])
-    if sys.argv[2] == "programs":
+    word, words = sys.argv[2], sys.argv[3:]
+    if word == "programs":
         library.use_programs()
-    if sys.argv[2] in ("kills", "programs"):
+    if word in ("kills", "programs", "sample"):
         for operation in OPERATIONS:
-            if len(sys.argv) == 3 or operation.__name__ in sys.argv[3:]:
-                print(json.dumps(kills(library, operation)), flush=True)
-        subprocess.run(["zpool", "destroy", POOL], check=True)
-    elif sys.argv[2] == "prepare":
-        prepare(library, int(sys.argv[3]), sys.argv[4])
-    elif sys.argv[2] == "rotate":
-        rotate(library)
+            if not words or operation.__name__ in words:
+                ways = (True,) if word == "sample" else (False, True)
+                print(json.dumps(kills(library, operation, ways)), flush=True)
+        destroy()
+    elif word == "prepare":
+        prepare(library, int(words[0]), words[1])
+    elif word == "rotate":
+        rotate(library, int(words[0]))
+    elif word == "destroy":
+        destroy()
     else:
-        print(json.dumps(recover(library)), flush=True)
+        print(json.dumps(recover(library, int(words[0]), "unlock" in words)), flush=True)
     return 0
 
 

@@ -25,6 +25,7 @@ import select
 import shutil
 import signal
 import socket
+import stat
 import struct
 import subprocess
 import sys
@@ -43,11 +44,48 @@ WORK = "/root/work"
 HISTORY = "/run/suite-zpool-history"
 TOP = "/var/lib/suite-top-folders"
 AUDIT_LOG = "/var/log/audit/audit.log"
+AUDIT_RULES = "/etc/audit/rules.d/suite.rules"
+AUDIT_UNIT = "suite-audit.service"
+UNITS = "/etc/systemd/system"
+# Bytes. Larger files in /run are databases of the system.
+LARGE = 4 << 20
 
 MIB = 1024 * 1024
 BLKRRPART = 0x125F
 BLKZEROOUT = 0x127F
 BLKGETSIZE64 = 0x80081272
+
+
+_RULES = """\
+-D
+-b 16384
+--backlog_wait_time 60000
+-f 1
+-a always,exclude -F msgtype=PATH
+-a always,exclude -F msgtype=CWD
+-a always,exclude -F msgtype=PROCTITLE
+-a always,exclude -F msgtype=BPRM_FCAPS
+-a always,exclude -F msgtype=SERVICE_START
+-a always,exclude -F msgtype=SERVICE_STOP
+-a always,exit -F arch=b64 -S execve -S execveat -F success=1
+-e 1
+"""
+
+# Debian's own unit begins after the filesystems, so after what unlocks them.
+_UNIT = f"""\
+[Unit]
+Description=Record of all that is executed
+DefaultDependencies=no
+After=systemd-remount-fs.service
+Before=zfs-import-cache.service zfs-import-scan.service nasops-zfs-unlock.service local-fs.target shutdown.target
+Conflicts=shutdown.target
+
+[Service]
+Type=forking
+PIDFile=/run/auditd.pid
+ExecStart=/usr/sbin/auditd
+ExecStartPost=/usr/sbin/auditctl -R {AUDIT_RULES}
+"""
 
 
 class Failure(Exception):
@@ -85,13 +123,24 @@ class Audit:
                 "name_format = none\nlocal_events = yes\nq_depth = 20000\npriority_boost = 4\n"
             )
         os.makedirs(os.path.dirname(AUDIT_LOG), mode=0o700, exist_ok=True)
-        call(["systemctl", "start", "auditd"])
-        call(["auditctl", "-D"])
-        call(["auditctl", "-b", "16384", "--backlog_wait_time", "60000", "-f", "1", "-e", "1"])
-        for kind in ("PATH", "CWD", "PROCTITLE", "BPRM_FCAPS", "SERVICE_START", "SERVICE_STOP"):
-            call(["auditctl", "-a", "always,exclude", "-F", f"msgtype={kind}"])
-        call(["auditctl", "-a", "always,exit", "-F", "arch=b64", "-S", "execve", "-S", "execveat", "-F", "success=1"])
+        self._at_boot()
+        call(["systemctl", "start", AUDIT_UNIT])
         self.sync()
+
+    def _at_boot(self) -> None:
+        """Let the record begin anew at every boot, before the pools are imported."""
+        unit = f"{UNITS}/{AUDIT_UNIT}"
+        if os.path.exists(unit):
+            return
+        for path, content in ((AUDIT_RULES, _RULES), (unit, _UNIT)):
+            with open(path, "w", encoding="ascii") as file:
+                file.write(content)
+        os.makedirs(f"{UNITS}/sysinit.target.wants", exist_ok=True)
+        os.symlink(unit, f"{UNITS}/sysinit.target.wants/{AUDIT_UNIT}")
+        # it would take the rules away for a moment, and set them again
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(f"{UNITS}/multi-user.target.wants/audit-rules.service")
+        call(["systemctl", "daemon-reload"])
 
     def lost(self) -> int:
         """How many records the kernel had to drop."""
@@ -123,9 +172,12 @@ class Audit:
         return found
 
     def _take(self, line: bytes) -> None:
+        if b"msg=audit(" not in line:
+            # torn by a power cut
+            return
         if line.startswith(b"type=SYSCALL "):
             numbers = dict(re.findall(rb" (pid|ppid)=(\d+)", line))
-            self._callers[_serial(line)] = (int(numbers[b"pid"]), int(numbers[b"ppid"]))
+            self._callers[_serial(line)] = (int(numbers.get(b"pid", 0)), int(numbers.get(b"ppid", 0)))
         elif line.startswith(b"type=EXECVE "):
             pid, parent = self._callers.pop(_serial(line), (0, 0))
             self.executions.append(Execution(pid, parent, arguments(line)))
@@ -412,9 +464,18 @@ class Host:
     def __init__(self, disks: Disks) -> None:
         self._disks = disks
         self._top = _top_folders()
+        self._noted: set[bytes] = set()
+
+    def note_keys(self) -> None:
+        """Remember the keys that are in key files now: the next run may replace them."""
+        for path in self._key_files():
+            with contextlib.suppress(OSError):
+                content = _read(path)
+                if _like_a_key(content):
+                    self._noted.add(content)
 
     def reset(self) -> list[str]:
-        """Take away all that a case may have left. Returns the contents of the key files it found, in base64."""
+        """Take away all that a case may have left. Returns the contents of key files since the last time, in base64."""
         for hidden in glob.glob("/usr/sbin/*.hidden"):
             os.rename(hidden, hidden[: -len(".hidden")])
         for shim in glob.glob("/usr/local/sbin/*"):
@@ -424,7 +485,8 @@ class Host:
         if not os.path.exists("/dev/zfs"):
             call(["modprobe", "zfs"])
             call(["udevadm", "settle", "--timeout=30"])
-        keys = [_read(path) for path in self._key_files()]
+        keys = {_read(path) for path in self._key_files()} | self._noted
+        self._noted.clear()
         self._unstack()
         self._destroy_pools()
         dirty = self._disks.blank()
@@ -500,6 +562,11 @@ class Host:
             raise Failure(f"these pools could not be destroyed: {left}")
 
 
+def _like_a_key(content: bytes) -> bool:
+    """Whether this is a hex or raw key that was made at random, not something that a case has put there instead."""
+    return bool(re.fullmatch(rb"[0-9a-fA-F]{64}\n?", content)) or (len(content) == 32 and len(set(content)) > 16)
+
+
 def _top_folders() -> set[str]:
     """What was in the root folder when the first agent began here; what is there later is a mountpoint of some case."""
     if not os.path.exists(TOP):
@@ -525,6 +592,12 @@ def _remove(path: str) -> None:
 # --- evidence ----------------------------------------------------------------------------------------------------
 
 
+# Where programs leave files. Left out are the audit log, whose hex-coded words are in ``argv`` as plain text, the
+# journal's binary files, and the history of pools, which are read in other ways.
+SEARCHED = ("/tmp", "/var/tmp", "/var/log", "/run", "/dev/shm", "/root/.ansible")
+KNOWN = ("/var/log/audit", "/var/log/journal", "/run/log/journal", HISTORY)
+
+
 class Evidence:
     """All places on this host where a key might have been left."""
 
@@ -532,31 +605,52 @@ class Evidence:
         self._audit = audit
 
     def collect(self) -> Reply:
-        """A tar file in base64: argv of every process, journal, temp and log files, zpool history."""
+        """A tar file in base64: argv of every process, journal, files, zpool history, environments."""
         self._audit.sync()
-        argv = b"\n".join(b"\0".join(execution.argv) for execution in self._audit.executions)
-        journal = call(["journalctl", "--no-pager", "-a", "-o", "export"]).stdout
-        history = _read(HISTORY) if os.path.exists(HISTORY) else b""
         buffer = io.BytesIO()
         with tarfile.open(fileobj=buffer, mode="w:gz", compresslevel=1) as archive:
-            for name, data in (("argv", argv), ("journal", journal), ("zpool-history", history)):
+            for name, data in self._parts():
                 member = tarfile.TarInfo(name)
                 member.size = len(data)
                 archive.addfile(member, io.BytesIO(data))
-            for folder in ("/tmp", "/var/tmp", "/var/log"):
-                archive.add(folder, f"files{folder}", filter=_worth_searching)
         return {
             "tar": base64.b64encode(buffer.getvalue()).decode("ascii"),
             "executions": len(self._audit.executions),
             "lost": self._audit.lost(),
         }
 
+    def _parts(self) -> t.Iterator[tuple[str, bytes]]:
+        yield "argv", b"\n".join(b"\0".join(execution.argv) for execution in self._audit.executions)
+        yield "journal", call(["journalctl", "--no-pager", "-a", "-o", "export"]).stdout
+        if os.path.exists(HISTORY):
+            yield "zpool-history", _read(HISTORY)
+        yield "environ", b"\n".join(_environments())
+        for folder in SEARCHED:
+            for path in _files_below(folder):
+                # what is gone meanwhile was not left
+                with contextlib.suppress(OSError):
+                    yield f"files{path}", _read(path)
 
-def _worth_searching(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
-    """Not the audit log, whose hex-coded words are in ``argv`` as plain text, nor the journal's binary files."""
-    known = ("files/var/log/audit", "files/var/log/journal")
-    regular = member.isfile() or member.isdir()
-    return member if regular and not member.name.startswith(known) else None
+
+def _environments() -> t.Iterator[bytes]:
+    """What the processes that run now have in their environments."""
+    for path in glob.glob("/proc/[0-9]*/environ"):
+        with contextlib.suppress(OSError):
+            yield _read(path)
+
+
+def _files_below(folder: str) -> t.Iterator[str]:
+    """The regular files that are worth searching."""
+    for place, _folders, files in os.walk(folder):
+        for path in (os.path.join(place, name) for name in files):
+            with contextlib.suppress(OSError):
+                status = os.lstat(path)
+                if stat.S_ISREG(status.st_mode) and not path.startswith(KNOWN) and _small(path, status.st_size):
+                    yield path
+
+
+def _small(path: str, size: int) -> bool:
+    return size <= LARGE or not path.startswith("/run/")
 
 
 def _be_patient() -> None:
@@ -593,10 +687,15 @@ def main() -> None:
             "python": sys.version.split()[0],
         }
 
+    def run_module(request: Request) -> Reply:
+        reply = modules.run(request)
+        host.note_keys()
+        return reply
+
     operations: dict[str, t.Callable[[Request], Reply]] = {
         "start": start,
         "script": run_script,
-        "module": modules.run,
+        "module": run_module,
         "reset": lambda request: {"keys": host.reset()},
         "state": lambda request: host.state(),
         "evidence": lambda request: evidence.collect(),

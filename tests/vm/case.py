@@ -196,8 +196,10 @@ class Names:
             return self.keys.hex(number).upper()
         if word == "raw":
             return base64.b64encode(_spoil_raw(self.keys.raw(number), detail)).decode("ascii")
+        if word == "rawhex":
+            return _spoil_raw(self.keys.raw(number), detail).hex()
         if word == "rawbytes":
-            return "".join(f"\\x{byte:02x}" for byte in self.keys.raw(number))
+            return "".join(f"\\x{byte:02x}" for byte in _spoil_raw(self.keys.raw(number), detail))
         if word == "pass":
             return self.keys.passphrase(number, int(detail or 24))
         if word == "long":
@@ -210,10 +212,10 @@ class Names:
 
 
 def _spoil_hex(key: str, detail: str | None) -> str:
-    """A key that is one digit too short, or has a letter that is no digit."""
-    return {"short": key[:-1], "odd": key[:-1] + "g"}[detail] if detail else key
+    """A key that is one digit too short, or has a letter that is no digit, or begins with zeros."""
+    return {"short": key[:-1], "odd": key[:-1] + "g", "zero": "00" + key[:-2]}[detail] if detail else key
 
 
 def _spoil_raw(key: bytes, detail: str | None) -> bytes:
-    """A key that is a byte too short or too long."""
-    return {"short": key[:-1], "long": key + b"x"}[detail] if detail else key
+    """A key that is a byte too short or too long, or begins with zeros."""
+    return {"short": key[:-1], "long": key + b"x", "zero": bytes(2) + key[:-2]}[detail] if detail else key

@@ -104,6 +104,7 @@ class Agent:
         # Neither keys that the agent found nor the evidence itself belong into the log that is searched for keys.
         if operation not in ("reset", "evidence"):
             self._log.write(line)
+            self._log.flush()
         reply = json.loads(line)
         if not isinstance(reply, dict):
             raise AgentLost(f"the agent answered something else than an object: {line[:200]}")

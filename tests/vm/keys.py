@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import json
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -57,10 +58,20 @@ class KeyRing:
             self._keys[name] = make()
         return self._keys[name]
 
+    def note(self, content: bytes) -> None:
+        """Something that was in a key file: a key that was not made here is searched for by itself."""
+        made_here = content.lower().startswith(self.prefix.encode()) or content.startswith(bytes.fromhex(self.prefix))
+        if content and not made_here:
+            self.found.add(content)
+
     def needles(self) -> dict[bytes, str]:
         """What to search for, with a name that does not give it away."""
-        words = {**beginnings(self.prefix.encode(), "the keys of the suite")}
-        words.update(beginnings(bytes.fromhex(self.prefix), "the raw keys of the suite"))
+        words: dict[bytes, str] = {}
+        for start, name in (
+            (self.prefix.encode(), "the keys of the suite"),
+            (bytes.fromhex(self.prefix), "the raw keys of the suite"),
+        ):
+            words.update({**rare(start, name), **beginnings(start, name)})
         for content in self.found:
             words.update(whole(content.rstrip(b"\n"), "a generated key"))
         return words
@@ -72,7 +83,7 @@ def letters(length: int) -> str:
 
 
 def beginnings(start: bytes, name: str) -> dict[bytes, str]:
-    """How any text that begins with ``start`` (of 6 or 12 bytes) begins in each encoding."""
+    """How any text that begins with ``start`` (of 6 or 12 bytes) begins in each common encoding."""
     return {
         start: f"{name}, as they are",
         start.upper(): f"{name}, in upper case",
@@ -80,7 +91,34 @@ def beginnings(start: bytes, name: str) -> dict[bytes, str]:
         start.hex().upper().encode(): f"{name}, in upper-case hex",
         base64.b64encode(start): f"{name}, in base64",
         base64.urlsafe_b64encode(start): f"{name}, in URL-safe base64",
+        repr(start)[2:-1].encode(): f"{name}, as Python shows bytes",
+        json.dumps(start.decode("latin-1"))[1:-1].encode(): f"{name}, in JSON",
     }
+
+
+def rare(start: bytes, name: str) -> dict[bytes, str]:
+    """The same in encodings that are unlikely, for the beginning that most keys share."""
+    text, digits = start.decode("latin-1"), start.hex()
+    pairs = [digits[at : at + 2] for at in range(0, len(digits), 2)]
+    words = {
+        text.encode("utf-8"): f"{name}, in UTF-8",
+        text.encode("utf-16-le"): f"{name}, in UTF-16",
+        text.encode("utf-16-be"): f"{name}, in big-endian UTF-16",
+        json.dumps(start.decode("utf-8", "surrogateescape"))[1:-1].encode(): f"{name}, in JSON with surrogates",
+        "".join(f"\\{byte:03o}" for byte in start).encode(): f"{name}, in octal",
+        "".join(f"\\x{pair}" for pair in pairs).encode(): f"{name}, in escaped hex",
+        ", ".join(str(byte) for byte in start).encode(): f"{name}, as a list of numbers",
+    }
+    for mark in ":- ":
+        words[mark.join(pairs).encode()] = f"{name}, in hex with '{mark}' between bytes"
+        words[mark.join(pairs).upper().encode()] = f"{name}, in upper-case hex with '{mark}' between bytes"
+    for before in (1, 2):
+        for encode in (base64.b64encode, base64.urlsafe_b64encode):
+            # The first characters depend on what stands before, the last one on what follows.
+            whole_characters = (before + len(start)) * 8 // 6
+            word = encode(bytes(before) + start)[before + 1 : whole_characters]
+            words[word] = f"{name}, in base64 after {before} other bytes"
+    return words
 
 
 def whole(content: bytes, name: str) -> dict[bytes, str]:

@@ -75,6 +75,8 @@ class Session:
     tally: Tally
     keys: KeyRing = field(default_factory=KeyRing)
     made: list[Nas] = field(default_factory=list)
+    marks: list[str] = field(default_factory=list)
+    """What was executed on purpose on this NAS, to be found in the record."""
     nas: Nas = field(init=False)
     agent: Agent = field(init=False)
     names: Names = field(init=False)
@@ -82,6 +84,7 @@ class Session:
     def open(self) -> None:
         """Boot the NAS and start the agent."""
         start = time.monotonic()
+        self.marks.clear()
         if self.options.vm:
             self.nas = Nas(self.options.vm)
             self.nas.find()
@@ -139,7 +142,7 @@ class Session:
             return
         CaseRunner(self.agent, self.names).reset()
         start = time.monotonic()
-        for name, complaints in Search(self.agent, self.keys, self.log).checks():
+        for name, complaints in Search(self.agent, self.keys, self.log, self.nas.console, self.marks).checks():
             yield f"leaks: {name}, NAS {self.number}", time.monotonic() - start, complaints
             start = time.monotonic()
 
@@ -151,11 +154,11 @@ class Session:
             yield job.name, time.monotonic() - start, complaints
         elif job == KILLS:
             runner.reset()
-            yield from kills.checks(self.nas)
+            yield from kills.checks(self.nas, self.keys)
         else:
             runner.reset()
-            yield from Playbooks(self.nas, self.names, self.log).checks()
-            # they have rebooted the NAS
+            yield from Playbooks(self.nas, self.names, self.log, self.marks).checks()
+            # they have cut its power
             self.agent.close()
             self._begin()
 

@@ -78,6 +78,10 @@ class Nas:
         """Cut its power: what its kernel has not written yet is lost."""
         self._control("stop", "--cut")
 
+    def reset(self) -> None:
+        """The same, and the power is back at once; waits until it can be logged into."""
+        self._control("reset")
+
     def destroy(self) -> None:
         """Take it away with its disks."""
         self._control("destroy")

@@ -1,31 +1,37 @@
 # Copyright (c) 2026 nasops.encryption contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The same through ansible-playbook over ssh, as users do it: modules, roles and playbooks, and what a reboot does."""
+"""The same through ansible-playbook over ssh, as users do it: modules, roles, playbooks, and what a power cut does."""
 
 from __future__ import annotations
 
 import base64
 import json
 import os
+import random
 import re
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from . import kills
 from .case import Names
 from .connection import ROOT
+from .keys import letters
 from .nas import Nas
 from .recovery import Recovery
 
 # Four times as long as it takes without KVM.
 _SECONDS = 600
-# Seconds for a reboot without KVM, generously.
-_REBOOT = 300
+# Seconds for a boot without KVM, generously.
+_BOOT = 300
+# How many keys are rotated while the power is cut, and the seconds from the beginning within which that happens.
+_ROTATED = 6
+_SPAN = 3.0
 # A host that refuses every connection.
 _AWAY = {"all": {"hosts": {"away": {"ansible_host": "127.0.0.1", "ansible_port": 1, "ansible_connection": "ssh"}}}}
 
@@ -33,8 +39,23 @@ _AWAY = {"all": {"hosts": {"away": {"ansible_host": "127.0.0.1", "ansible_port":
 _INTERRUPTED = """
 cd /etc/zfs/keys && mv fleet%2Fmedia.key fleet%2Fmedia.key.new
 (umask 277 && od -An -v -tx1 -N32 /dev/urandom | tr -d ' \\n' >fleet%2Fmedia.key)
+sync
 """
-_AFTER_REBOOT = """
+# The mark comes in two halves, so that it is not in the arguments of the shell that leaves it: it is executed when the
+# NAS boots, by the unit that unlocks.
+_MARK_AT_BOOT = """
+unit=/etc/systemd/system/nasops-zfs-unlock.service.d
+mkdir -p $unit
+printf '[Service]\\nExecStartPre=/bin/true --mark=%s%s\\n' HALVES >$unit/suite.conf
+auditctl -s | grep '^lost'
+sync
+"""
+_KEY_FILES = """
+for file in /etc/zfs/keys/*; do
+    [ -f "$file" ] && base64 -w0 <"$file" && echo
+done
+"""
+_AFTER_BOOT = """
 zfs list -H -o name,keystatus,mounted -r fleet plain
 systemctl is-active nasops-zfs-unlock.service
 test -b /dev/zvol/fleet/vm1 && echo the volume is there
@@ -72,15 +93,15 @@ class Playbooks:
     nas: Nas
     names: Names
     log: Path
+    marks: list[str] = field(default_factory=list)
+    """Gets what was executed on purpose, at boot and after it."""
 
     def checks(self) -> Iterator[Check]:
-        """Each check in turn. One of them reboots the NAS."""
-        with tempfile.TemporaryDirectory() as folder:
-            recovery = Recovery(Path(folder))
-            recovery.make()
-            yield from self._checks(recovery)
-
-    def _checks(self, recovery: Recovery) -> Iterator[Check]:
+        """Each check in turn. One of them cuts the power of the NAS."""
+        self._temporary.mkdir(exist_ok=True)
+        # Stays there, so that backups are searched for keys like all else.
+        recovery = Recovery(self._temporary / "recovery")
+        recovery.make()
         keys = self.names.keys
         disks = [disk["id"] for disk in self.names.disks]
         variables: dict[str, Any] = {
@@ -136,33 +157,27 @@ class Playbooks:
         return {"nas_pools": pools, "nas_hosts": "all"}
 
     def _backups(self, fleet: Mapping[str, Any], recovery: Recovery) -> Iterator[Check]:
-        """Backups of keys: check, apply, check, apply, and what openssl alone finds in them."""
-        nas, roots = self.nas.name, "fleet, fleet/media, fleet/vm1"
+        """A backup of keys, nothing left to do, and what openssl alone finds in it."""
         current = "the backup of 3 keys is up to date"
-        runs: list[tuple[list[str], int, str]] = [
-            (["--check"], 1, f"would back up {roots}"),
-            ([], 1, f"backed up {roots}"),
-            (["--check"], 0, current),
-            ([], 0, current),
+        runs: list[tuple[str, list[str], int, str]] = [
+            ("backup of keys", [], 1, "backed up fleet, fleet/media, fleet/vm1"),
+            ("backup of keys, checked afterwards", ["--check"], 0, current),
         ]
-        for number, (words, changed, line) in enumerate(runs, 1):
-            name = f"backup of keys, run {number} of check, apply, check, apply"
-            yield self._run(
-                name, "nasops.encryption.backup_keys", fleet, Wanted(changed, lines=[f"{nas}: {line}"]), words
-            )
+        for name, words, changed, line in runs:
+            wanted = Wanted(changed, lines=[f"{self.nas.name}: {line}"])
+            yield self._run(name, "nasops.encryption.backup_keys", fleet, wanted, words)
         yield self._backed_up("what is in the backup", recovery, {"fleet": self.names.keys.hex("role")})
 
     def _backed_up(self, name: str, recovery: Recovery, wanted: Mapping[str, str]) -> Check:
-        """The names in a backup, and some of its keys; those that were made on the NAS are noted for the search."""
+        """The names in a backup, and some of its keys."""
         start = time.monotonic()
         found: dict[str, str] = json.loads(recovery.open(recovery.folder / f"{self.nas.name}.keys") or "{}")
-        self.names.keys.found.update(key.encode() for root, key in found.items() if root not in wanted)
         complaints = [] if sorted(found) == ["fleet", "fleet/media", "fleet/vm1"] else [f"it has {sorted(found)}"]
         complaints += [f"the key of {root} is another one" for root in wanted if found.get(root) != wanted[root]]
         return name, time.monotonic() - start, complaints
 
     def _daily(self, fleet: Mapping[str, Any], recovery: Recovery) -> Iterator[Check]:
-        """Lock, unlock where not all goes well, rotate, reboot, unlock, unlock again, and from the backup alone."""
+        """Lock, unlock where not all goes well, rotate, power cut, unlock, again, and from the backup alone."""
         nas, keys, video = self.nas.name, self.names.keys, "fleet/media/video"
         yield self._run("lock", "nasops.encryption.lock", fleet, Wanted(1, lines=[f"{nas}: locked {video}"]))
         yield self._on_nas("export", "zpool export fleet && zpool export plain", "")
@@ -175,6 +190,7 @@ class Playbooks:
             away=True,
         )
         new = self._fleet(keys.passphrase("new video", 40))
+        self._note_keys()
         yield self._run(
             "rotate, what is locked too",
             "nasops.encryption.rotate_keys",
@@ -185,12 +201,17 @@ class Playbooks:
             },
             Wanted(2, lines=[f"{nas}: backed up 3 keys; rotated fleet/media, {video}"]),
         )
+        self._note_keys()
         yield self._backed_up("what is in the backup after it", recovery, {"fleet": keys.hex("role")})
         yield self._on_nas("a rotation that was interrupted", _INTERRUPTED, "")
-        yield self._reboot()
-        yield self._on_nas("after the reboot all with key files is open", _AFTER_REBOOT, _OPENED_AT_BOOT)
+        yield from self._power_cut()
+        yield self._on_nas("after the power cut all with key files is open", _AFTER_BOOT, _OPENED_AT_BOOT)
+        yield self._recovered()
+        # The inventory has the former passphrase; a manifest counts before it, and holds keys of other hosts too.
+        manifest = json.dumps({video: keys.passphrase("new video", 40), "elsewhere/media": keys.hex("elsewhere")})
         wanted = Wanted(1, lines=[f"{nas}: unlocked {video}"])
-        yield self._run("unlock after the reboot", "nasops.encryption.unlock", new, wanted)
+        after = {**fleet, "nas_manifest": manifest}
+        yield self._run("unlock after the power cut", "nasops.encryption.unlock", after, wanted)
         wanted = Wanted(0, lines=[f"{nas}: nothing to do"])
         yield self._run("unlock again", "nasops.encryption.unlock", new, wanted)
         less = {**new, "nas_unlock_at_boot": False}
@@ -210,6 +231,11 @@ class Playbooks:
         )
         yield self._on_nas("the keys are back", "mv /root/away /etc/zfs/keys", "")
         yield self._on_nas("nothing is left", "ls /etc/zfs/nasops* /etc/zfs/keys/*.new 2>/dev/null", "")
+        new["nas_pools"][1]["datasets"].append({"name": "no/parent"})
+        wanted = Wanted(1, fails=True)
+        yield self._run("provision where one dataset can't be made", "nasops.encryption.provision", new, wanted)
+        script = "systemctl is-enabled nasops-zfs-unlock.service"
+        yield self._on_nas("at the next boot the others are unlocked all the same", script, "enabled\n")
 
     def _run(
         self,
@@ -225,8 +251,8 @@ class Playbooks:
         path = self.log / f"playbook-{re.sub('[^a-z0-9]+', '-', name)}.log"
         # Neither the arguments nor the log hold a key: they come in a file that is gone afterwards.
         with (
-            tempfile.NamedTemporaryFile("w", suffix=".json") as file,
-            tempfile.NamedTemporaryFile("w", suffix=".json") as other,
+            tempfile.NamedTemporaryFile("w", suffix=".json", dir=self._temporary) as file,
+            tempfile.NamedTemporaryFile("w", suffix=".json", dir=self._temporary) as other,
             path.open("w", encoding="utf-8") as log,
         ):
             json.dump(variables, file)
@@ -263,18 +289,65 @@ class Playbooks:
         said = self._ssh(script)
         return name, time.monotonic() - start, [] if said == wanted else [f"it printed {said!r}, wanted was {wanted!r}"]
 
-    def _reboot(self) -> Check:
-        """The way an administrator does it; waits until the boot is through."""
+    def _power_cut(self) -> Iterator[Check]:
+        """Cut the power while keys of a pool of its own are rotated; waits until the boot that follows is through."""
         start = time.monotonic()
-        boot = "cat /proc/sys/kernel/random/boot_id; "
-        before = self._ssh(boot)
-        self._ssh("systemctl --no-block reboot")
-        while time.monotonic() < start + _REBOOT:
-            said = self._ssh(boot + "systemctl is-system-running --wait")
-            if "\n" in said and not said.startswith(before) and said.endswith(("running\n", "degraded\n")):
-                return "reboot", time.monotonic() - start, []
-            time.sleep(2)
-        return "reboot", time.monotonic() - start, [f"it is not up after {_REBOOT} seconds"]
+        kills.send(self.nas, self.names.keys)
+        device = self.names.partitions[0]["id"]
+        prepared = self._fault(f"prepare {_ROTATED} {device}")
+        halves = [letters(10), letters(10)]
+        lost = self._ssh(_MARK_AT_BOOT.replace("HALVES", " ".join(halves)))
+        complaints = [prepared.stderr.strip()] if prepared.returncode else []
+        complaints += [] if lost == "lost 0\n" else [f"the kernel says: {lost.strip()}"]
+        yield "all that was executed before the power cut was recorded", time.monotonic() - start, complaints
+        start = time.monotonic()
+        moment = random.uniform(0.0, _SPAN)
+        words = kills.command(self.nas, f"rotate {_ROTATED}")
+        with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+            try:
+                begun = process.stdout is not None and bool(process.stdout.readline())
+                time.sleep(moment)
+                self.nas.reset()
+            finally:
+                process.kill()
+        complaints = [] if begun else ["no rotation began"]
+        state = self._ssh("systemctl is-system-running --wait").strip()
+        if state not in ("running", "degraded"):
+            complaints.append(f"the boot is not through, it is {state!r}")
+        after = letters(20)
+        self._ssh(f"/bin/true --mark={after}; rm -r /etc/systemd/system/nasops-zfs-unlock.service.d")
+        self.marks += ["".join(halves), after]
+        yield f"power cut {moment:.1f} s after a rotation began, and boot", time.monotonic() - start, complaints
+
+    def _recovered(self) -> Check:
+        """What the power cut has left of the keys, and what the next run makes of it."""
+        start = time.monotonic()
+        done = self._fault(f"recover {_ROTATED}")
+        complaints = [done.stderr.strip()] if done.returncode else []
+        half = 0
+        for row in map(json.loads, done.stdout.splitlines()):
+            half = row["half_done"]
+            complaints += [row["loss"]] if row["loss"] else []
+        self._fault("destroy")
+        self._ssh(f"rm -rf {kills.FOLDER}")
+        name = f"a rotation goes on after the power cut, which left {half} of {_ROTATED} keys half done"
+        return name, time.monotonic() - start, complaints
+
+    def _fault(self, words: str) -> subprocess.CompletedProcess[str]:
+        """A part of the fault tests, on the NAS."""
+        return subprocess.run(
+            kills.command(self.nas, words),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=_SECONDS,
+            text=True,
+            check=False,
+        )
+
+    def _note_keys(self) -> None:
+        """Generated keys are searched for as well, also those that are replaced later."""
+        for line in self._ssh(_KEY_FILES).splitlines():
+            self.names.keys.note(base64.b64decode(line))
 
     def _ssh(self, script: str) -> str:
         """What a script prints; while the NAS does not answer, that is ssh's complaint."""
@@ -283,11 +356,16 @@ class Playbooks:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            timeout=_REBOOT,
+            timeout=_BOOT,
             text=True,
             check=False,
         )
         return done.stdout
+
+    @property
+    def _temporary(self) -> Path:
+        """Where the controller keeps temporary files; it is searched with the logs."""
+        return self.log.resolve() / "tmp"
 
     def _environment(self) -> dict[str, str]:
         """With the collection of this work tree."""
@@ -299,6 +377,8 @@ class Playbooks:
         return {
             **os.environ,
             "ANSIBLE_COLLECTIONS_PATH": str(collections),
+            "ANSIBLE_LOCAL_TEMP": str(self._temporary),
+            "TMPDIR": str(self._temporary),
             "ANSIBLE_NOCOLOR": "1",
             "ANSIBLE_PIPELINING": "1",
             "ANSIBLE_DEPRECATION_WARNINGS": "1",

@@ -26,6 +26,7 @@ class Recovery:
 
     def make(self) -> None:
         """Make both, by openssl alone."""
+        self.folder.mkdir(exist_ok=True)
         argv = ["openssl", "req", "-x509", "-nodes", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-384"]
         argv += ["-subj", "/CN=recovery", "-days", "100"]
         argv += ["-keyout", str(self.private_key), "-out", str(self.certificate)]

@@ -51,10 +51,7 @@ class CaseRunner:
         if "failure" in reply:
             raise ResetFailed(reply["failure"])
         for content in reply["keys"]:
-            key = base64.b64decode(content)
-            prefix = self.names.keys.prefix
-            if key and not key.lower().startswith(prefix.encode()) and not key.startswith(bytes.fromhex(prefix)):
-                self.names.keys.found.add(key)
+            self.names.keys.note(base64.b64decode(content))
 
     def _step(self, step: Call | Script | Killed) -> Iterator[str]:
         if isinstance(step, Script):

@@ -12,11 +12,12 @@ from __future__ import annotations
 import typing as t
 
 from ..plan import Plan
-from .dataset_absent import plan_absent
+from .dataset_absent import destroyed_before, plan_absent
 from .dataset_draft import Draft
 from .dataset_inherit import plan_inherited
 from .dataset_lock import plan_locked
 from .dataset_options import WantedDataset, Wishes
+from .dataset_order import entries_in_order
 from .dataset_present import plan_present
 from .dataset_state import DatasetHost, Question
 from .dataset_unlock import plan_unlocked, refuse_stray_keys
@@ -29,16 +30,34 @@ def plan_datasets(wishes: Wishes, host: DatasetHost) -> tuple[Plan, tuple[Questi
     """
     draft = Draft(wishes, host)
     refuse_stray_keys(draft)
-    for wanted in sorted(wishes.datasets, key=_order):
+    closing = [one for one in wishes.datasets if one.state in ("locked", "absent")]
+    opening = [one for one in wishes.datasets if one.state not in ("locked", "absent")]
+    for wanted in _closing_order(closing, draft):
+        _PLANNERS[wanted.state](wanted, draft)
+    for wanted in entries_in_order(opening, draft):
         _PLANNERS[wanted.state](wanted, draft)
     plan = Plan(tuple(draft.steps), tuple(dict.fromkeys(draft.warnings)), failures=tuple(draft.failures.values()))
     return plan, tuple(draft.questions)
 
 
-def _order(wanted: WantedDataset) -> tuple[bool, int, str]:
-    depth = wanted.name.count("/")
-    closes = wanted.state in ("locked", "absent")
-    return (not closes, -depth if closes else depth, wanted.name)
+def _closing_order(entries: t.Sequence[WantedDataset], draft: Draft) -> list[WantedDataset]:
+    """Children before parents, and clones before what they were made of."""
+    by_name = {one.name: one for one in entries}
+    ordered: dict[str, None] = {}
+    begun: set[str] = set()
+
+    def place(name: str) -> None:
+        if name in begun:
+            return
+        begun.add(name)
+        if by_name[name].state == "absent":
+            for other in destroyed_before(name, draft):
+                place(other)
+        ordered[name] = None
+
+    for name in sorted(by_name, key=lambda name: (-name.count("/"), name)):
+        place(name)
+    return [by_name[name] for name in ordered]
 
 
 _PLANNERS: t.Mapping[str, t.Callable[[WantedDataset, Draft], None]] = {

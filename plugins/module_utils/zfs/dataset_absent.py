@@ -15,9 +15,20 @@ from .dataset_options import WantedDataset
 
 
 def plan_absent(wanted: WantedDataset, draft: Draft) -> None:
-    prefix = wanted.name + "/"
-    below = tuple(name for name, entry in draft.entries.items() if name.startswith(prefix) and entry.state == "absent")
-    draft.branch(wanted.name, _destroy(wanted, draft), after=below)
+    draft.branch(wanted.name, _destroy(wanted, draft), after=destroyed_before(wanted.name, draft))
+
+
+def destroyed_before(name: str, draft: Draft) -> tuple[str, ...]:
+    """What the task destroys before a dataset: what it names below it, and clones of what is destroyed with it."""
+    prefix = name + "/"
+    absent = [one for one, entry in draft.entries.items() if entry.state == "absent" and one != name]
+    return tuple(one for one in absent if one.startswith(prefix) or (_origin(one, draft) + "/").startswith(prefix))
+
+
+def _origin(name: str, draft: Draft) -> str:
+    """The dataset whose snapshot a clone was made of, "" for none."""
+    dataset = draft.host.datasets.get(name)
+    return dataset.value("origin").split("@")[0] if dataset is not None else ""
 
 
 def _destroy(wanted: WantedDataset, draft: Draft) -> t.Iterator[Step]:

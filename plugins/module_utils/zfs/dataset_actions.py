@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from dataclasses import dataclass, field
 
@@ -50,22 +51,41 @@ class LoadKey:
 
     def __call__(self, runner: Runner) -> None:
         keys_of(runner).load(self.candidate)
-        end = time.monotonic() + NODE_PATIENCE
-        missing = [name for name in self.volumes if not os.path.exists(node_of(name))]
-        while missing:
-            if time.monotonic() > end:
-                raise StorageError(
-                    f"The key is loaded, but these device nodes did not appear within {NODE_PATIENCE:.0f} seconds: "
-                    f"{', '.join(node_of(name) for name in missing)}.",
-                    hint="See 'udevadm settle' and the kernel log.",
-                )
-            time.sleep(_PAUSE / 4)
-            missing = [name for name in missing if not os.path.exists(node_of(name))]
+        wait_for_nodes(self.volumes)
+
+
+def wait_for_nodes(volumes: tuple[str, ...]) -> None:
+    """Wait until there are device nodes for these volumes, whose key is loaded.
+
+    :raises StorageError: they did not appear in time
+    """
+    missing = [] if not volumes or _makes_no_nodes() else list(volumes)
+    end = time.monotonic() + NODE_PATIENCE
+    while True:
+        missing = [name for name in missing if not os.path.exists(node_of(name))]
+        if not missing:
+            return
+        if time.monotonic() > end:
+            raise StorageError(
+                f"The key is loaded, but these device nodes did not appear within {NODE_PATIENCE:.0f} seconds: "
+                f"{', '.join(node_of(name) for name in missing)}.",
+                hint="See 'udevadm settle' and the kernel log.",
+            )
+        time.sleep(_PAUSE / 4)
+
+
+def _makes_no_nodes() -> bool:
+    """Whether OpenZFS was told not to make device nodes (zvol_inhibit_dev), as in containers."""
+    try:
+        with open("/sys/module/zfs/parameters/zvol_inhibit_dev", encoding="ascii") as file:
+            return file.read().strip() not in ("", "0")
+    except OSError:
+        return False
 
 
 def node_of(volume: str) -> str:
-    """The device node of a volume; udev writes a blank as a plus sign."""
-    return "/dev/zvol/" + volume.replace(" ", "+")
+    """The device node of a volume; udev on Linux writes a blank as a plus sign."""
+    return "/dev/zvol/" + (volume.replace(" ", "+") if sys.platform.startswith("linux") else volume)
 
 
 @dataclass(frozen=True)
@@ -182,11 +202,15 @@ class Mount:
 
 @dataclass(frozen=True)
 class MountAll:
-    """Mounts filesystems in this order. If none can be, the key is unloaded again."""
+    """Mounts filesystems in this order. If none can be, the key is unloaded again.
+
+    ``volumes`` were opened with them, and may need a while longer.
+    """
 
     mounts: tuple[Mount, ...]
     move_aside: bool = False
     lock_again: str = ""
+    volumes: tuple[str, ...] = ()
 
     def __call__(self, runner: Runner) -> None:
         failed: list[str] = []
@@ -198,6 +222,7 @@ class MountAll:
                 failed.append(f"'{mount.name}': {reason}")
                 blocked.append(mount.mountpoint)
         if not failed:
+            wait_for_nodes(self.volumes)
             return
         locked = ""
         if self.lock_again and len(failed) == len(self.mounts):
@@ -208,6 +233,9 @@ class MountAll:
     def _mount(self, mount: Mount, runner: Runner) -> str:
         """Why it could not be mounted, "" if it is."""
         obstacle = mount_obstacle(mount.mountpoint)
+        if obstacle and read_datasets(runner, (mount.name,), ("mounted",))[mount.name].mounted:
+            # ZFS did it when the mountpoint was set.
+            return ""
         if obstacle and not self.move_aside:
             return obstacle
         try:
@@ -220,6 +248,23 @@ class MountAll:
             said = error.result.stderr.strip()
             return "" if "already mounted" in said else said
         return ""
+
+
+@dataclass(frozen=True)
+class MoveAside:
+    """Renames what is in the way of a mount."""
+
+    path: str
+    aside: str
+
+    def __call__(self, runner: Runner) -> None:
+        try:
+            os.rename(self.path, self.aside)
+        except OSError as error:
+            raise Refused(
+                f"{self.path} can't be moved aside ({error.strerror}).",
+                hint="Something may be mounted there, or its folder is read-only.",
+            ) from None
 
 
 def free_name(path: str) -> str:

@@ -17,18 +17,21 @@ from dataclasses import dataclass, field
 from ..command import Command
 from ..errors import Refused
 from ..plan import Change, Step
-from ..secrets import Key
+from ..secrets import Key, check_iterations
 from . import keystore
 from .dataset_actions import ChangeKey, RemoveFile, StoreKey
 from .dataset_draft import Draft
 from .dataset_keys import (
     FoundKey,
     find_key,
+    is_leftover,
     is_there,
     load_steps,
     promote_step,
     refuse_below_locked,
+    refuse_foreign,
     refuse_own_file,
+    refuse_shared_file,
 )
 from .dataset_options import KeyWish, WantedDataset
 from .dataset_policy import check_new_root
@@ -42,8 +45,9 @@ from .state import Dataset, wrong_key
 class Findings:
     """What the key that is described has to do with the one the dataset has.
 
-    ``key`` is ``None`` if a new random one is to be made. ``file`` is the described key file, ``next`` its successor
-    from an interrupted rotation. ``promote``: that successor is the current key.
+    ``key`` is ``None`` if a new random one is to be made, ``current`` tells whether it is the present one. ``file`` is
+    the described key file, ``holds`` whether the present key is in it. ``next`` is its successor from an interrupted
+    rotation, ``promote`` whether the present key is in that one, so that the file holds the key from before.
     """
 
     key_format: str
@@ -51,6 +55,7 @@ class Findings:
     origin: str
     current: bool
     file: KeyFile | None = None
+    holds: bool = False
     next: KeyFile | None = None
     promote: bool = False
 
@@ -79,35 +84,39 @@ def key_steps(wanted: WantedDataset, dataset: Dataset, draft: Draft) -> t.Iterat
 def _examine(wish: KeyWish, dataset: Dataset, draft: Draft) -> Findings:
     now = dataset.value("keyformat") if dataset.is_root else ""
     key_format = wish.format or now or "hex"
-    comparable = now == key_format
+    check_iterations(wish.iterations, key_format)
     value = wish.value(key_format)
-    file = _read(wish.file, key_format, dataset.name, draft)
+
+    def current(key: Key | None) -> bool:
+        return key is not None and key.format == now and draft.host.opens(dataset.name, key)
+
+    file = _read(wish.file, key_format, now, dataset, draft)
     successor = None
     if wish.file and is_there(wish.file + keystore.NEXT, key_format, draft):
         successor = draft.host.key_file(wish.file + keystore.NEXT, key_format)
-
-    def current(key: Key) -> bool:
-        return comparable and draft.host.opens(dataset.name, key)
-
+    if value is not None and current(value):
+        unfinished = _same(successor, value) and not _same(file, value)
+        return Findings(key_format, value, "key.value", True, file, not unfinished, successor, unfinished)
+    holds = file is not None and current(file.key)
+    unfinished = not holds and successor is not None and current(successor.key)
     if value is not None:
-        return Findings(
-            key_format,
-            value,
-            "key.value",
-            current(value),
-            file,
-            successor,
-            promote=_same(successor, value) and not _same(file, value),
-        )
-    if file is not None and file.key is not None:
-        if not current(file.key) and successor is not None and successor.key is not None and current(successor.key):
-            return Findings(key_format, successor.key, successor.path, True, file, successor, promote=True)
-        return Findings(key_format, file.key, file.path, current(file.key), file, successor)
-    moved = _elsewhere(dataset, key_format, draft) if comparable else None
-    if moved is not None and moved.key is not None and current(moved.key):
-        return Findings(key_format, moved.key, moved.path, True, file, successor)
+        return Findings(key_format, value, "key.value", False, file, holds, successor, unfinished)
+    if unfinished and successor is not None:
+        return Findings(key_format, successor.key, successor.path, True, file, False, successor, True)
+    if file is not None and file.key is not None and file.key.format == key_format:
+        return Findings(key_format, file.key, file.path, holds, file, holds, successor)
+    if not holds:
+        moved = _elsewhere(dataset, now, draft) if now == key_format else None
+        if moved is not None and current(moved.key):
+            return Findings(key_format, moved.key, moved.path, True, file, False, successor)
     if wish.generate:
-        return Findings(key_format, None, "", False, file, successor)
+        return Findings(key_format, None, "", False, file, holds, successor)
+    if holds:
+        raise Refused(
+            f"The key file {wish.file} holds the present key of '{dataset.name}', which is of format {now}; it should "
+            f"be {key_format}.",
+            hint="Give the new key as key.value, or set 'generate: true' for a new random one.",
+        )
     raise Refused(
         f"The key file {wish.file} of '{dataset.name}' does not exist.",
         hint="Restore it from a backup, give the key as key.value, or set 'generate: true' for a new key."
@@ -117,15 +126,21 @@ def _examine(wish: KeyWish, dataset: Dataset, draft: Draft) -> Findings:
     )
 
 
-def _read(path: str | None, key_format: str, name: str, draft: Draft) -> KeyFile | None:
+def _read(path: str | None, key_format: str, now: str, dataset: Dataset, draft: Draft) -> KeyFile | None:
+    """The described key file; when the format of the key is to be another one, it may still hold the present key."""
     if path is None:
         return None
+    if now and now != key_format:
+        found = draft.host.key_file(path, now, strict=False)
+        if found.key is not None and draft.host.opens(dataset.name, found.key):
+            refuse_own_file(dataset.name, found, draft)
+            return found
     found = draft.host.key_file(path, key_format)
-    refuse_own_file(name, found, draft)
+    refuse_own_file(dataset.name, found, draft)
     if found.fault:
         raise Refused(
-            f"The key file {path} of '{name}' can't be used: {found.fault}",
-            hint="Correct or remove the file.",
+            f"The key file {path} of '{dataset.name}' can't be used: {found.fault}",
+            hint="Correct it, or move it away: it may be the only copy of a key.",
         )
     return found
 
@@ -177,24 +192,29 @@ def _change(
         check_new_root(name, found.key_format, draft)
     refuse_replica(dataset, wanted, draft, "be given another key")
     if wish.file:
-        _refuse_below_mountpoint(wish.file, dataset)
-    yield from _unlock_to_change(found, dataset, draft)
-    if found.promote and found.current:
-        yield promote_step(name, wish.file or "")
+        _refuse_below_mountpoint(wish.file, dataset, draft)
     new = None if wanted.rotate == "always" and wish.generate else found.key
+    same = new is not None and _same(found.file, new) and not found.promote
+    beside = found.file is not None and (found.file.exists or found.promote) and not same
+    if wish.file and beside:
+        if not (found.holds or found.promote):
+            raise _other_key(wish.file, name)
+        refuse_shared_file(wish.file, name, draft)
+    yield from _unlock_to_change(found, dataset, draft)
+    if found.promote:
+        yield promote_step(name, wish.file or "")
     before = dataset.value("keylocation")
     location = keystore.location_of(wish.file) if wish.file else "prompt"
     yield from mark_steps(name, before, wish.file or "", draft)
-    source, beside = "", False
+    source = ""
     if wish.file:
-        # After promotion the file holds the current key, and its successor is gone.
-        occupied = found.promote or (found.file is not None and found.file.exists)
-        same = new is not None and (_same(found.file, new) and not found.promote)
-        beside = occupied and not same
         source = wish.file + keystore.NEXT if beside else wish.file
-        successor = None if found.promote and found.current else found.next
-        if not same and not (beside and _usable(successor, new, dataset, found, draft)):
-            yield _store(name, source, found.key_format, new, replaces=beside and successor is not None)
+        # After promotion its successor is gone.
+        successor = found.next if beside and not found.promote else None
+        if not same and not _usable(successor, new, dataset, found, draft):
+            if successor is not None:
+                refuse_foreign(successor, name, draft)
+            yield _store(name, source, found.key_format, new, replaces=successor is not None)
     yield Step(
         f"Change the key of '{name}' to {'the one in ' + source if source else 'key.value'}, since {reason}",
         ChangeKey(name, found.key_format, location, None if source else new, source, _iterations(wish, found, dataset)),
@@ -227,6 +247,8 @@ def _unlock_to_change(found: Findings, dataset: Dataset, draft: Draft) -> t.Iter
         )
     if found.current and found.key is not None:
         at_hand = FoundKey(found.key, found.origin)
+    elif found.promote and found.next is not None and found.next.key is not None:
+        at_hand = FoundKey(found.next.key, found.next.path)
     else:
         try:
             at_hand = find_key(dataset, draft)
@@ -247,6 +269,8 @@ def _usable(successor: KeyFile | None, new: Key | None, dataset: Dataset, found:
         return False
     if new is not None:
         return successor.key.same_as(new)
+    if not is_leftover(successor, dataset.name, draft):
+        return False
     if not dataset.is_root or dataset.value("keyformat") != found.key_format:
         return True
     return not draft.host.opens(dataset.name, successor.key)
@@ -289,16 +313,13 @@ def _keep(wish: KeyWish, found: Findings, dataset: Dataset, draft: Draft) -> t.I
         yield from _leftovers(name, wish, location, draft)
         return
     if found.promote:
+        refuse_shared_file(wish.file, name, draft)
         yield promote_step(name, wish.file)
     elif found.file is not None and found.file.exists:
         if not _same(found.file, found.key):
-            raise Refused(
-                f"The key file {wish.file} holds another key than the one that opens '{name}'.",
-                hint="Find out what it is the key of before you remove it; a file is never overwritten unless its "
-                "own key is rotated.",
-            )
+            raise _other_key(wish.file, name)
     else:
-        _refuse_below_mountpoint(wish.file, dataset)
+        _refuse_below_mountpoint(wish.file, dataset, draft)
         yield _store(name, wish.file, found.key_format, found.key)
     wanted_location = keystore.location_of(wish.file)
     if location != wanted_location:
@@ -311,7 +332,8 @@ def _keep(wish: KeyWish, found: Findings, dataset: Dataset, draft: Draft) -> t.I
         )
         yield from retire_steps(name, location, wish.file, draft)
         draft.model.change_key(name, found.key_format, wanted_location)
-    if found.next is not None and not found.promote:
+    unused = found.next is not None and not found.promote and is_leftover(found.next, name, draft)
+    if found.next is not None and unused and not draft.sharers(found.next.path, name):
         yield Step(
             f"Remove {found.next.path}, a key of '{name}' that never came into use",
             RemoveFile(found.next.path),
@@ -331,10 +353,21 @@ def _location_to_be(wish: KeyWish, before: str) -> str:
     return keystore.location_of(wish.file) if wish.file else before
 
 
-def _refuse_below_mountpoint(path: str, dataset: Dataset) -> None:
-    mountpoint = dataset.value("mountpoint")
-    if mountpoint.startswith("/") and (path + "/").startswith(mountpoint.rstrip("/") + "/"):
-        raise Refused(
-            f"The key file {path} would lie below {mountpoint}, where '{dataset.name}' itself is mounted.",
-            hint=f"Keep it on the system disk, for example in {keystore.DEFAULT_FOLDER}.",
-        )
+def _other_key(path: str, name: str) -> Refused:
+    return Refused(
+        f"The key file {path} holds another key than the one that opens '{name}'.",
+        hint="Find out what it is the key of before you remove it; a file is never overwritten unless its own key is "
+        "rotated.",
+    )
+
+
+def _refuse_below_mountpoint(path: str, dataset: Dataset, draft: Draft) -> None:
+    """A key file must not be hidden, or have gone, by the time it is needed to open what is mounted above it."""
+    for one in (dataset, *(one for one in draft.model.members(dataset.name) if one.name != dataset.name)):
+        mountpoint = one.value("mountpoint")
+        if mountpoint.startswith("/") and (path + "/").startswith(mountpoint.rstrip("/") + "/"):
+            raise Refused(
+                f"The key file {path} would lie below {mountpoint}, where '{one.name}' itself is mounted, which that "
+                "key opens.",
+                hint=f"Keep it on the system disk, for example in {keystore.DEFAULT_FOLDER}.",
+            )

@@ -10,17 +10,17 @@ import typing as t
 from ..command import Command
 from ..errors import Refused
 from ..plan import Change, Step
-from ..secrets import Key
+from ..secrets import Key, check_iterations
 from . import keystore
 from .dataset_actions import StoreKey
 from .dataset_draft import Blocked, Draft
 from .dataset_keys import refuse_own_file
 from .dataset_mount import mount_steps, plan_mounts, unmountable
 from .dataset_options import KeyWish, WantedDataset
+from .dataset_order import place_to_be
 from .dataset_policy import check_gap, check_new_root, check_plain
 from .pool_create import DEFAULT_CIPHER
 from .properties import Property
-from .property_steps import with_altroot
 from .state import Dataset
 
 
@@ -45,6 +45,7 @@ def create_steps(wanted: WantedDataset, draft: Draft) -> t.Iterator[Step]:
         raise unmountable(mounts)
     given = None
     if key is not None:
+        check_iterations(key.iterations, key_format)
         given = key.value(key_format)
         yield from _store(name, key, key_format, given, future, draft)
     stdin = given.stdin() if given is not None and key is not None and key.file is None else None
@@ -176,20 +177,12 @@ def _future(wanted: WantedDataset, parent: Dataset, key_format: str, cipher: str
         "keyformat": "none" if cipher == "off" else key_format or parent.value("keyformat"),
         "keylocation": (keystore.location_of(key.file) if key.file else "prompt") if key is not None else "none",
         "pbkdf2iters": str(key.iterations or 0) if key is not None else parent.value("pbkdf2iters"),
-        "mountpoint": _mountpoint(wanted, parent, draft) if wanted.volsize is None else "-",
+        "mountpoint": place_to_be(wanted.name, draft) if wanted.volsize is None else "-",
         "canmount": (wanted.properties.get("canmount") or "on") if wanted.volsize is None else "-",
         "mounted": "no" if wanted.volsize is None else "-",
         "origin": "-",
     }
     return Dataset(wanted.name, {word: Property(value, "local") for word, value in values.items()})
-
-
-def _mountpoint(wanted: WantedDataset, parent: Dataset, draft: Draft) -> str:
-    own = wanted.properties.get("mountpoint")
-    if own is not None:
-        return with_altroot(draft.pool(wanted.name).altroot, own)
-    above = parent.value("mountpoint")
-    return above.rstrip("/") + "/" + wanted.name.rsplit("/", 1)[1] if above.startswith("/") else above
 
 
 def _how(cipher: str, future: Dataset) -> str:

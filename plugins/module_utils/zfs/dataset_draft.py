@@ -5,15 +5,20 @@
 
 from __future__ import annotations
 
+import bisect
+import itertools
+import os
 import typing as t
 from dataclasses import replace
 
 from ..errors import Refused, StorageError
 from ..plan import Failure, Step
+from . import keystore
+from .dataset_actions import LoadKey
 from .dataset_model import Model
 from .dataset_options import WantedDataset, Wishes
 from .dataset_state import DatasetHost, PoolFacts, Question, Unanswered
-from .names import ancestors
+from .names import ancestors, folders_above
 from .state import Dataset
 
 
@@ -33,6 +38,8 @@ class Draft:
         self.host = host
         self.model = Model(host.datasets)
         self.entries: t.Mapping[str, WantedDataset] = {one.name: one for one in wishes.datasets}
+        # The pools that the task is about, and that were read.
+        self.pools = frozenset(one.name.split("/")[0] for one in wishes.datasets)
         self.steps: list[Step] = []
         self.warnings: list[str] = []
         self.failures: dict[str, Failure] = {}
@@ -41,6 +48,15 @@ class Draft:
         self.opening: set[str] = set()
         # Mountpoints of filesystems that a planned step mounts, with the branch it belongs to.
         self.mounting: dict[str, str] = {}
+        # The folders above them and above what is mounted already, each with a mountpoint below it.
+        self._above_mounts: dict[str, str] | None = None
+        # Mountpoints that a planned step clears of what is there.
+        self.cleared: set[str] = set()
+        # Volumes that a planned step opens, by branch, as long as no later step waits for their device nodes.
+        self.awaited: dict[str, tuple[str, ...]] = {}
+        # By pool, the transaction groups in which datasets were created, and the latest time of creation until each.
+        self._births: dict[str, tuple[list[int], list[int]]] = {}
+        self._key_users: dict[str, list[str]] | None = None
 
     def branch(self, name: str, steps: t.Iterator[Step], after: tuple[str, ...] = ()) -> bool:
         """Take over the steps of a branch, or the reason why there are none. Returns whether all is known of it."""
@@ -57,8 +73,68 @@ class Draft:
         except StorageError as error:
             self.fail(name, error)
             return True
+        volumes = self.awaited.pop(name, ())
+        if volumes:
+            planned = [_waiting(step, volumes) for step in planned]
         self.steps += [replace(step, branch=name, after=(*step.after, *depends)) for step in planned]
         return True
+
+    def newest_before(self, name: str, createtxg: int) -> int:
+        """When the youngest of the datasets was created that were in a pool before a transaction group, in seconds."""
+        pool = name.split("/")[0]
+        if pool not in self._births:
+            of_pool = (one for one in self.host.datasets.values() if one.name.split("/")[0] == pool)
+            births = sorted((int(one.value("createtxg")), int(one.value("creation"))) for one in of_pool)
+            groups = [group for group, _time in births]
+            self._births[pool] = (groups, list(itertools.accumulate((time for _group, time in births), max)))
+        groups, newest = self._births[pool]
+        place = bisect.bisect_left(groups, createtxg)
+        return newest[place - 1] if place else 0
+
+    def sharers(self, path: str, name: str) -> list[str]:
+        """The encryption roots, other than ``name``, whose key is in a file before or after the task.
+
+        Those of exported pools are not known.
+        """
+        if self._key_users is None:
+            own = {one.name: one.value("keylocation") for one in self.host.datasets.values() if one.is_root}
+            users: dict[str, list[str]] = {}
+            found = [*self.host.key_locations_elsewhere().items(), *own.items()]
+            # What the task makes a key file is one already, whichever of its datasets comes first.
+            found += [
+                (one.name, keystore.location_of(one.key.file))
+                for one in self.wishes.datasets
+                if one.state == "present" and one.key is not None and one.key.file is not None
+            ]
+            for root, location in found:
+                file = keystore.path_of(location)
+                if file is not None:
+                    file = os.path.normpath(file)
+                    users.setdefault(file, []).append(root)
+                    # A rotation that was interrupted may have left the keylocation at the successor of the file.
+                    if file.endswith(keystore.NEXT):
+                        users.setdefault(file[: -len(keystore.NEXT)], []).append(root)
+            self._key_users = users
+        return sorted(set(self._key_users.get(path, ())) - {name})
+
+    def mounted_below(self, folder: str) -> str:
+        """A mountpoint in use below a folder, "" if there is none."""
+        if self._above_mounts is None:
+            self._above_mounts = {}
+            for dataset in self.model.all_mounted():
+                self._note_mount(dataset.value("mountpoint"), self._above_mounts)
+        return self._above_mounts.get(folder, "")
+
+    def mounts(self, mountpoint: str, branch: str) -> None:
+        """Note that a step of a branch mounts something."""
+        self.mounting[mountpoint] = branch
+        if self._above_mounts is not None:
+            self._note_mount(mountpoint, self._above_mounts)
+
+    @staticmethod
+    def _note_mount(mountpoint: str, above: dict[str, str]) -> None:
+        for folder in folders_above(mountpoint):
+            above.setdefault(folder, mountpoint)
 
     def fail(self, name: str, error: StorageError, because: str = "") -> None:
         """Note a branch that can't be carried out, or not wholly."""
@@ -102,3 +178,8 @@ class Draft:
                 f"Pool '{pool}' is imported read-only, so '{name}' can't be changed.",
                 hint="Export it and import it again without readonly=on.",
             )
+
+
+def _waiting(step: Step, volumes: tuple[str, ...]) -> Step:
+    """A step that loads a key also waits for the volumes, if nothing is mounted after it."""
+    return replace(step, action=replace(step.action, volumes=volumes)) if isinstance(step.action, LoadKey) else step

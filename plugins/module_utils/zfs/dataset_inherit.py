@@ -12,6 +12,7 @@ from ..plan import Change, Step
 from .dataset_actions import InheritKey
 from .dataset_draft import Draft
 from .dataset_keys import find_key, load_steps, refuse_below_locked
+from .dataset_mount import mount_steps, plan_mounts
 from .dataset_options import WantedDataset
 from .dataset_policy import refuse_key_children
 from .dataset_replica import refuse_replica
@@ -29,6 +30,8 @@ def _inherit(wanted: WantedDataset, draft: Draft) -> t.Iterator[Step]:
         raise Refused(f"'{name}' is not encrypted, so it has no key to inherit.")
     if not dataset.is_root:
         yield from finish_retiring(name, draft)
+        if not draft.model.locked(dataset):
+            yield from _mounts(name, dataset.root, wanted, draft)
         return
     draft.writable(name)
     parent = draft.model.parent(name)
@@ -58,3 +61,10 @@ def _inherit(wanted: WantedDataset, draft: Draft) -> t.Iterator[Step]:
     )
     yield from retire_steps(name, before, "", draft)
     draft.model.inherit(name, parent.root)
+    yield from _mounts(name, parent.root, wanted, draft)
+
+
+def _mounts(name: str, root: str, wanted: WantedDataset, draft: Draft) -> t.Iterator[Step]:
+    """Mount what uses the parent's key from now on, at and below the dataset."""
+    members = [one for one in draft.model.members(root) if (one.name + "/").startswith(name + "/")]
+    yield from mount_steps(name, plan_mounts(members, wanted, draft), wanted, draft)

@@ -143,6 +143,44 @@ def refuse_own_file(name: str, found: KeyFile, draft: Draft) -> None:
         )
 
 
+def is_own_file(path: str, name: str, draft: Draft) -> bool:
+    """Whether a file was surely made by this collection, for a dataset of the same pool."""
+    return in_keystore(path, draft) and keystore.named_after(path, name.split("/")[0])
+
+
+def is_leftover(successor: KeyFile, name: str, draft: Draft) -> bool:
+    """Whether what lies beside a key file was left there by a rotation, and not by somebody else."""
+    return successor.sealed or is_own_file(successor.path, name, draft)
+
+
+def refuse_foreign(successor: KeyFile, name: str, draft: Draft) -> None:
+    """What lies beside a key file is only replaced if an interrupted rotation left it.
+
+    :raises Refused: it may be somebody's
+    """
+    if not is_leftover(successor, name, draft):
+        raise Refused(
+            f"The next key of '{name}' has to be written to {successor.path} for a while, but there is such a file "
+            "already.",
+            hint="Move it away: it may be the only copy of a key.",
+        )
+
+
+def refuse_shared_file(path: str, name: str, draft: Draft) -> None:
+    """A key file must not get another content while it is the only copy of the key of another dataset.
+
+    :raises Refused: it is the key file of others too
+    """
+    others = draft.sharers(path, name)
+    if others:
+        raise Refused(
+            f"The key file {path} of '{name}' is also that of {', '.join(repr(one) for one in others)}, which could "
+            "not be opened any more if the key in it were replaced.",
+            hint=f"Give '{name}' a key file of its own, for example with 'file: auto'; the key is moved there with its "
+            "next change.",
+        )
+
+
 def load_steps(root: Dataset, found: FoundKey, draft: Draft) -> t.Iterator[Step]:
     """Load a key that was proven, and finish what an interrupted rotation left."""
     volumes = tuple(
@@ -152,13 +190,14 @@ def load_steps(root: Dataset, found: FoundKey, draft: Draft) -> t.Iterator[Step]
     )
     action: Action = Command(("zfs", "load-key", root.name))
     if found.key is not None:
-        action = LoadKey(root_key(root, found.key), volumes)
+        action = LoadKey(root_key(root, found.key))
+        draft.awaited[root.name] = volumes
     yield Step(
         f"Unlock '{root.name}' with the key from {found.origin}",
         action,
         (Change(("datasets", root.name, "locked"), True, False),),
     )
-    if found.unfinished:
+    if found.unfinished and not draft.sharers(found.unfinished, root.name):
         yield promote_step(root.name, found.unfinished)
 
 

@@ -65,6 +65,9 @@ class Model:
     def mounted(self, dataset: Dataset) -> bool:
         return dataset.name in self._mounted
 
+    def all_mounted(self) -> t.Iterator[Dataset]:
+        return (self._datasets[name] for name in sorted(self._mounted))
+
     def key_format(self, dataset: Dataset) -> str:
         """The format of the key that opens a dataset."""
         root = self._datasets.get(dataset.root, dataset)

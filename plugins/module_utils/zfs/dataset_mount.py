@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import posixpath
 import typing as t
 from dataclasses import dataclass
 
@@ -14,6 +13,7 @@ from ..plan import Change, Step
 from .dataset_actions import Mount, MountAll
 from .dataset_draft import Draft
 from .dataset_options import WantedDataset
+from .names import folders_above
 from .state import Dataset
 
 
@@ -29,13 +29,25 @@ def plan_mounts(datasets: t.Iterable[Dataset], wanted: WantedDataset, draft: Dra
     """Sort out what of these datasets is to be mounted: those that ask for it by canmount and mountpoint."""
     if not wanted.mount:
         return Mounts()
-    waiting = [one for one in datasets if one.mountable() and not draft.model.mounted(one)]
+    waiting = [
+        one
+        for one in datasets
+        if one.mountable() and not draft.model.mounted(one) and draft.entries.get(one.name, wanted).mount
+    ]
     possible: list[Mount] = []
     refused: list[str] = []
     blocked: set[str] = set()
     mounting = set(draft.mounting)
     for dataset in sorted(waiting, key=lambda one: (one.value("mountpoint"), one.name)):
         mountpoint = dataset.value("mountpoint")
+        below = draft.mounted_below(mountpoint)
+        if below:
+            blocked.add(mountpoint)
+            refused.append(
+                f"'{dataset.name}' can't be mounted: at {mountpoint} it would hide what is mounted before it at "
+                f"{below}, so unmount that first, or give one of the two another mountpoint"
+            )
+            continue
         over = [path for path in _folders(mountpoint) if path in blocked]
         if over:
             blocked.add(mountpoint)
@@ -43,7 +55,7 @@ def plan_mounts(datasets: t.Iterable[Dataset], wanted: WantedDataset, draft: Dra
             continue
         # What is in a mountpoint below another one shows only when that one is mounted.
         hidden = any(path in mounting for path in _folders(mountpoint))
-        obstacle = None if hidden else draft.host.obstacle(mountpoint)
+        obstacle = None if hidden or mountpoint in draft.cleared else draft.host.obstacle(mountpoint)
         if obstacle is not None and obstacle.text and wanted.on_nonempty_mountpoint == "fail":
             blocked.add(mountpoint)
             refused.append(f"'{dataset.name}' can't be mounted: {obstacle.text}")
@@ -56,9 +68,7 @@ def plan_mounts(datasets: t.Iterable[Dataset], wanted: WantedDataset, draft: Dra
 def _folders(mountpoint: str) -> t.Iterator[str]:
     """The folders above a mountpoint, nearest first; the mountpoint itself, where two filesystems share it."""
     yield mountpoint
-    while mountpoint not in ("/", ""):
-        mountpoint = posixpath.dirname(mountpoint)
-        yield mountpoint
+    yield from folders_above(mountpoint)
 
 
 def mount_steps(
@@ -74,13 +84,18 @@ def mount_steps(
         what = names[0] if len(names) == 1 else f"{len(names)} filesystems of '{branch}'"
         yield Step(
             f"Mount {what}" + (f", after moving {', '.join(asides)}" if asides else ""),
-            MountAll(mounts.possible, wanted.on_nonempty_mountpoint == "move_aside", lock_again),
+            MountAll(
+                mounts.possible,
+                wanted.on_nonempty_mountpoint == "move_aside",
+                lock_again,
+                draft.awaited.pop(branch, ()),
+            ),
             tuple(Change(("datasets", one.name, "mounted"), False, True) for one in mounts.possible),
             after=tuple(dict.fromkeys(one for one in _branches_above(mounts, draft) if one != branch)),
         )
         for one in mounts.possible:
             draft.model.mount(one.name)
-            draft.mounting[one.mountpoint] = branch
+            draft.mounts(one.mountpoint, branch)
     if mounts.refused:
         draft.fail(branch, unmountable(mounts))
 

@@ -13,7 +13,7 @@ from ..errors import BadInput
 from ..secrets import FORMATS, Key, check_iterations, parse_option
 from . import keystore
 from .key_option import KEY_SPEC
-from .manifest import parse_manifest, read_manifest_file
+from .manifest import parse_manifest, parse_manifests, read_manifest_file
 from .names import ancestors, check_dataset_name
 from .offers import Offer, Offers, parse_offers, spellings
 from .properties import CIPHER_ALIASES, CIPHERS, MANAGED, filesystem_type, parse_size, wanted_text
@@ -300,7 +300,7 @@ def _offers(params: t.Mapping[str, t.Any], datasets: t.Sequence[WantedDataset]) 
         path = params["manifest_file"]
         manifest.update(parse_manifest(read_manifest_file(path), f"the manifest {path}"))
     if params.get("manifest") is not None:
-        manifest.update(parse_manifest(params["manifest"], "the manifest"))
+        manifest.update(parse_manifests(params["manifest"], "the manifest"))
     return parse_offers(params.get("keys"), manifest, _entry_offers(datasets))
 
 

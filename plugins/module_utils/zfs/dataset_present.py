@@ -11,13 +11,15 @@ from dataclasses import replace
 from ..command import Command
 from ..errors import Refused
 from ..plan import Change, Step
+from .dataset_actions import MoveAside
 from .dataset_change import key_steps
 from .dataset_create import create_steps
 from .dataset_draft import Draft
-from .dataset_mount import mount_steps, plan_mounts
+from .dataset_mount import Mounts, mount_steps, plan_mounts, unmountable
 from .dataset_options import WantedDataset
+from .dataset_order import place_to_be
 from .properties import Property
-from .property_steps import dataset_property_steps, with_altroot
+from .property_steps import dataset_property_steps
 from .state import Dataset
 
 
@@ -33,10 +35,16 @@ def _present(wanted: WantedDataset, draft: Draft) -> t.Iterator[Step]:
         return
     _check_fixed(wanted, dataset)
     was_locked = dataset.encrypted and draft.model.locked(dataset)
+    clear = list(_clear_new_place(wanted, dataset, draft))
+    if was_locked and wanted.key is not None and dataset.is_root:
+        mounts = plan_mounts(_to_mount(_with_properties(wanted, dataset, draft), draft), wanted, draft)
+        if mounts.refused and not mounts.possible:
+            raise unmountable(mounts, wanted.name)
     yield from key_steps(wanted, dataset, draft)
     changes = [*_volsize(wanted, dataset), *_properties(wanted, dataset, draft)]
     if changes:
         draft.writable(wanted.name)
+        yield from clear
         yield from changes
     dataset = _with_properties(wanted, dataset, draft)
     if not (dataset.encrypted and draft.model.locked(dataset)):
@@ -82,13 +90,35 @@ def _properties(wanted: WantedDataset, dataset: Dataset, draft: Draft) -> t.Iter
     yield from dataset_property_steps(dataset, wanted.properties, ("datasets", dataset.name, "properties"), altroot)
 
 
+def _clear_new_place(wanted: WantedDataset, dataset: Dataset, draft: Draft) -> t.Iterator[Step]:
+    """ZFS itself mounts a filesystem at a new mountpoint as soon as that is set, over whatever is there.
+
+    :raises Refused: something is there, and is not to be moved aside
+    """
+    place = _with_properties(wanted, dataset, draft)
+    mountpoint = place.value("mountpoint")
+    stays_locked = dataset.encrypted and draft.model.locked(dataset) and wanted.key is None
+    if mountpoint == dataset.value("mountpoint") or not place.mountable() or stays_locked:
+        return
+    obstacle = draft.host.obstacle(mountpoint)
+    if not obstacle.text:
+        return
+    if wanted.on_nonempty_mountpoint == "fail":
+        raise unmountable(Mounts(refused=(f"'{dataset.name}' can't be mounted: {obstacle.text}",)))
+    draft.cleared.add(mountpoint)
+    yield Step(
+        f"Move {mountpoint} to {obstacle.aside}, to make room for '{dataset.name}'",
+        MoveAside(mountpoint, obstacle.aside),
+        (Change(("files", mountpoint), "in the way", f"moved to {obstacle.aside}"),),
+    )
+
+
 def _with_properties(wanted: WantedDataset, dataset: Dataset, draft: Draft) -> Dataset:
     """The dataset with the wanted properties that decide where it is mounted, and the key it will have."""
     current = draft.model.get(wanted.name) or dataset
     values: dict[str, Property] = {}
-    mountpoint = wanted.properties.get("mountpoint")
-    if mountpoint is not None:
-        values["mountpoint"] = Property(with_altroot(draft.pool(wanted.name).altroot, mountpoint), "local")
+    if wanted.properties.get("mountpoint") is not None:
+        values["mountpoint"] = Property(place_to_be(wanted.name, draft), "local")
     if "canmount" in wanted.properties:
         values["canmount"] = Property(wanted.properties["canmount"] or "on", "local")
     return replace(current, properties={**current.properties, **values}) if values else current

@@ -16,12 +16,14 @@ from .dataset_actions import DERIVATION, free_name, root_key
 from .dataset_options import WantedDataset, Wishes
 from .dataset_state import (
     DatasetHost,
+    HasReceivedValues,
     ListSnapshots,
     LookAt,
     Obstacle,
     PoolFacts,
     Question,
     ReadKeyFile,
+    ReadKeyLocations,
     Snapshot,
     TryKey,
 )
@@ -38,6 +40,8 @@ from .state import (
 
 # Bytes of names in the arguments of one process; Linux and FreeBSD take several times as many.
 _MOST_ARGUMENTS = 200_000
+
+_KEY_LOCATION = ("encryption", "encryptionroot", "keylocation")
 
 
 @dataclass(frozen=True)
@@ -129,9 +133,18 @@ def _answer(runner: ZfsRunner, host: DatasetHost, questions: t.Sequence[Question
     for question in questions:
         if isinstance(question, LookAt):
             answers[question] = _look_at(question.mountpoint)
+        elif isinstance(question, ReadKeyLocations):
+            elsewhere = read_datasets(runner, question.pools, _KEY_LOCATION, recursive=True)
+            answers[question] = {one.name: one.value("keylocation") for one in elsewhere.values() if one.is_root}
     listed = [one for one in questions if isinstance(one, ListSnapshots)]
     if listed:
         answers.update(_snapshots(runner, listed))
+    received = [one for one in questions if isinstance(one, HasReceivedValues)]
+    if received:
+        names = [one.dataset for one in received]
+        argv = ("zfs", "get", "-Hp", "-s", "received", "-o", "name", "all", *names)
+        having = frozenset(run_zfs(runner, Command(argv)).splitlines())
+        answers.update({one: one.dataset in having for one in received})
     return answers
 
 

@@ -27,7 +27,7 @@ def refuse_replica(dataset: Dataset, wanted: WantedDataset, draft: Draft, what: 
         f"'{dataset.name}' can't {what}: it seems to have been received as a raw stream. The next raw increment would "
         "overwrite its wrapped key with the sender's, and then no key would open it any more.",
         hint="Unlock it with the sender's key instead, for example from the sender's manifest. If no raw increments "
-        "will ever come again, set 'detach_replica: true'.",
+        "will ever come again, or it was encrypted anew when it was received, set 'detach_replica: true'.",
     )
 
 
@@ -42,10 +42,14 @@ def is_replica(dataset: Dataset, draft: Draft) -> bool:
 
 
 def received(dataset: Dataset, draft: Draft) -> bool:
-    """Whether a dataset has a snapshot that is older than itself, but appeared in this pool after it.
+    """Whether a dataset has properties that came with a stream, or a snapshot that was taken elsewhere.
 
-    A snapshot that is received keeps the time at which the sender took it. (One that came by ``zfs promote`` was in
-    this pool before.)
+    A snapshot that is received keeps the time at which the sender took it. So it is older than something that was in
+    this pool before it: than the dataset itself in a first stream, in an increment than whatever else was created
+    between its time and its arrival. (One that came by ``zfs promote`` was in this pool all the time.)
     """
-    born, txg = int(dataset.value("creation")), int(dataset.value("createtxg"))
-    return any(one.creation < born and one.createtxg >= txg for one in draft.host.snapshots(dataset.name))
+    born = int(dataset.value("createtxg"))
+    for snapshot in draft.host.snapshots(dataset.name):
+        if snapshot.createtxg >= born and draft.newest_before(dataset.name, snapshot.createtxg) > snapshot.creation:
+            return True
+    return draft.host.has_received_values(dataset.name)

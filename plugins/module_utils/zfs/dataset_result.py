@@ -38,16 +38,24 @@ def _row(name: str, host: DatasetHost) -> dict[str, t.Any]:
     }
 
 
-def outcome(plan: Plan) -> dict[str, t.Any]:
-    """The encryption roots that were opened and closed, and the datasets with which something went wrong."""
+def outcome(plan: Plan, host: DatasetHost, check_mode: bool) -> dict[str, t.Any]:
+    """The encryption roots that were opened and closed, and the datasets with which something went wrong.
+
+    :param host: as it is now; a root that was opened and locked again, since nothing could be mounted, is not open
+    """
     changes = [change for step in plan.steps for change in step.changes]
     locks = [change for change in changes if change.path[0] == "datasets" and change.path[-1] == "locked"]
     return {
-        "unlocked": [change.path[1] for change in locks if change.after is False],
-        "locked": [change.path[1] for change in locks if change.after is True],
+        "unlocked": [one.path[1] for one in locks if one.after is False and (check_mode or _open(one.path[1], host))],
+        "locked": [one.path[1] for one in locks if one.after is True],
         "failed_datasets": {one.branch: _failure(one, plan) for one in plan.failures if not one.because},
         "skipped_datasets": [one.branch for one in plan.failures if one.because],
     }
+
+
+def _open(name: str, host: DatasetHost) -> bool:
+    dataset = host.datasets.get(name)
+    return dataset is not None and not dataset.locked
 
 
 def _failure(failure: Failure, plan: Plan) -> dict[str, t.Any]:

@@ -16,7 +16,7 @@ from ..plan import Change, Step
 from . import keystore
 from .dataset_actions import MarkRetired, RemoveRetired
 from .dataset_draft import Draft
-from .dataset_keys import in_keystore
+from .dataset_keys import in_keystore, is_own_file
 
 
 def mark_steps(name: str, location: str, next_file: str, draft: Draft) -> t.Iterator[Step]:
@@ -61,14 +61,14 @@ def _mark(name: str, draft: Draft) -> str:
 
 
 def _leaving(name: str, location: str, next_file: str, draft: Draft) -> str:
-    """The file of a keylocation, if it lies in the keystore and no other dataset uses it."""
+    """The file of a keylocation, if it is one of the keystore's own for this pool, and no other dataset uses it."""
     path = keystore.path_of(location)
     # A rotation by programs may have been interrupted while the keylocation was that of the next key.
     if path is None or path in (next_file, next_file + keystore.NEXT) or not in_keystore(path, draft):
         return ""
     if os.path.basename(path) not in draft.host.stored:
         return ""
-    shared = any(
-        one.value("keylocation") == location and one.name != name for one in draft.host.datasets.values() if one.is_root
-    )
-    return "" if shared else path
+    # A file with any other name may be meant for a pool that is exported now, whose keylocations nobody can see.
+    if not is_own_file(path, name, draft) or draft.sharers(path, name):
+        return ""
+    return path

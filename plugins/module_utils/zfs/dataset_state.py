@@ -63,7 +63,21 @@ class ListSnapshots:
     dataset: str
 
 
-Question = t.Union[TryKey, ReadKeyFile, LookAt, ListSnapshots]
+@dataclass(frozen=True)
+class HasReceivedValues:
+    """Does a dataset have properties that came with a stream?"""
+
+    dataset: str
+
+
+@dataclass(frozen=True)
+class ReadKeyLocations:
+    """The keylocations of the encryption roots in these pools, which the task is not about: by root."""
+
+    pools: tuple[str, ...]
+
+
+Question = t.Union[TryKey, ReadKeyFile, LookAt, ListSnapshots, HasReceivedValues, ReadKeyLocations]
 
 
 @dataclass(frozen=True)
@@ -123,6 +137,18 @@ class DatasetHost:
 
     def snapshots(self, dataset: str) -> tuple[Snapshot, ...]:
         found: tuple[Snapshot, ...] = self._answer(ListSnapshots(dataset))
+        return found
+
+    def has_received_values(self, dataset: str) -> bool:
+        """Whether a dataset has properties that came with a stream."""
+        return bool(self._answer(HasReceivedValues(dataset)))
+
+    def key_locations_elsewhere(self) -> t.Mapping[str, str]:
+        """The keylocations of the encryption roots in the other pools of the host."""
+        others = tuple(name for name, facts in self.pools.items() if name not in self.datasets and not facts.silent)
+        if not others:
+            return {}
+        found: t.Mapping[str, str] = self._answer(ReadKeyLocations(others))
         return found
 
     def _answer(self, question: Question) -> t.Any:

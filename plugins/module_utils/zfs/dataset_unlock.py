@@ -13,16 +13,21 @@ from .dataset_draft import Draft
 from .dataset_keys import find_key, load_steps, refuse_below_locked
 from .dataset_mount import mount_steps, plan_mounts, unmountable
 from .dataset_options import WantedDataset
+from .dataset_order import roots_in_order
 from .names import ancestors
 from .state import Dataset
 
 
 def plan_unlocked(wanted: WantedDataset, draft: Draft) -> None:
-    if wanted.name not in draft.failures:
-        draft.branch(wanted.name, _top(wanted, draft))
     if wanted.name in draft.failures:
-        return
-    for root in _roots(wanted, draft):
+        # A key that is given for it and can't be its own says nothing about the roots below.
+        if draft.model.get(wanted.name) is None:
+            return
+    else:
+        draft.branch(wanted.name, _top(wanted, draft))
+        if wanted.name in draft.failures:
+            return
+    for root in roots_in_order(list(_roots(wanted, draft)), draft):
         if not draft.branch(root.name, unlock_root(root, wanted, draft)):
             # It is not known yet; what lies below is asked about in the same round.
             draft.model.unlock(root.name)
@@ -36,8 +41,14 @@ def _roots(wanted: WantedDataset, draft: Draft) -> t.Iterator[Dataset]:
         yield dataset
     if wanted.recursive:
         for root in draft.model.roots_below(wanted.name):
-            if not _kept_locked(root.name, wanted, draft):
+            if not _has_own_entry(root.name, draft) and not _kept_locked(root.name, wanted, draft):
                 yield root
+
+
+def _has_own_entry(name: str, draft: Draft) -> bool:
+    """Whether the task describes how this root is to be opened; that entry comes later, and is the one that counts."""
+    entry = draft.entries.get(name)
+    return entry is not None and (entry.state == "unlocked" or (entry.state == "present" and entry.key is not None))
 
 
 def _kept_locked(name: str, wanted: WantedDataset, draft: Draft) -> bool:
@@ -80,11 +91,14 @@ def refuse_stray_keys(draft: Draft) -> None:
         if all(offer.origin.startswith("the manifest") for offer in offers):
             # A manifest may hold the keys of a whole pool, and of replicas that are elsewhere.
             continue
+        if name.split("/")[0] not in draft.pools:
+            # An inventory may hold the keys of all pools of a host, and a task be about one of them.
+            continue
         dataset = draft.model.get(name)
         entry = draft.entries.get(name)
         if dataset is not None and (dataset.is_root or all(offer.recursive for offer in offers)):
             continue
-        if entry is not None and entry.state == "present":
+        if entry is not None and entry.state in ("present", "inherited"):
             continue
         try:
             draft.existing(name)

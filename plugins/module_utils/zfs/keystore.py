@@ -25,6 +25,7 @@ _FOLDER_MODE = 0o700
 _FILE_MODE = 0o400
 # More than the longest passphrase with its newline: enough to tell "too long", little enough for a wrong path.
 _READ_LIMIT = PASSPHRASE_MAX_BYTES * 4
+_ENDING = ".key"
 _URL_WITH_CREDENTIALS = re.compile(r"(?P<scheme>https?://)[^/?#]*@")
 _DF_LINE = re.compile(r"(?P<source>.+?)\s+\d+\s+-?\d+\s+-?\d+\s+\S+\s+(?P<mountpoint>/.*)")
 
@@ -34,7 +35,8 @@ class KeyFile:
     """What is known of one key file.
 
     ``fault`` tells in words why its content is not a key; ``source`` is the filesystem it lies on, for ZFS the name
-    of the dataset; ``exposed`` that others than its owner may read it.
+    of the dataset; ``exposed`` that others than its owner may read it; ``sealed`` that it has the mode and owner of
+    the files that :func:`store` makes.
     """
 
     path: str
@@ -43,6 +45,7 @@ class KeyFile:
     fault: str = ""
     source: str = ""
     exposed: bool = False
+    sealed: bool = False
 
     @property
     def location(self) -> str:
@@ -61,6 +64,13 @@ def path_for(option: str, dataset: str, folder: str = DEFAULT_FOLDER) -> str:
     if any(ord(character) < 32 for character in option):
         raise BadInput("key.file holds a control character.")
     return os.path.normpath(option)
+
+
+def named_after(path: str, pool: str) -> bool:
+    """Whether a key file, or its successor, has the name that ``auto`` gives to the key of a dataset of that pool."""
+    name, own = os.path.basename(path), key_file_name(pool)
+    name = name[: -len(NEXT)] if name.endswith(NEXT) else name
+    return name == own or name.startswith(own[: -len(_ENDING)] + "%2F")
 
 
 def location_of(path: str) -> str:
@@ -120,18 +130,23 @@ def _read_content(path: str, key_format: str, strict: bool) -> KeyFile:
     finally:
         os.close(descriptor)
     exposed = bool(status.st_mode & 0o077)
+    sealed = stat.S_IMODE(status.st_mode) == _FILE_MODE and status.st_uid == os.geteuid()
     try:
         key = _parse(key_format, content, f"The key file {path}", strict)
     except BadInput as error:
-        return KeyFile(path, True, fault=str(error), exposed=exposed)
-    return KeyFile(path, True, key, exposed=exposed)
+        return KeyFile(path, True, fault=str(error), exposed=exposed, sealed=sealed)
+    return KeyFile(path, True, key, exposed=exposed, sealed=sealed)
 
 
 def _parse(key_format: str, content: bytes, where: str, strict: bool) -> Key:
-    if strict or key_format != "passphrase":
+    if strict or key_format == "raw":
         return parse_file(key_format, content, where)
-    # Lengths are checked by ZFS when a passphrase is set, not when it is loaded; only the first line counts.
-    passphrase = content.split(b"\n", 1)[0]
+    # Only the first line counts.
+    first = content.split(b"\n", 1)[0]
+    if key_format != "passphrase":
+        return parse_file(key_format, first, where)
+    # Lengths are checked by ZFS when a passphrase is set, not when it is loaded.
+    passphrase = first
     if not passphrase or b"\0" in passphrase:
         raise BadInput(f"{where} holds no passphrase.")
     return Key("passphrase", passphrase)

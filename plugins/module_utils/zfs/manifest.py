@@ -46,6 +46,19 @@ def parse_manifest(given: str | t.Mapping[t.Any, t.Any] | None, origin: str) -> 
     return found
 
 
+def parse_manifests(given: t.Any, origin: str) -> dict[str, str]:
+    """The same for one manifest, or a list of them: the first that has a key for a dataset counts.
+
+    :raises BadInput: one of them is no manifest; no message holds a key
+    """
+    if not isinstance(given, (list, tuple)):
+        return parse_manifest(given, origin)
+    found: dict[str, str] = {}
+    for position, one in reversed(list(enumerate(given, 1))):
+        found.update(parse_manifest(one, origin if len(given) == 1 else f"{origin} {position} of {len(given)}"))
+    return found
+
+
 def check_entry_name(name: t.Any, content: t.Any, position: int, origin: str) -> str:
     """Returns the name of a dataset that a key is given for.
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import hashlib
+import posixpath
 import re
 import typing as t
 import urllib.parse
@@ -13,7 +14,8 @@ import urllib.parse
 from ..errors import BadInput
 
 MAX_NAME_BYTES = 255
-_FILE_NAME_BYTES = 255
+# Of the 255 that a filesystem allows; four are left for the endings that a rotation uses.
+_FILE_NAME_BYTES = 251
 _POOL = re.compile(r"[A-Za-z][A-Za-z0-9_.: -]*")
 _COMPONENT = re.compile(r"[A-Za-z0-9_.:% -]+")
 _RESERVED_PREFIXES = ("mirror", "raidz", "draid", "spare")
@@ -58,6 +60,13 @@ def ancestors(name: str) -> t.Iterator[str]:
     while "/" in name:
         name = name.rsplit("/", 1)[0]
         yield name
+
+
+def folders_above(mountpoint: str) -> t.Iterator[str]:
+    """The folders above a mountpoint, nearest first."""
+    while mountpoint not in ("/", ""):
+        mountpoint = posixpath.dirname(mountpoint)
+        yield mountpoint
 
 
 def key_file_name(dataset: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from ..command import Command
 from ..errors import Refused
 from ..plan import Change, Plan, Step
+from . import keystore
 from .pool_keys import key_warnings, unlock_step
 from .pool_mount import mount_step
 from .pool_options import WantedPool
@@ -51,14 +52,18 @@ def plan_import(wanted: WantedPool, dormant: ImportablePool, host: PoolHost) -> 
             (Change(("pools", name, "state"), "exported", "present"),),
         )
     ]
+    reveals = "what differs inside an exported pool (vdevs, properties) shows only after its import"
+    retreat = (Command(("zpool", "export", name)),)
+    if wanted.unlock and key is not None and key.file and key.file + keystore.NEXT in host.key_files:
+        reveals = f"{reveals}, and so does which of {key.file} and {key.file + keystore.NEXT} is its key"
+        return Plan(tuple(steps), key_warnings(wanted, host), reveals, retreat)
     if wanted.unlock and key is not None:
         # A wrong key shows only now; the pool is then put back as it was found.
         undo = (Command(("zpool", "export", name)),)
         steps.append(unlock_step(name, key, host, undo))
     if wanted.mount:
         steps.append(mount_step(name))
-    reveals = "what differs inside an exported pool (vdevs, properties) shows only after its import"
-    return Plan(tuple(steps), key_warnings(wanted, host), reveals, (Command(("zpool", "export", name)),))
+    return Plan(tuple(steps), key_warnings(wanted, host), reveals, retreat)
 
 
 def import_command(wanted: WantedPool, dormant: ImportablePool) -> Command:

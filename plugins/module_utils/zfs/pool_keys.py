@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
+import functools
 import typing as t
 
-from ..command import Command
+from ..command import Command, Runner
 from ..errors import Refused
 from ..plan import Action, Change, Step
 from . import keystore
@@ -31,11 +32,20 @@ def check_key_file(key: WantedKey, name: str, host: PoolHost) -> None:
             f"The key file {found.path} of '{name}' can't be used: {found.fault}",
             hint="Correct or remove the file; it is never overwritten.",
         )
+    if key.value is not None:
+        found = _unfinished(key, name, host) or found
     if key.value is not None and found.key is not None and not key.value.same_as(found.key):
         raise Refused(
             f"The key file {found.path} holds another key than key.value for '{name}'.",
             hint="One of them is outdated. Find out which one opens the pool before you remove the other.",
         )
+
+
+def _unfinished(key: WantedKey, name: str, host: PoolHost) -> KeyFile | None:
+    """What an interrupted rotation left beside the key file, if it is or may be the current key of the pool."""
+    if name not in host.pools and any(pool.name == name for pool in host.importable):
+        return host.key_files.get((key.file or "") + keystore.NEXT)
+    return host.successors.get(name)
 
 
 def refuse_own_dataset(name: str, found: KeyFile | None) -> None:
@@ -77,6 +87,14 @@ def key_steps(wanted: WantedPool, root: Dataset, host: PoolHost, mountpoint: str
     if key is None or key.file is None:
         return
     found = host.key_files.get(key.file)
+    successor = host.successors.get(root.name)
+    if successor is not None:
+        yield Step(
+            f"Put the current key of '{root.name}' in its place, {key.file}",
+            functools.partial(_promote, key.file),
+            (Change(("key_files", key.file), f"former key of {root.name}", f"current key of {root.name}"),),
+        )
+        found = successor
     lost = found is None or not found.exists
     actual = root.value("keylocation")
     if not lost and actual == key.location:
@@ -89,7 +107,7 @@ def key_steps(wanted: WantedPool, root: Dataset, host: PoolHost, mountpoint: str
             else "The pool is still unlocked: do not reboot or lock it. Restore the file from a backup, or give the "
             "pool a new key with 'zfs change-key' while you can.",
         )
-    if not host.opens.get(root.name, False):
+    if successor is None and not host.opens.get(root.name, False):
         raise wrong_key(root.name, "key.value" if lost else key.file)
     if lost:
         refuse_below_mountpoint(root.name, key, mountpoint)
@@ -115,6 +133,9 @@ def unlock_existing(wanted: WantedPool, root: Dataset, host: PoolHost) -> Step:
             Command(("zfs", "load-key", root.name)),
             (Change(("pools", root.name, "locked"), True, False),),
         )
+    if root.name in host.successors:
+        # It has been given the name of the key file by an earlier step.
+        return _load_step(root.name, None, wanted.key.location, wanted.key.file or "")
     step = unlock_step(root.name, wanted.key, host)
     if not host.opens.get(root.name, False):
         raise wrong_key(root.name, key_at_hand(wanted.key, host)[2])
@@ -128,12 +149,20 @@ def unlock_step(name: str, key: WantedKey, host: PoolHost, undo: tuple[Action, .
             f"Pool '{name}' is locked, and its key file {key.file} does not exist.",
             hint="Restore the file from a backup, or give the key as key.value.",
         )
+    return _load_step(name, stdin, location, origin, undo)
+
+
+def _load_step(name: str, stdin: bytes | None, location: str, origin: str, undo: tuple[Action, ...] = ()) -> Step:
     return Step(
         f"Unlock '{name}' with the key from {origin}",
         Command(("zfs", "load-key", "-L", location, name), stdin=stdin),
         (Change(("pools", name, "locked"), True, False),),
         undo=undo,
     )
+
+
+def _promote(path: str, runner: Runner) -> None:
+    keystore.promote(path)
 
 
 def key_at_hand(key: WantedKey, host: PoolHost) -> tuple[bytes | None, str, str]:

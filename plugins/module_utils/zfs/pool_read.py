@@ -57,7 +57,8 @@ def read_host(runner: Runner, wanted: t.Sequence[WantedPool]) -> PoolHost:
         key_files=key_files,
         obstacles=_obstacles(wanted, pools),
     )
-    return dataclasses.replace(host, opens=_try_keys(runner, wanted, host))
+    host = dataclasses.replace(host, opens=_try_keys(runner, wanted, host))
+    return dataclasses.replace(host, successors=_successors(runner, wanted, host))
 
 
 def _pools(
@@ -139,6 +140,9 @@ def _key_files(runner: Runner, wanted: t.Sequence[WantedPool], pools: t.Mapping[
     for pool in wanted:
         if pool.state == "present" and pool.key is not None and pool.key.file:
             found[pool.key.file] = keystore.read(runner, pool.key.file, pool.key.format)
+            successor = pool.key.file + keystore.NEXT
+            if os.path.exists(successor):
+                found[successor] = keystore.read(runner, successor, pool.key.format)
         elif pool.state == "exported" and pool.name in pools:
             root = pools[pool.name].dataset
             path = keystore.path_of(root.value("keylocation")) if root is not None else None
@@ -182,3 +186,22 @@ def _try_keys(runner: Runner, wanted: t.Sequence[WantedPool], host: PoolHost) ->
         if location:
             opens[pool.name] = key_opens(runner, root.name, stdin, location)
     return opens
+
+
+def _successors(runner: Runner, wanted: t.Sequence[WantedPool], host: PoolHost) -> dict[str, KeyFile]:
+    """Key files that a rotation wrote and ZFS took, but that were not given their name yet.
+
+    Such a file is rare, and only where there is one ZFS is asked about it.
+    """
+    found: dict[str, KeyFile] = {}
+    for pool in wanted:
+        existing = host.pools.get(pool.name)
+        root = existing.dataset if existing is not None else None
+        if pool.key is None or pool.key.file is None or root is None or not root.encrypted:
+            continue
+        file = host.key_files.get(pool.key.file + keystore.NEXT)
+        if file is None or file.key is None or pool.key.format != root.value("keyformat"):
+            continue
+        if key_opens(runner, root.name, None, file.location):
+            found[pool.name] = file
+    return found

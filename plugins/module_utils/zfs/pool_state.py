@@ -21,6 +21,7 @@ class PoolHost:
 
     ``contents``: by wanted disk, only for disks that are not yet in their pool. ``key_files``: by path.
     ``opens``: by pool, whether the key at hand is the current one, where that had to be tried.
+    ``successors``: by pool, what an interrupted rotation left beside its key file, if that is the current key.
     ``obstacles``: by mountpoint, what is in the way of a mount.
     """
 
@@ -30,4 +31,5 @@ class PoolHost:
     contents: t.Mapping[str, DiskContent] = field(default_factory=dict)
     key_files: t.Mapping[str, KeyFile] = field(default_factory=dict)
     opens: t.Mapping[str, bool] = field(default_factory=dict)
+    successors: t.Mapping[str, KeyFile] = field(default_factory=dict)
     obstacles: t.Mapping[str, str] = field(default_factory=dict)

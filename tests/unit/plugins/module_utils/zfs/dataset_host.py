@@ -65,6 +65,7 @@ class Node:
     createtxg: int = 100
     volsize: int = 0
     snapshots: list[tuple[str, int, int]] = field(default_factory=list)
+    received: bool = False
     busy: bool = False
 
 
@@ -90,9 +91,14 @@ class DatasetZfs:
         self.lives: int | None = None
         self.effects = 0
         self.source = "/dev/vda1"
+        self.refuses_mounts = False
 
     def copy(self) -> DatasetZfs:
         return DatasetZfs(copy.deepcopy(self.world))
+
+    def commands_that_change(self) -> list[tuple[str, ...]]:
+        """The commands that are more than a look."""
+        return [argv for argv in self.commands if argv[0] != "df" and argv[1] not in ("get", "list")]
 
     def effect(self) -> None:
         """Called after everything that changes the host."""
@@ -146,6 +152,8 @@ class DatasetZfs:
         return "\n".join(lines) + "\n"
 
     def _get(self, words: list[str]) -> str:
+        if words[3:5] == ["-s", "received"]:
+            return "".join(f"{name}\n" for name in words[8:] if self.world.nodes[name].received)
         recursive = "-r" in words
         rest = words[words.index("-r") + 1 if recursive else 7 :]
         if rest[0] == "-d":
@@ -270,6 +278,8 @@ class DatasetZfs:
 
     def _mount(self, words: list[str], _stdin: bytes | None) -> None:
         node = self._node(words[-1])
+        if self.refuses_mounts:
+            raise Refusal(f"cannot mount '{node.name}': permission denied")
         if node.mounted:
             raise Refusal(f"cannot mount '{node.name}': filesystem already mounted")
         if node.cipher != "off" and not self.world.nodes[node.root].loaded:

@@ -132,6 +132,7 @@ def host(
     files: t.Sequence[KeyFile] = (),
     opens: t.Mapping[str, bool] | None = None,
     obstacles: t.Mapping[str, str] | None = None,
+    successors: t.Mapping[str, KeyFile] | None = None,
 ) -> PoolHost:
     return PoolHost(
         pools={one.name: one for one in pools},
@@ -141,4 +142,5 @@ def host(
         key_files={one.path: one for one in files},
         opens=opens or {},
         obstacles=obstacles or {},
+        successors=successors or {},
     )

@@ -235,101 +235,144 @@ class TestInheritAndAbsent:
         assert "t/a" not in zfs.world.nodes
 
 
-def rotate(zfs: DatasetZfs, folder: Path) -> dict[str, t.Any]:
+class Task(t.NamedTuple):
+    """What is asked for, and the keys that somebody knows besides the keystore: given to the task, or typed."""
+
+    options: dict[str, t.Any]
+    known: tuple[str, ...] = ()
+
+
+def rotate(zfs: DatasetZfs, folder: Path) -> Task:
     file = file_of(folder, "t")
     Path(file).write_bytes(HEX["a"].encode() + b"\n")
     zfs.world.nodes["t"] = root("t", location=f"file://{file}")
-    return {"name": "t", "key": {"value": HEX["b"], "file": file}}
+    return Task({"name": "t", "key": {"value": HEX["b"], "file": file}}, (HEX["b"],))
 
 
-def generate(zfs: DatasetZfs, folder: Path) -> dict[str, t.Any]:
-    options = rotate(zfs, folder)
-    return {"name": "t", "rotate": "always", "key": {"file": options["key"]["file"], "generate": True}}
+def generate(zfs: DatasetZfs, folder: Path) -> Task:
+    file = rotate(zfs, folder).options["key"]["file"]
+    return Task({"name": "t", "rotate": "always", "key": {"file": file, "generate": True}})
 
 
-def to_passphrase(zfs: DatasetZfs, folder: Path) -> dict[str, t.Any]:
+def change_value(zfs: DatasetZfs, folder: Path) -> Task:
+    zfs.world.nodes["t"] = root("t")
+    return Task({"name": "t", "key": {"value": HEX["b"]}, "keys": {"t": HEX["a"]}}, (HEX["a"], HEX["b"]))
+
+
+def to_passphrase(zfs: DatasetZfs, folder: Path) -> Task:
     rotate(zfs, folder)
     key_option = {"format": "passphrase", "value": PASSPHRASES[0], "iterations": 100000}
-    return {"name": "t", "key": key_option}
+    return Task({"name": "t", "key": key_option}, (PASSPHRASES[0],))
 
 
-def to_file(zfs: DatasetZfs, folder: Path) -> dict[str, t.Any]:
+def to_file(zfs: DatasetZfs, folder: Path) -> Task:
     zfs.world.nodes["t"] = passphrase_root("t", PASSPHRASES[0])
-    return {"name": "t", "key": {"format": "hex", "file": file_of(folder, "t"), "generate": True}}
+    key_option = {"format": "hex", "file": file_of(folder, "t"), "generate": True}
+    return Task({"name": "t", "key": key_option, "keys": {"t": PASSPHRASES[0]}}, (PASSPHRASES[0],))
 
 
-def renamed(zfs: DatasetZfs, folder: Path) -> dict[str, t.Any]:
+def renamed(zfs: DatasetZfs, folder: Path) -> Task:
     file = file_of(folder, "former")
     Path(file).write_bytes(HEX["a"].encode() + b"\n")
     zfs.world.nodes["t"] = root("t", location=f"file://{file}")
-    return {"name": "t", "key": {"file": file_of(folder, "t"), "generate": True}}
+    return Task({"name": "t", "key": {"file": file_of(folder, "t"), "generate": True}})
 
 
-def inherit(zfs: DatasetZfs, folder: Path) -> dict[str, t.Any]:
+def inherit(zfs: DatasetZfs, folder: Path) -> Task:
     file = file_of(folder, "t/a")
     Path(file).write_bytes(HEX["a"].encode() + b"\n")
     zfs.world.nodes["t"] = root("t", "b")
     zfs.world.nodes["t/a"] = root("t/a", location=f"file://{file}")
-    return {"name": "t/a", "state": "inherited"}
+    return Task({"datasets": [OWNER, {"name": "t/a", "state": "inherited"}]}, (HEX["b"],))
 
 
-def create(zfs: DatasetZfs, folder: Path) -> dict[str, t.Any]:
-    return {"name": "plain/a", "key": {"file": file_of(folder, "plain/a"), "generate": True}}
+def inherit_locked(zfs: DatasetZfs, folder: Path) -> Task:
+    task = inherit(zfs, folder)
+    lock_all(zfs)
+    return task
 
 
-def own_root(zfs: DatasetZfs, folder: Path) -> dict[str, t.Any]:
+def create(zfs: DatasetZfs, folder: Path) -> Task:
+    return Task({"name": "plain/a", "key": {"file": file_of(folder, "plain/a"), "generate": True}})
+
+
+def own_root(zfs: DatasetZfs, folder: Path) -> Task:
     zfs.world.nodes["t"] = root("t", "b")
     zfs.world.nodes["t/a"] = child("t/a", "t")
-    return {"name": "t/a", "key": {"file": file_of(folder, "t/a"), "generate": True}}
+    entry = {"name": "t/a", "key": {"file": file_of(folder, "t/a"), "generate": True}}
+    return Task({"datasets": [OWNER, entry]}, (HEX["b"],))
 
 
-def lock(zfs: DatasetZfs, folder: Path) -> dict[str, t.Any]:
+def lock(zfs: DatasetZfs, folder: Path) -> Task:
     zfs.world.nodes["t"] = passphrase_root("t", PASSPHRASES[0])
     zfs.world.nodes["t/a"] = passphrase_root("t/a", PASSPHRASES[1])
-    return {"name": "t", "state": "locked", "recursive": True}
+    return Task({"name": "t", "state": "locked", "recursive": True}, PASSPHRASES)
 
 
-def unlock(zfs: DatasetZfs, folder: Path) -> dict[str, t.Any]:
+def unlock(zfs: DatasetZfs, folder: Path) -> Task:
     zfs.world.nodes["t"] = locked(passphrase_root("t", PASSPHRASES[0]))
     zfs.world.nodes["t/a"] = locked(passphrase_root("t/a", PASSPHRASES[1]))
     keys = {"t": PASSPHRASES[0], "t/a": PASSPHRASES[1]}
-    return {"name": "t", "state": "unlocked", "recursive": True, "keys": keys}
+    return Task({"name": "t", "state": "unlocked", "recursive": True, "keys": keys}, PASSPHRASES[:2])
 
 
-OPERATIONS = (rotate, generate, to_passphrase, to_file, renamed, inherit, create, own_root, lock, unlock)
+# What opens the parent, if it has to be opened.
+OWNER = {"name": "t", "key": {"value": HEX["b"]}}
+
+Operation = t.Callable[[DatasetZfs, Path], Task]
+
+OPERATIONS: tuple[Operation, ...] = (
+    rotate,
+    generate,
+    change_value,
+    to_passphrase,
+    to_file,
+    renamed,
+    inherit,
+    inherit_locked,
+    create,
+    own_root,
+    lock,
+    unlock,
+)
 
 
 class TestChange:
     @pytest.mark.parametrize("operation", [one for one in OPERATIONS if one is not generate])
-    def test_it_converges(self, operation: t.Callable[..., dict[str, t.Any]], tmp_path: Path) -> None:
+    def test_it_converges(self, operation: Operation, tmp_path: Path) -> None:
         zfs = world()
-        options = operation(zfs, tmp_path)
-        done = four(zfs, tmp_path, **options)
+        done = four(zfs, tmp_path, **operation(zfs, tmp_path).options)
         assert done.plan.changed and not done.plan.failures
         check_no_leftovers(tmp_path)
 
     def test_always_makes_a_new_key_every_time(self, tmp_path: Path) -> None:
         zfs = world()
-        options = generate(zfs, tmp_path)
+        task = generate(zfs, tmp_path)
         for _time in range(2):
             before = zfs.world.nodes["t"].wrapped
-            run(zfs, tmp_path, wishes(**options))
+            run(zfs, tmp_path, wishes(**task.options))
             assert zfs.world.nodes["t"].wrapped != before
-            check_opens(zfs, tmp_path)
+            check_opens(zfs, tmp_path, task.known)
         check_no_leftovers(tmp_path)
 
+    @pytest.mark.parametrize("restarted", [False, True])
     @pytest.mark.parametrize("operation", OPERATIONS)
     def test_killed_after_every_effect(
-        self, operation: t.Callable[..., dict[str, t.Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, operation: Operation, restarted: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Every change of ZFS and of the keystore is an effect; the run dies right after each of them in turn."""
+        """Every change of ZFS and of the keystore is an effect; the run dies right after each of them in turn.
+
+        The next run finds the host as it was left, or after a restart: locked, with nothing but the keystore and the
+        keys that somebody knows.
+        """
         survived = False
         lives = 0
         while not survived:
             folder = tmp_path / str(lives)
             folder.mkdir()
             zfs = world()
-            options = operation(zfs, folder)
+            options, known = operation(zfs, folder)
+            before = set(zfs.world.nodes)
             count_file_effects(zfs, monkeypatch)
             zfs.lives = lives
             try:
@@ -338,14 +381,37 @@ class TestChange:
             except Killed:
                 lives += 1
             zfs.lives = None
-            check_opens(zfs, folder)
+            check_opens(zfs, folder, known)
+            assert before <= set(zfs.world.nodes)
+            if restarted:
+                lock_all(zfs)
             done = run(zfs, folder, wishes(**options))
             assert not done.plan.failures
-            check_opens(zfs, folder)
+            check_opens(zfs, folder, known)
             check_no_leftovers(folder)
+            assert before <= set(zfs.world.nodes)
             if options.get("rotate") != "always":
                 assert run(zfs, folder, wishes(**options)).plan.actions == []
-        assert lives >= 2
+        assert lives >= (1 if operation is change_value else 2)
+
+
+class TestTheProofItself:
+    def test_a_key_file_that_is_removed_too_early_is_seen(self, tmp_path: Path) -> None:
+        for operation in (rotate, generate, to_passphrase, renamed, inherit):
+            zfs = world()
+            task = operation(zfs, tmp_path)
+            check_opens(zfs, tmp_path, task.known)
+            for path in tmp_path.iterdir():
+                path.unlink()
+            with pytest.raises(AssertionError):
+                check_opens(zfs, tmp_path, task.known)
+
+
+def lock_all(zfs: DatasetZfs) -> None:
+    """What a restart of the host does."""
+    for node in zfs.world.nodes.values():
+        if node.cipher != "off":
+            node.loaded = node.mounted = False
 
 
 def count_file_effects(zfs: DatasetZfs, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -362,13 +428,13 @@ def count_file_effects(zfs: DatasetZfs, monkeypatch: pytest.MonkeyPatch) -> None
         monkeypatch.setattr(os, name, counted)
 
 
-def check_opens(zfs: DatasetZfs, folder: Path) -> None:
-    """Every root opens with a key that is in the keystore, or that the task supplied or knew before."""
-    stored = {path.read_bytes().rstrip(b"\n") for path in folder.iterdir() if path.is_file()}
-    supplied = {text.encode() for text in (*HEX.values(), *PASSPHRASES)}
+def check_opens(zfs: DatasetZfs, folder: Path, known: t.Sequence[str]) -> None:
+    """Every root opens with a key that is in the keystore, or that somebody knows."""
+    at_hand = {path.read_bytes().rstrip(b"\n") for path in folder.iterdir() if path.is_file()}
+    at_hand |= {text.encode() for text in known}
     for node in zfs.world.nodes.values():
         if node.wrapped is not None:
-            assert node.wrapped.material in stored | supplied, node.name
+            assert node.wrapped.material in at_hand, node.name
             if node.location.startswith(f"file://{folder}"):
                 path = node.location[len("file://") :]
                 places = [Path(path), Path(path + ".new")]

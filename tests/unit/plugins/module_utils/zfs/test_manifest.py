@@ -16,6 +16,7 @@ from ansible_collections.nasops.encryption.plugins.module_utils.errors import Ba
 from ansible_collections.nasops.encryption.plugins.module_utils.zfs.manifest import (
     LIMIT,
     parse_manifest,
+    parse_manifests,
     read_manifest_file,
 )
 
@@ -135,6 +136,34 @@ class TestManifest:
     def test_every_manifest_reads_back(self, wanted: dict[str, str]) -> None:
         wanted = {name: text for name, text in wanted.items() if name != "log"}
         assert parse_manifest(json.dumps(wanted), ORIGIN) == wanted
+
+
+class TestSeveral:
+    def test_one_alone_is_no_list(self) -> None:
+        assert parse_manifests({"tank": HEX}, ORIGIN) == {"tank": HEX}
+        assert parse_manifests(json.dumps({"tank": HEX}), ORIGIN) == {"tank": HEX}
+        assert parse_manifests([], ORIGIN) == {}
+
+    def test_the_first_that_has_a_key_counts(self) -> None:
+        several = [{"tank/a": "one"}, '{"tank/a": "two", "tank/b": "two"}', None, {"tank/b": "four", "tank/c": "four"}]
+        assert parse_manifests(several, ORIGIN) == {"tank/a": "one", "tank/b": "two", "tank/c": "four"}
+
+    @pytest.mark.parametrize(
+        "several,message",
+        [
+            ([{}, "{bad"], "The manifest 2 of 2 is not JSON"),
+            ([{}, [{"tank": HEX}], {}], "The manifest 2 of 3 is a list; wanted is an object"),
+            ([{}, f'[{{"tank": "{HEX}"}}]'], "The manifest 2 of 2 is a list; wanted is an object"),
+            ([f'{{"tank": "{HEX}", "tank": "{HEX}"}}', {}], "The manifest 1 of 2 holds 'tank' twice"),
+            ([{"tank": 5}], "The entry 'tank' of the manifest is a number"),
+            ([{}, {"tank": "x" * (LIMIT + 1)}], "The manifest 2 of 2 has more than 10 MiB"),
+        ],
+    )
+    def test_each_of_them_is_checked_and_named(self, several: t.Any, message: str) -> None:
+        with pytest.raises(BadInput) as caught:
+            parse_manifests(several, ORIGIN)
+        assert message in str(caught.value)
+        assert HEX not in str(caught.value)
 
 
 class TestFile:

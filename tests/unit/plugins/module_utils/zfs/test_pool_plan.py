@@ -365,6 +365,23 @@ CASES = [
         {"locked": True, "mounted": False},
         {"locked": False, "mounted": True},
     ),
+    Case(
+        "locked pool whose rotation was interrupted",
+        tank(key=FILE),
+        host(
+            pool(dataset=root(**LOCKED)),
+            files=[key_file(), key_file(PATH + ".new")],
+            opens={"tank": False},
+            successors={"tank": key_file(PATH + ".new")},
+        ),
+        [
+            (f"Put the current key of 'tank' in its place, {PATH}", IN_FUNCTION),
+            (f"Unlock 'tank' with the key from {PATH}", f"zfs load-key -L file://{PATH} tank"),
+            ("Mount the filesystems of 'tank'", IN_FUNCTION),
+        ],
+        {"locked": True, "mounted": False},
+        {"locked": False, "mounted": True},
+    ),
     Case("locked pool that may stay locked", tank(unlock=False), host(pool(dataset=root(**LOCKED)))),
     Case(
         "unlocked pool that is not mounted",

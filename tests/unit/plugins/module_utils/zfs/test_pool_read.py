@@ -196,3 +196,40 @@ def test_the_keys_of_two_pools_stay_apart(host: Host, tmp_path: Path) -> None:
     assert host.pools[0].key != host.pools[1].key
     for pool in host.pools:
         assert (tmp_path / f"{pool.name}.key").read_bytes() == pool.key.hex().encode("ascii") + b"\n"
+
+
+@pytest.mark.parametrize("found", ["unlocked", "locked", "exported"])
+@pytest.mark.parametrize("given", [False, True], ids=["key in the file", "key given as well"])
+def test_an_interrupted_rotation_of_its_key_is_finished(host: Host, tmp_path: Path, found: str, given: bool) -> None:
+    options = new_pool(tmp_path)
+    play(host, options)
+    file = Path(options["key"]["file"])
+    current = file.read_bytes()
+    file.rename(f"{file}.new")
+    file.write_text("ab" * 32 + "\n", encoding="ascii")
+    if given:
+        options["key"] = {"file": str(file), "value": current.decode("ascii").strip()}
+    if found == "locked":
+        host.pools[0].loaded = host.pools[0].mounted = False
+    if found == "exported":
+        play(host, {"name": "nasops-test", "state": "exported"})
+    check = play(host, options, check_mode=True)
+    done = play(host, options)
+    if found != "exported":
+        # In an exported pool, check mode can't see which key it is.
+        assert check.plan.actions == done.plan.actions
+    assert f"Put the current key of 'nasops-test' in its place, {file}" in done.plan.actions
+    assert file.read_bytes() == current
+    assert not Path(f"{file}.new").exists()
+    assert host.pools[0].loaded
+    assert host.pools[0].mounted
+    assert play(host, options).plan.actions == []
+
+
+def test_a_successor_that_never_came_into_use_is_left_for_the_next_rotation(host: Host, tmp_path: Path) -> None:
+    options = new_pool(tmp_path)
+    play(host, options)
+    successor = Path(options["key"]["file"] + ".new")
+    successor.write_text("ab" * 32 + "\n", encoding="ascii")
+    assert play(host, options).plan.actions == []
+    assert successor.exists()

@@ -1,0 +1,56 @@
+# Copyright (c) 2026 nasops.encryption contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One task of this collection at a time changes a host: two that rotate one key would each replace the other's."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import time
+import typing as t
+
+from .errors import StorageError
+
+LOCK_FILE = "/var/run/nasops.encryption.lock"
+# Seconds. A task with a thousand datasets takes minutes on a slow host.
+PATIENCE = 900.0
+_PAUSE = 0.1
+
+
+@contextlib.contextmanager
+def exclusive(path: str = LOCK_FILE, patience: float = PATIENCE) -> t.Iterator[None]:
+    """Wait until no other task holds the lock, then hold it. It is let go when the process ends, however it ends.
+
+    :param patience: seconds to wait at the most
+    :raises StorageError: another task did not end in that time, or the lock can't be made
+    """
+    try:
+        descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except PermissionError:
+        # Not root: such a task can't change anything, and is told so in better words.
+        yield
+        return
+    except OSError as error:
+        raise StorageError(f"The lock file {path} can't be opened: {error.strerror}.") from error
+    try:
+        _wait(descriptor, path, patience)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _wait(descriptor: int, path: str, patience: float) -> None:
+    end = time.monotonic() + patience
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() >= end:
+                raise StorageError(
+                    f"Another task of this collection has been at work on this host for {patience:.0f} seconds.",
+                    hint=f"Wait for it and run this again; 'fuser {path}' shows its process.",
+                ) from None
+        time.sleep(_PAUSE)

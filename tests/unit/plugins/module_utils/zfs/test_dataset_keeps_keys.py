@@ -1,0 +1,194 @@
+# Copyright (c) 2026 nasops.encryption contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""No key is lost: files whose content is not known to be out of use are neither replaced nor removed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import typing as t
+from pathlib import Path
+
+import pytest
+
+from ansible_collections.nasops.encryption.plugins.module_utils.secrets import Key
+from ansible_collections.nasops.encryption.plugins.module_utils.zfs import keystore
+from ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.zfs.dataset_host import DatasetZfs, Killed
+from ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.zfs.dataset_tools import (
+    HEX,
+    PASSPHRASES,
+    child,
+    file_of,
+    four,
+    locked,
+    passphrase_root,
+    root,
+    run,
+    wishes,
+    world,
+)
+
+
+@pytest.fixture(autouse=True)
+def as_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+
+
+def write(path: str | Path, letter: str) -> str:
+    Path(path).write_text(HEX[letter] + "\n", encoding="ascii")
+    return str(path)
+
+
+def read(path: str | Path) -> str:
+    return Path(path).read_text(encoding="ascii")[0]
+
+
+def material(zfs: DatasetZfs, name: str) -> str:
+    wrapped = zfs.world.nodes[name].wrapped
+    assert wrapped is not None
+    return wrapped.material.decode("ascii")[0]
+
+
+def at(path: str) -> str:
+    return keystore.location_of(path)
+
+
+class TestNamesThatChangedHands:
+    def test_swapped(self, tmp_path: Path) -> None:
+        a, b = write(file_of(tmp_path, "plain/a"), "a"), write(file_of(tmp_path, "plain/b"), "b")
+        zfs = world(root("plain/a", "b", location=at(b)), root("plain/b", "a", location=at(a)))
+        wanted = [
+            {"name": f"plain/{one}", "key": {"file": file, "generate": True}} for one, file in (("a", a), ("b", b))
+        ]
+        four(zfs, tmp_path, datasets=wanted)
+        for name, file in (("plain/a", a), ("plain/b", b)):
+            assert zfs.world.nodes[name].location == at(file)
+            assert read(file) == material(zfs, name)
+
+    @pytest.mark.parametrize("lives", range(8))
+    def test_swapped_and_killed(self, tmp_path: Path, lives: int) -> None:
+        a, b = write(file_of(tmp_path, "plain/a"), "a"), write(file_of(tmp_path, "plain/b"), "b")
+        zfs = world(root("plain/a", "b", location=at(b)), root("plain/b", "a", location=at(a)))
+        wanted = wishes(
+            datasets=[{"name": f"plain/{one}", "key": {"file": file}} for one, file in (("a", a), ("b", b))]
+        )
+        zfs.lives = lives
+        with contextlib.suppress(Killed):
+            run(zfs, tmp_path, wanted)
+        kept = {read(path) for path in tmp_path.iterdir()}
+        assert {material(zfs, "plain/a"), material(zfs, "plain/b")} <= kept
+
+    def test_the_old_one_is_rotated_under_a_new_name_first(self, tmp_path: Path) -> None:
+        # data was renamed to data_old, and data_new to data.
+        data, data_new = write(file_of(tmp_path, "plain/data"), "a"), write(file_of(tmp_path, "plain/data_new"), "b")
+        zfs = world(root("plain/data_old", "a", location=at(data)), root("plain/data", "b", location=at(data_new)))
+        done = four(zfs, tmp_path, name="plain/data", key={"file": data, "generate": True}, rotate="always")
+        assert f"{data} holds another key than the one that opens 'plain/data'" in done.plan.failures[0].message
+        assert (read(data), read(data_new)) == ("a", "b")
+
+
+class TestFilesOfOthers:
+    @pytest.mark.parametrize("more", [{"value": HEX["c"]}, {"generate": True}], ids=["given", "random"])
+    def test_a_file_with_an_unknown_key_is_not_replaced(self, tmp_path: Path, more: dict[str, t.Any]) -> None:
+        file = write(tmp_path / "exported-pool", "f")
+        zfs = world(root("plain/a", "a"))
+        done = four(zfs, tmp_path, name="plain/a", key={"file": file, **more}, rotate="always")
+        assert "holds another key" in done.plan.failures[0].message
+        assert read(file) == "f"
+        assert material(zfs, "plain/a") == "a"
+
+    def test_a_successor_outside_the_keystore_is_left_alone(self, tmp_path: Path) -> None:
+        keys = tmp_path / "keys"
+        file, staged = write(tmp_path / "k", "a"), write(tmp_path / "k.new", "b")
+        zfs = world(root("plain/a", "a", location=at(file)))
+        done = four(zfs, keys, name="plain/a", key={"file": file})
+        assert done.plan.actions == []
+        done = four(zfs, keys, name="plain/a", key={"file": file, "value": HEX["c"]})
+        assert f"has to be written to {staged}" in done.plan.failures[0].message
+        assert read(staged) == "b"
+
+    @pytest.mark.parametrize("lives", range(6))
+    def test_a_rotation_outside_the_keystore_is_finished(self, tmp_path: Path, lives: int) -> None:
+        keys = tmp_path / "keys"
+        file = write(tmp_path / "k", "a")
+        zfs = world(root("plain/a", "a", location=at(file)))
+        zfs.lives = lives
+        rotation = {"name": "plain/a", "key": {"file": file, "generate": True}}
+        with contextlib.suppress(Killed):
+            run(zfs, keys, wishes(**rotation, rotate="always"))
+        zfs.lives = None
+        four(zfs, keys, **rotation)
+        wrapped = zfs.world.nodes["plain/a"].wrapped
+        assert wrapped == Key("hex", Path(file).read_bytes()[:-1])
+        assert os.listdir(tmp_path) == ["k"]
+
+    def test_an_unused_successor_in_the_keystore_is_removed(self, tmp_path: Path) -> None:
+        file = write(file_of(tmp_path, "plain/a"), "a")
+        write(file + keystore.NEXT, "b")
+        zfs = world(root("plain/a", "a", location=at(file)))
+        four(zfs, tmp_path, name="plain/a", key={"file": file})
+        assert os.listdir(tmp_path) == [os.path.basename(file)]
+
+
+class TestInterrupted:
+    @pytest.mark.parametrize("is_locked", [False, True], ids=["unlocked", "locked"])
+    def test_then_another_key_is_given(self, tmp_path: Path, is_locked: bool) -> None:
+        # ZFS has taken the key in the successor; now a third one is wanted.
+        file = write(file_of(tmp_path, "plain/a"), "a")
+        write(file + keystore.NEXT, "b")
+        zfs = world(root("plain/a", "b", location=at(file)))
+        if is_locked:
+            locked(zfs.world.nodes["plain/a"])
+        done = four(zfs, tmp_path, name="plain/a", key={"file": file, "value": HEX["c"]})
+        assert done.plan.failures == ()
+        assert material(zfs, "plain/a") == read(file) == "c"
+
+    @pytest.mark.parametrize("lives", range(8))
+    def test_then_another_key_is_given_and_that_is_interrupted(self, tmp_path: Path, lives: int) -> None:
+        file = write(file_of(tmp_path, "plain/a"), "a")
+        write(file + keystore.NEXT, "b")
+        zfs = world(root("plain/a", "b", location=at(file)))
+        zfs.lives = lives
+        with contextlib.suppress(Killed):
+            run(zfs, tmp_path, wishes(name="plain/a", key={"file": file, "value": HEX["c"]}))
+        assert material(zfs, "plain/a") in {read(path) for path in tmp_path.iterdir()}
+
+
+class TestOtherFormats:
+    def test_passphrase_to_a_key_in_the_same_file(self, tmp_path: Path) -> None:
+        file = file_of(tmp_path, "plain/a")
+        Path(file).write_text(PASSPHRASES[0] + "\n", encoding="ascii")
+        zfs = world(passphrase_root("plain/a", PASSPHRASES[0], location=at(file)))
+        done = four(zfs, tmp_path, name="plain/a", key={"format": "hex", "file": file, "generate": True})
+        assert done.plan.failures == ()
+        assert zfs.world.nodes["plain/a"].wrapped == Key("hex", Path(file).read_bytes()[:-1])
+
+    def test_key_to_a_passphrase_in_the_same_file(self, tmp_path: Path) -> None:
+        file = write(file_of(tmp_path, "plain/a"), "a")
+        zfs = world(root("plain/a", "a", location=at(file)))
+        wanted = {"format": "passphrase", "file": file, "value": PASSPHRASES[1]}
+        four(zfs, tmp_path, name="plain/a", key=wanted)
+        assert Path(file).read_text(encoding="ascii") == PASSPHRASES[1] + "\n"
+
+    def test_the_present_key_is_not_taken_for_one_of_the_new_format(self, tmp_path: Path) -> None:
+        file = write(file_of(tmp_path, "plain/a"), "a")
+        zfs = world(root("plain/a", "a", location=at(file)))
+        done = four(zfs, tmp_path, name="plain/a", key={"format": "passphrase", "file": file})
+        assert "holds the present key of 'plain/a', which is of format hex" in done.plan.failures[0].message
+
+    @pytest.mark.parametrize("exists", [True, False])
+    def test_iterations_are_for_passphrases_only(self, tmp_path: Path, exists: bool) -> None:
+        zfs = world(*([root("plain/a", "a")] if exists else []))
+        done = four(zfs, tmp_path, name="plain/a", key={"value": HEX["a"], "iterations": 200000})
+        assert "only a passphrase is stretched" in done.plan.failures[0].message
+
+
+class TestWhereNobodyCouldReadIt:
+    @pytest.mark.parametrize("place", ["plain/a", "plain/a/b"])
+    def test_below_what_it_opens(self, tmp_path: Path, place: str) -> None:
+        zfs = world(root("plain/a", "a"), child("plain/a/b", "plain/a", mounted=False))
+        zfs.world.nodes[place].properties["mountpoint"] = f"{tmp_path}/inside"
+        wanted = {"value": HEX["a"], "file": f"{tmp_path}/inside/key"}
+        done = four(zfs, tmp_path / "keys", name="plain/a", key=wanted, mount=False)
+        assert f"would lie below {tmp_path}/inside, where '{place}' itself is mounted" in done.plan.failures[0].message

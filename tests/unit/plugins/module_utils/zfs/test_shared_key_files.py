@@ -1,0 +1,117 @@
+# Copyright (c) 2026 nasops.encryption contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A key file that several encryption roots use: it may be the only copy of the key of each of them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from ansible_collections.nasops.encryption.plugins.module_utils.zfs import keystore
+from ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.zfs.dataset_host import DatasetZfs, Node
+from ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.zfs.dataset_tools import (
+    HEX,
+    PASSPHRASES,
+    file_of,
+    four,
+    locked,
+    root,
+    world,
+)
+
+USERS = {
+    "in the same pool": "plain/b",
+    "of the root of the pool": "plain",
+    "in another pool": "other/b",
+    "of the root of another pool": "other",
+}
+
+
+@pytest.fixture(autouse=True)
+def as_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+
+
+def shared(path: str, other: str, content: str = "a") -> DatasetZfs:
+    """``plain/a`` and another encryption root with the same key file."""
+    Path(path).write_text(HEX[content] + "\n", encoding="ascii")
+    location = keystore.location_of(path)
+    nodes = {"other": Node("other", mounted=True), "plain/a": root("plain/a", "a", location=location)}
+    nodes[other] = root(other, "a", location=location)
+    return world(*nodes.values())
+
+
+@pytest.mark.parametrize("other", USERS.values(), ids=USERS)
+class TestSharedWith:
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"key": {"generate": True}, "rotate": "always"},
+            {"key": {"value": HEX["c"]}},
+        ],
+        ids=["a new random key", "a new given key"],
+    )
+    def test_its_content_is_not_replaced(self, tmp_path: Path, other: str, change: dict[str, dict[str, str]]) -> None:
+        path = str(tmp_path / "both.key")
+        zfs = shared(path, other)
+        change["key"]["file"] = path
+        done = four(zfs, tmp_path, name="plain/a", **change)
+        (failure,) = done.plan.failures
+        assert f"{path} of 'plain/a' is also that of '{other}'" in failure.message
+        assert Path(path).read_text(encoding="ascii") == HEX["a"] + "\n"
+        assert os.listdir(tmp_path) == ["both.key"]
+        assert zfs.commands_that_change() == []
+
+    def test_it_is_kept_when_one_of_them_leaves_it(self, tmp_path: Path, other: str) -> None:
+        path = file_of(tmp_path, "plain/a")
+        zfs = shared(path, other)
+        four(zfs, tmp_path, name="plain/a", key={"format": "passphrase", "value": PASSPHRASES[0]})
+        assert zfs.world.nodes["plain/a"].location == "prompt"
+        assert Path(path).read_text(encoding="ascii") == HEX["a"] + "\n"
+
+    def test_one_of_them_moves_to_a_file_of_its_own(self, tmp_path: Path, other: str) -> None:
+        path = str(tmp_path / "both.key")
+        zfs = shared(path, other)
+        own = file_of(tmp_path, "plain/a")
+        four(zfs, tmp_path, name="plain/a", key={"file": own})
+        assert zfs.world.nodes["plain/a"].location == keystore.location_of(own)
+        four_with_new_key = four(zfs, tmp_path, name="plain/a", key={"file": own, "value": HEX["d"]})
+        assert four_with_new_key.plan.failures == ()
+        assert Path(path).read_text(encoding="ascii") == HEX["a"] + "\n"
+
+    def test_a_successor_is_loaded_but_does_not_take_its_place(self, tmp_path: Path, other: str) -> None:
+        path = str(tmp_path / "both.key")
+        zfs = shared(path, other, content="b")
+        Path(path + keystore.NEXT).write_text(HEX["a"] + "\n", encoding="ascii")
+        locked(zfs.world.nodes["plain/a"])
+        done = four(zfs, tmp_path, name="plain/a", state="unlocked")
+        assert done.plan.failures == ()
+        assert zfs.world.nodes["plain/a"].loaded
+        assert Path(path).read_text(encoding="ascii") == HEX["b"] + "\n"
+
+
+def test_a_file_that_is_not_named_after_its_pool_is_never_removed(tmp_path: Path) -> None:
+    # A pool that is exported now may use it.
+    path = tmp_path / "everything.key"
+    path.write_text(HEX["a"] + "\n", encoding="ascii")
+    zfs = world(root("plain/a", "a", location=keystore.location_of(str(path))))
+    four(zfs, tmp_path, name="plain/a", key={"format": "passphrase", "value": PASSPHRASES[0]})
+    assert path.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("tank.key", True),
+        ("tank%2Fa.key", True),
+        ("tank%2Fa%2Fb.key", True),
+        ("tank2%2Fa.key", False),
+        ("tank.key.new", True),
+        ("shared.key", False),
+    ],
+)
+def test_named_after(name: str, expected: bool) -> None:
+    assert keystore.named_after(f"/etc/zfs/keys/{name}", "tank") is expected
