@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import base64
-import json
 import multiprocessing
 import stat
 import typing as t
@@ -20,7 +19,6 @@ from ansible.parsing.vault import VaultLib, VaultSecret
 from ansible_collections.nasops.encryption.plugins.lookup import generated_key as plugin
 from ansible_collections.nasops.encryption.plugins.plugin_utils import controller_files as files
 from ansible_collections.nasops.encryption.plugins.plugin_utils.vaulting import choose
-from ansible_collections.nasops.encryption.tests.unit.plugins.action.fake_nas import FakeNas
 
 PASSWORD, OTHER = b"the password of the vault", b"another password"
 VAULT = [("default", VaultSecret(PASSWORD))]
@@ -54,30 +52,6 @@ def test_the_same_key_each_time(look_up: t.Callable[..., list[str]], tmp_path: P
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
         assert key.encode() not in path.read_bytes()
     assert sorted(path.name for path in (tmp_path / "keys").iterdir()) == ["a", "b"]
-
-
-def test_as_a_template_calls_it(tmp_path: Path) -> None:
-    nas = FakeNas(tmp_path)
-    (tmp_path / "password").write_bytes(PASSWORD)
-    call = "lookup('nasops.encryption.generated_key', 'keys/a', format='raw') | b64decode(encoding='latin-1') | length"
-    tasks = [
-        {"ansible.builtin.set_fact": {"size": f"{{{{ {call} }}}}"}},
-        {"ansible.builtin.set_fact": {"key": "{{ lookup('nasops.encryption.generated_key', 'keys/a') }}"}},
-        {
-            "ansible.builtin.set_fact": {
-                "key": "{{ lookup('nasops.encryption.generated_key', 'keys/b', format='hax') }}"
-            }
-        },
-    ]
-    words = ["--vault-password-file", "password"]
-    assert nas.play(*tasks, check=True, words=words).results[0]["ansible_facts"]["size"] == 32
-    assert not (tmp_path / "keys").exists()
-    size, other, wrong = nas.play(*tasks, words=words).results
-    assert size["ansible_facts"]["size"] == 32
-    assert [path.name for path in (tmp_path / "keys").iterdir()] == ["a"]
-    assert len(base64.b64decode(VaultLib(VAULT).decrypt((tmp_path / "keys" / "a").read_bytes()))) == 32
-    assert "holds no key of the format hex" in json.dumps(other)
-    assert "hax" in json.dumps(wrong)
 
 
 def test_each_format(look_up: t.Callable[..., list[str]]) -> None:

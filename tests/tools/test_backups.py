@@ -1,10 +1,14 @@
 # Copyright (c) 2026 nasops.encryption contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Backups by ansible-playbook, with all it can say: what is written, what is not, and where no key turns up."""
+"""Backups by ansible-playbook, with all it can say: what is written, what is not, and where no key turns up.
+
+Here, and not among the unit tests, since ansible-playbook takes its time: once is enough, and few runs are.
+"""
 
 from __future__ import annotations
 
+import base64
 import json
 import stat
 import typing as t
@@ -12,9 +16,9 @@ from pathlib import Path
 
 import pytest
 from ansible.parsing.vault import VaultLib, VaultSecret
+from fake_nas import FakeNas, Run
 
 from ansible_collections.nasops.encryption.plugins.module_utils.secrets import encodings
-from ansible_collections.nasops.encryption.tests.unit.plugins.action.fake_nas import FakeNas, Run
 from ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.sealing.people import (
     Person,
     openssl_opens,
@@ -52,6 +56,16 @@ def task(dest: str = "backups/nas.keys", **options: t.Any) -> dict[str, t.Any]:
     return {"nasops.encryption.zfs_key_manifest": {"dest": dest, **options}}
 
 
+def checked(one: dict[str, t.Any]) -> dict[str, t.Any]:
+    """The same task in check mode."""
+    return {**one, "check_mode": True}
+
+
+def shell(script: str) -> dict[str, t.Any]:
+    """A task that does or shows something in between."""
+    return {"ansible.builtin.shell": script}
+
+
 def needles(*more: str) -> set[bytes]:
     """Every key in every encoding."""
     found: set[bytes] = set()
@@ -73,19 +87,13 @@ def leaks(nas: FakeNas, run: Run, *but: str, extra: t.Sequence[str] = ()) -> lis
     return [name for name, data in places.items() if any(word in data for word in words)]
 
 
-def test_what_is_searched_for_would_be_found(nas: FakeNas, somebody: Person) -> None:
-    run = nas.play(task(seal_to=["recovery.pem"]))
-    (nas.folder / "planted").write_bytes(b"..." + bytes.fromhex(RAW))
-    assert leaks(nas, run) == ["planted"]
-
-
-def test_sealed_in_four_runs(nas: FakeNas, somebody: Person) -> None:
+def test_sealed_in_four_tasks(nas: FakeNas, somebody: Person) -> None:
     wanted = task(seal_to=["recovery.pem"])
-    checked = nas.play(wanted, check=True)
+    run = nas.play(checked(wanted), shell(f"ls {nas.folder}"), wanted, checked(wanted), wanted)
     path, record = nas.folder / "backups" / "nas.keys", nas.folder / "backups" / "nas.keys.json"
-    assert not path.parent.exists()
-    applied, checked_again, applied_again = (nas.play(wanted, check=check) for check in (False, True, False))
-    first, second, third, fourth = (one.results[0] for one in (checked, applied, checked_again, applied_again))
+    first, between, second, third, fourth = run.results
+    assert "keys" in between["stdout_lines"]
+    assert "backups" not in between["stdout_lines"]
     for word in ("changed", "actions", "diff", "exported", "digest", "dest", "record"):
         assert first[word] == second[word], word
     assert second["changed"] is True
@@ -102,27 +110,30 @@ def test_sealed_in_four_runs(nas: FakeNas, somebody: Person) -> None:
     told = json.loads(record.read_text())
     assert told["count"] == 2
     assert [one["fingerprint"] for one in told["recipients"]] == [somebody.recipient.fingerprint]
-    for run in (checked, applied, checked_again, applied_again):
-        assert leaks(nas, run) == []
+    assert leaks(nas, run) == []
     # Neither sealed keys nor anything else is opened on the controller.
     assert not any("-decrypt" in words for words in nas.argv())
     # Each key was tried, and none loaded.
     tried = [words for words in nas.argv() if "load-key" in words]
     assert {words[-1] for words in tried} == set(MANIFEST)
     assert all("-n" in words for words in tried)
+    # What is searched for would be found.
+    (nas.folder / "planted").write_bytes(b"..." + bytes.fromhex(RAW))
+    assert leaks(nas, run) == ["planted"]
 
 
 def test_vault_and_clear(nas: FakeNas) -> None:
     (nas.folder / "password").write_text(PASSWORD + "\n")
-    vault = task("v.yml", vault_password_file="password")
-    clear = task("c.json", unsealed=True)
-    labelled = task("l.yml", vault_id="keys")
-    words = ["--vault-id", "keys@password"]
-    checked = nas.play(vault, clear, labelled, check=True, words=words)
-    assert not list(nas.folder.glob("*.yml.json"))
-    applied = nas.play(vault, clear, labelled, words=words)
-    again = nas.play(vault, clear, labelled, words=words)
-    for before, after, last in zip(checked.results, applied.results, again.results):
+    kinds = [
+        task("v.yml", vault_password_file="password"),
+        task("c.json", unsealed=True),
+        task("l.yml", vault_id="keys"),
+    ]
+    tasks = [*map(checked, kinds), shell(f"ls {nas.folder}"), *kinds, *kinds]
+    run = nas.play(*tasks, words=["--vault-id", "keys@password"])
+    first, (between,), applied, again = run.results[:3], run.results[3:4], run.results[4:7], run.results[7:]
+    assert not {"v.yml", "c.json", "l.yml"} & set(between["stdout_lines"])
+    for before, after, last in zip(first, applied, again):
         assert [before[word] for word in ("changed", "actions", "diff")] == [
             after[word] for word in ("changed", "actions", "diff")
         ]
@@ -132,51 +143,60 @@ def test_vault_and_clear(nas: FakeNas) -> None:
         assert json.loads(VaultLib(secrets).decrypt((nas.folder / name).read_bytes())) == MANIFEST
     assert (nas.folder / "l.yml").read_text().startswith("$ANSIBLE_VAULT;1.2;AES256;keys\n")
     assert json.loads((nas.folder / "c.json").read_text()) == MANIFEST
-    assert leaks(nas, checked, "c.json") == []
-    assert leaks(nas, applied, "c.json") == []
-    assert leaks(nas, again, "c.json") == []
+    assert leaks(nas, run, "c.json") == []
     # The private key of the task went through a pipe, and is in no argument.
     opened = [argv for argv in nas.argv() if "-decrypt" in argv]
     assert opened
     assert all(argv[argv.index("-inkey") + 1].startswith("/dev/fd/") for argv in opened)
-    assert "PRIVATE KEY" not in (nas.folder / "argv.log").read_text() + applied.said + again.said
+    assert "PRIVATE KEY" not in (nas.folder / "argv.log").read_text() + run.said
 
 
 def test_a_key_that_changed_and_a_file_that_was_damaged(nas: FakeNas, somebody: Person) -> None:
-    wanted = task(seal_to=["recovery.pem"])
-    first = nas.play(wanted).results[0]
-    path = nas.folder / "backups" / "nas.keys"
-    former = path.read_bytes()
+    wanted, path = task(seal_to=["recovery.pem"]), nas.folder / "backups" / "nas.keys"
+    key = nas.folder / "keys" / "tank%2Fraw.key"
     nas.root("tank/raw", OTHER, "raw")
-    checked = nas.play(wanted, check=True).results[0]
-    applied = nas.play(wanted).results[0]
-    assert (checked["actions"], checked["diff"]) == (applied["actions"], applied["diff"])
+    later = nas.save("later.json")
+    key.rename(nas.folder / "later.key")
+    nas.root("tank/raw", RAW, "raw")
+    other = person("p256", "two")
+    both = task(seal_to=["recovery.pem", other.certificate], backup=False)
+    read = shell(f"base64 -w0 <{path}")
+    run = nas.play(
+        wanted,
+        read,
+        shell(f"cp {later} {nas.folder}/state.json && cp {nas.folder}/later.key {key}"),
+        checked(wanted),
+        wanted,
+        read,
+        shell(f"sed -i s/A/B/ {path}"),
+        task(seal_to=["recovery.pem"], backup=False),
+        both,
+        shell(f"chmod 644 {path}"),
+        both,
+        shell(f"stat -c %a {path}"),
+        both,
+    )
+    first, before, _changed, check, applied, after, _damaged, mended, shared, _opened, private, mode, last = run.results
+    assert (check["actions"], check["diff"]) == (applied["actions"], applied["diff"])
     assert applied["diff"]["before"][str(path)] == {"keys": {"tank/raw": first["exported"][1]["fingerprint"]}}
     assert len(applied["actions"]) == 2
     kept = Path(applied["backup_file"])
-    assert kept.read_bytes() == former
+    assert kept.read_bytes() == base64.b64decode(before["stdout"])
     assert Path(f"{kept}.json").exists()
-    assert json.loads(openssl_opens(path.read_text(), somebody.private_key, nas.folder / "home")) == {
-        **MANIFEST,
-        "tank/raw": OTHER,
-    }
+    now = base64.b64decode(after["stdout"]).decode()
+    wanted_now = {**MANIFEST, "tank/raw": OTHER}
+    assert json.loads(openssl_opens(now, somebody.private_key, nas.folder / "home")) == wanted_now
 
-    damaged = path.read_text().replace("A", "B", 5)
-    path.write_text(damaged)
-    mended = nas.play(task(seal_to=["recovery.pem"], backup=False)).results[0]
     assert mended["changed"] is True
     assert mended["backup_file"] is None
     assert "its record is that of another file" in json.dumps(mended["warnings"])
 
     # Sealed to somebody else as well, and readable by others than its owner.
-    other = person("p256", "two")
-    both = task(seal_to=["recovery.pem", other.certificate], backup=False)
-    assert nas.play(both).results[0]["changed"] is True
-    assert json.loads(openssl_opens(path.read_text(), other.private_key, nas.folder / "home"))["tank"] == HEX
-    path.chmod(0o644)
-    assert nas.play(both).results[0]["diff"]["before"] == {str(path): {"private": False}}
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert nas.play(both).results[0]["changed"] is False
+    assert shared["changed"] is True
+    assert json.loads(openssl_opens(path.read_text(), other.private_key, nas.folder / "home")) == wanted_now
+    assert private["diff"]["before"] == {str(path): {"private": False}}
+    assert mode["stdout"] == "600"
+    assert last["changed"] is False
 
 
 def test_one_key_that_is_not_found_and_nothing_is_written(nas: FakeNas, somebody: Person) -> None:
@@ -184,8 +204,16 @@ def test_one_key_that_is_not_found_and_nothing_is_written(nas: FakeNas, somebody
     nas.root("tank/web", OTHER, file=False, keylocation="https://user:word@example.com/key")
     wrong = nas.folder / "keys" / "tank%2Fraw.key"
     wrong.write_bytes(bytes.fromhex(OTHER))
-    run = nas.play(task(seal_to=["recovery.pem"]), task(seal_to=["recovery.pem"], partial=True))
-    failed, partly = run.results
+    old = '#!/bin/sh\necho "OpenSSL 1.1.1w  11 Sep 2023"\n'
+    (nas.folder / "old").write_text(old)
+    run = nas.play(
+        task(seal_to=["recovery.pem"]),
+        task(seal_to=["recovery.pem"], partial=True),
+        shell(f"cp {nas.folder}/old {nas.bin}/openssl"),
+        task("s.keys", seal_to=["recovery.pem"]),
+        task("c.json", unsealed=True),
+    )
+    failed, partly, _replaced, host, controller = run.results
     assert failed["failed"] is True
     assert set(failed["failed_datasets"]) == {"tank/lost", "tank/raw", "tank/web"}
     assert "is not the one that opens 'tank/raw'" in failed["failed_datasets"]["tank/raw"]["error"]
@@ -198,6 +226,13 @@ def test_one_key_that_is_not_found_and_nothing_is_written(nas: FakeNas, somebody
     sealed = (nas.folder / "backups" / "nas.keys").read_text()
     assert json.loads(openssl_opens(sealed, somebody.private_key, nas.folder / "home")) == {"tank": HEX}
     assert leaks(nas, run, extra=[OTHER]) == []
+    # From there on openssl is too old.
+    for result, place in ((host, "this host"), (controller, "the controller")):
+        assert result["failed"] is True
+        assert (
+            f"Sealing needs the program openssl 3.0 or later on {place}: 'openssl' is OpenSSL 1.1.1w" in result["msg"]
+        )
+    assert not [path for name in ("s.keys", "c.json") if (path := nas.folder / name).exists()]
 
 
 def test_keys_that_are_offered(nas: FakeNas, somebody: Person) -> None:
@@ -205,10 +240,15 @@ def test_keys_that_are_offered(nas: FakeNas, somebody: Person) -> None:
     manifest = {"tank/lost": OTHER, "tank/gone": HEX, "tank/clients": HEX, "tank/child": HEX}
     renamed = {"tank": "backup/nas", "tank/lost": "found"}
     # Not in the playbook itself, whose lines Ansible shows where a task fails.
-    variables = {"text": json.dumps(manifest), "foreign": {"other/lost": OTHER}, "right": OTHER, "wrong": HEX}
+    variables = {
+        "text": json.dumps({**manifest, "tank/lost": HEX}),
+        "foreign": {"other/lost": OTHER},
+        "right": OTHER,
+        "wrong": HEX,
+    }
     (nas.folder / "variables.json").write_text(json.dumps(variables))
     run = nas.play(
-        task(seal_to=["recovery.pem"], manifest="{{ text | string }}", remap=renamed),
+        task(seal_to=["recovery.pem"], manifest=[{"tank/lost": "{{ right }}"}, "{{ text | string }}"], remap=renamed),
         task("x", seal_to=["recovery.pem"], manifest="{{ foreign }}"),
         task("x", seal_to=["recovery.pem"], keys={"tank/lost": "{{ wrong }}"}),
         task("x", seal_to=["recovery.pem"], keys={"tank/lost": "17"}),
@@ -283,14 +323,27 @@ def test_what_can_not_be_is_refused_before_the_host_is_asked(nas: FakeNas, someb
     assert "PRIVATE KEY-----" not in run.said
 
 
-def test_an_older_openssl(nas: FakeNas, somebody: Person) -> None:
-    nas.program("openssl", '#!/bin/sh\necho "OpenSSL 1.1.1w  11 Sep 2023"\n')
-    run = nas.play(task(seal_to=["recovery.pem"]), task("c.json", unsealed=True))
-    host, controller = run.results
-    for result, place in ((host, "this host"), (controller, "the controller")):
-        assert result["failed"] is True
-        assert (
-            f"Sealing needs the program openssl 3.0 or later on {place}: 'openssl' is OpenSSL 1.1.1w" in result["msg"]
-        )
-    assert not (nas.folder / "backups").exists()
-    assert not (nas.folder / "c.json").exists()
+def test_a_generated_key_as_a_template_calls_it(nas: FakeNas) -> None:
+    (nas.folder / "password").write_text(PASSWORD)
+    call = "lookup('nasops.encryption.generated_key', 'made/a', format='raw') | b64decode(encoding='latin-1') | length"
+    size = {"ansible.builtin.set_fact": {"size": f"{{{{ {call} }}}}"}}
+    tasks = [
+        size,
+        {"ansible.builtin.set_fact": {"key": "{{ lookup('nasops.encryption.generated_key', 'made/a') }}"}},
+        {
+            "ansible.builtin.set_fact": {
+                "key": "{{ lookup('nasops.encryption.generated_key', 'made/b', format='hax') }}"
+            }
+        },
+    ]
+    words = ["--vault-password-file", "password"]
+    made = nas.folder / "made"
+    (check,) = nas.play(size, words=[*words, "--check"]).results
+    assert not made.exists()
+    applied, other, wrong = nas.play(*tasks, words=words).results
+    assert [one["ansible_facts"]["size"] for one in (check, applied)] == [32, 32]
+    assert [path.name for path in made.iterdir()] == ["a"]
+    secrets = [("default", VaultSecret(PASSWORD.encode()))]
+    assert len(base64.b64decode(VaultLib(secrets).decrypt((made / "a").read_bytes()))) == 32
+    assert "holds no key of the format hex" in json.dumps(other)
+    assert "hax" in json.dumps(wrong)

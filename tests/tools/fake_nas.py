@@ -20,10 +20,9 @@ from pathlib import Path
 
 import yaml
 
-# Where ansible_collections is, for the processes that are started.
-COLLECTIONS = Path(__file__).resolve().parents[7]
+ROOT = Path(__file__).resolve().parents[2]
 
-_COMMON = """#!{python}
+_COMMON = """#!{python} -IS
 import json, os, sys
 FOLDER = {folder!r}
 with open(FOLDER + "/argv.log", "a") as log:
@@ -135,43 +134,37 @@ class FakeNas:
             **more,
         }
 
-    def save(self) -> None:
+    def save(self, name: str = "state.json") -> Path:
+        """Write down how it is; under another name, for a task to put it in place later."""
         state = {"pools": self.pools, "datasets": self.datasets, "keys": self.keys}
-        (self.folder / "state.json").write_text(json.dumps(state))
+        (self.folder / name).write_text(json.dumps(state))
+        return self.folder / name
 
     def argv(self) -> list[list[str]]:
         """The arguments of all programs that were started."""
         lines = (self.folder / "argv.log").read_text().splitlines()
         return [json.loads(line)[0] for line in lines]
 
-    def play(self, *tasks: t.Mapping[str, t.Any], check: bool = False, words: t.Sequence[str] = ()) -> Run:
-        """Run tasks as a user does, with all that ansible-playbook can say."""
+    def play(self, *tasks: t.Mapping[str, t.Any], words: t.Sequence[str] = ()) -> Run:
+        """Run tasks as a user does, with all that ansible-playbook can say. Each start of it takes its time."""
         self.save()
-        registered = [{**task, "register": f"result_{number}"} for number, task in enumerate(tasks)]
-        dump = [
-            {
-                "ansible.builtin.copy": {
-                    "content": f"{{{{ result_{number} | to_json }}}}",
-                    "dest": f"{self.folder}/result_{number}.json",
-                },
-                "check_mode": False,
-                "diff": False,
-            }
-            for number in range(len(tasks))
-        ]
-        play = [
-            {
-                "hosts": "all",
-                "gather_facts": False,
-                "tasks": [{"ignore_errors": True, **task} for task in registered] + dump,
-            }
-        ]
+        names = [f"result_{number}" for number in range(len(tasks))]
+        last = {
+            "ansible.builtin.copy": {
+                "content": f"{{{{ [{', '.join(names)}] | to_json }}}}",
+                "dest": f"{self.folder}/results.json",
+            },
+            "check_mode": False,
+            "diff": False,
+        }
+        registered = [{"ignore_errors": True, **task, "register": name} for task, name in zip(tasks, names)]
+        play = [{"hosts": "all", "gather_facts": False, "tasks": [*registered, last]}]
         playbook = self.folder / "playbook.yml"
         playbook.write_text(yaml.safe_dump(play, sort_keys=False))
         argv = [sys.executable, "-m", "ansible", "playbook", "-i", "nas,", "-vvvv", "--diff", *words]
         argv += ["-e", f"ansible_connection=local ansible_python_interpreter={self.bin}/python-as-root"]
         done = subprocess.run(
-            [*argv, *(["--check"] if check else []), str(playbook)],
+            [*argv, str(playbook)],
             cwd=self.folder,
             env=self.environment(),
             stdin=subprocess.DEVNULL,
@@ -180,12 +173,10 @@ class FakeNas:
             text=True,
             check=False,
         )
-        results = []
-        for number in range(len(tasks)):
-            path = self.folder / f"result_{number}.json"
-            if path.exists():
-                results.append(json.loads(path.read_text()))
-                path.unlink()
+        path = self.folder / "results.json"
+        assert path.exists(), done.stdout
+        results = json.loads(path.read_text())
+        path.unlink()
         return Run(done.returncode, done.stdout, results)
 
     def environment(self) -> dict[str, str]:
@@ -194,16 +185,20 @@ class FakeNas:
         # Not the one of whoever runs the tests.
         config = self.folder / "ansible.cfg"
         config.write_text("[defaults]\n")
+        link = self.folder / "collections" / "ansible_collections" / "nasops" / "encryption"
+        if not link.is_symlink():
+            link.parent.mkdir(parents=True)
+            link.symlink_to(ROOT)
         return {
             **os.environ,
             "PATH": f"{self.bin}{os.pathsep}{os.environ['PATH']}",
-            "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
             "HOME": str(home),
             "TMPDIR": str(self.temporary),
-            "ANSIBLE_COLLECTIONS_PATH": str(COLLECTIONS),
+            "ANSIBLE_COLLECTIONS_PATH": str(self.folder / "collections"),
             "ANSIBLE_LOCAL_TEMP": str(home / "local"),
             "ANSIBLE_REMOTE_TEMP": str(home / "remote"),
             "ANSIBLE_NOCOLOR": "1",
+            "ANSIBLE_PIPELINING": "1",
             "ANSIBLE_CONFIG": str(config),
             "LC_ALL": "C.UTF-8",
         }
