@@ -226,7 +226,8 @@ def lint(gate: Runner) -> None:
     report = BUILD / "tools"
     shutil.rmtree(report, ignore_errors=True)
     pytest = ["pytest", "-q", "-p", "no:cacheprovider", f"--junit-xml={report}/tools.xml", "tests/tools"]
-    gate.run("tools", pytest, count=lambda _output: junit(report), env={"PYTHONPATH": str(ROOT / "tests" / "tools")})
+    path = {"PYTHONPATH": os.pathsep.join([str(ROOT / "tests" / "tools"), str(BUILD)])}
+    gate.run("tools", pytest, count=lambda _output: junit(report), env=path)
     package = f"ansible_collections.{COLLECTION}"
     # the program of the role test_nas runs on any Python of a host too
     on_hosts = packages(package, "plugins/modules", "plugins/module_utils", "roles")

@@ -26,6 +26,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 SECRET = "words that nobody may see"
+KEY = "a1b2c3d4" * 8
 POOL = {"nas_pools": [{"name": "nowhere"}]}
 # Stands in for both commands, so that no ZFS of this machine is looked at.
 BROKEN = "#!/bin/sh\necho 'it is broken' >&2\nexit 1\n"
@@ -149,6 +150,8 @@ def test_one_line_for_each_host_whatever_became_of_it(controller: Controller) ->
         ("lock", POOL, "lock"),
         ("rotate_keys", {"nas_new_keys": {"tank/x": SECRET}}, "rotation"),
         ("rotate_keys", {"nas_policy": "none"}, "rotation"),
+        ("backup_keys", {}, "key backup"),
+        ("backup_keys", {"nas_key_backup": {"dest": "{{ there_is_no_such_variable }}"}}, "key backup"),
     ],
 )
 def test_when_all_hosts_fail_each_has_its_line(
@@ -175,6 +178,7 @@ MANIFESTS = {
         # no pools to import, which would fail first
         ("unlock", "unlock", {"unlock_datasets": ["tank"]}),
         ("rotate_keys", "rotation", {"nas_pools": [{"name": "tank", "key": {"file": "auto", "generate": True}}]}),
+        ("backup_keys", "key backup", {"nas_key_backup": {"dest": "keys", "unsealed": True}}),
     ],
 )
 def test_a_bad_manifest_is_told_in_the_words_of_the_module(
@@ -187,6 +191,83 @@ def test_a_bad_manifest_is_told_in_the_words_of_the_module(
     for host, (_manifest, message) in MANIFESTS.items():
         assert re.search(rf"^fatal: \[{host}\]: FAILED! .*{re.escape(message)}", run.output, re.M), run.output
     assert SECRET not in run.output
+
+
+def make_recovery(folder: Path) -> None:
+    """A certificate for backups, and the private key that opens them."""
+    argv = ["openssl", "req", "-x509", "-nodes", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
+    argv += ["-subj", "/CN=recovery", "-days", "100", "-keyout", "private.pem", "-out", "certificate.pem"]
+    subprocess.run(argv, cwd=folder, check=True, capture_output=True, timeout=SECONDS)
+
+
+def test_a_sealed_backup_that_can_not_be_opened_has_its_line(controller: Controller) -> None:
+    """The host where it can be opened comes as far as ZFS, which is broken here."""
+    make_recovery(controller.folder)
+    (controller.folder / "right.pem").write_bytes((controller.folder / "private.pem").read_bytes())
+    plain = json.dumps({"tank": KEY}).encode()
+    argv = ["openssl", "cms", "-encrypt", "-aes-256-gcm", "-outform", "PEM", "-out", "nas.keys", "certificate.pem"]
+    subprocess.run(argv, cwd=controller.folder, input=plain, check=True, capture_output=True, timeout=SECONDS)
+    make_recovery(controller.folder)
+    sealed = {"unlock_datasets": ["tank"], "nas_sealed_manifest": str(controller.folder / "nas.keys")}
+    text = (controller.folder / "private.pem").read_text()
+    hosts: dict[str, dict[str, Any]] = {
+        "absent": {**sealed, "nas_sealed_manifest": "nowhere.keys", "nas_recovery_key": "right.pem"},
+        "good": {**sealed, "nas_recovery_key": "right.pem"},
+        "idle": {},
+        "keyless": sealed,
+        "text": {**sealed, "nas_recovery_key": text},
+        "wrong": {**sealed, "nas_recovery_key": "private.pem"},
+    }
+    run = controller.run("nasops.encryption.unlock", hosts)
+    lines = [f"{host}: {'nothing to do' if host == 'idle' else 'FAILED unlock'}" for host in hosts]
+    assert run.reports == [lines], run.output
+    for host, message in {
+        "absent": "nowhere.keys",
+        "good": "it is broken",
+        "keyless": "nas_sealed_manifest is set, but not nas_recovery_key, which opens it.",
+        "text": "private key",
+        "wrong": "private key",
+    }.items():
+        assert re.search(rf"^fatal: \[{host}\]: FAILED! .*{re.escape(message)}", run.output, re.M), run.output
+    assert KEY not in run.output
+    assert text.splitlines()[1] not in run.output
+
+
+def test_keys_are_not_changed_when_they_can_not_be_backed_up(controller: Controller) -> None:
+    make_recovery(controller.folder)
+    described = {"nas_pools": [{"name": "tank", "key": {"file": "auto", "generate": True}}]}
+    backup = {"dest": "{{ inventory_hostname }}.keys", "seal_to": ["certificate.pem"]}
+    hosts: dict[str, dict[str, Any]] = {
+        "away": {**AWAY, **described, "nas_key_backup": backup},
+        "broken": {**described, "nas_key_backup": backup},
+        "idle": {"nas_key_backup": backup},
+        "nonsense": {**described, "nas_key_backup": {**backup, "dest": "{{ there_is_no_such_variable }}"}},
+        "stranger": {**described, "nas_key_backup": {**backup, "seal_to": ["nowhere.pem"]}},
+    }
+    unsaved = "FAILED key backup, so nothing was rotated"
+    run = controller.run("nasops.encryption.rotate_keys", hosts)
+    assert run.reports == [
+        [
+            "away: UNREACHABLE",
+            f"broken: {unsaved}",
+            "idle: nothing to do",
+            "nonsense: FAILED rotation",
+            f"stranger: {unsaved}",
+        ]
+    ], run.output
+    for name in ("Give datasets their new keys", "Back up the new keys"):
+        after = run.output.split(f"{name}]")[1].split("TASK [")[0]
+        assert not re.search(r"^(ok|changed): ", after, re.M), run.output
+    run = controller.run("nasops.encryption.backup_keys", hosts)
+    assert run.reports == [
+        [
+            "away: UNREACHABLE",
+            "broken: FAILED key backup",
+            "idle: FAILED key backup",
+            "nonsense: FAILED key backup",
+            "stranger: FAILED key backup",
+        ]
+    ], run.output
 
 
 @pytest.mark.parametrize("strategy", ["free", "host_pinned"])
@@ -251,7 +332,9 @@ def test_a_second_play_tells_of_itself_alone(controller: Controller) -> None:
 
 
 def test_what_the_roles_make_of_the_inventory(controller: Controller) -> None:
-    run = controller.run(str(ROOT / "tests" / "vm" / "playbooks" / "roles.yml"), {"h1": {}})
+    make_recovery(controller.folder)
+    variables = {"recovery": str(controller.folder)}
+    run = controller.run(str(ROOT / "tests" / "vm" / "playbooks" / "roles.yml"), {"h1": {}}, variables)
     assert run.status == 0, run.output
 
 
@@ -269,7 +352,7 @@ def test_keys_that_are_typed_in_are_for_hosts_that_have_the_dataset(controller: 
     hosts = {"h1": {}, "h2": {"unlock_ask_for": ["tank/a", "tank/b", "tank/c"]}}
     variables = {
         "nas_keys": {"tank/a": "from nas_keys", "tank/b": "from nas_keys"},
-        "wanted": [{"tank/a": SECRET, "tank/c": "more words"}, {}, {}],
+        "wanted": [{"tank/a": SECRET, "tank/c": "more words"}, {}, {}, {}],
         "wanted_keys": {"tank/b": "from nas_keys"},
     }
     answers = {"tank/a": SECRET, "tank/b": "", "tank/c": "more words"}
@@ -280,7 +363,7 @@ def test_keys_that_are_typed_in_are_for_hosts_that_have_the_dataset(controller: 
 
 
 def test_without_a_terminal_nothing_is_asked_and_nothing_waits(controller: Controller) -> None:
-    variables = {"unlock_ask_for": ["tank/a"], "wanted": [{}, {}, {}], "wanted_keys": {}}
+    variables = {"unlock_ask_for": ["tank/a"], "wanted": [{}, {}, {}, {}], "wanted_keys": {}}
     run = controller.run(controller.playbook(tasks=[SEEN]), {"h1": {}}, variables)
     assert run.status == 0, run.output
 
@@ -359,7 +442,7 @@ def test_a_key_out_of_a_vault_and_one_out_of_a_lookup(controller: Controller) ->
             ]
         }
     }
-    wanted = {"wanted": [{}, {}, {"tank": "{{ vault_key }}", "tank/a": "from a file"}], "wanted_keys": {}}
+    wanted = {"wanted": [{}, {}, {}, {"tank": "{{ vault_key }}", "tank/a": "from a file"}], "wanted_keys": {}}
     # the role itself would fail at the broken ZFS before it came to the keys
     playbook = controller.playbook(roles=[], vars_files=[str(ROOT / "roles/unlock/vars/main.yml")], tasks=[SEEN])
     run = controller.run(playbook, hosts, wanted, ("--vault-password-file", "password", "-vvv"))

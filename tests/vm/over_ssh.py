@@ -23,6 +23,7 @@ from .case import Names
 from .connection import ROOT
 from .keys import letters
 from .nas import Nas
+from .recovery import Recovery
 
 # Four times as long as it takes without KVM.
 _SECONDS = 600
@@ -98,6 +99,9 @@ class Playbooks:
     def checks(self) -> Iterator[Check]:
         """Each check in turn. One of them cuts the power of the NAS."""
         self._temporary.mkdir(exist_ok=True)
+        # Stays there, so that backups are searched for keys like all else.
+        recovery = Recovery(self._temporary / "recovery")
+        recovery.make()
         keys = self.names.keys
         disks = [disk["id"] for disk in self.names.disks]
         variables: dict[str, Any] = {
@@ -106,13 +110,19 @@ class Playbooks:
             "raw_key": base64.b64encode(keys.raw("playbook")).decode("ascii"),
             "wrong_key": base64.b64encode(keys.raw("wrong")).decode("ascii"),
         }
-        yield self._run("what the roles make of the inventory", "tests/vm/playbooks/roles.yml", {}, Wanted(0))
+        there = {"recovery": str(recovery.folder)}
+        yield self._run("what the roles make of the inventory", "tests/vm/playbooks/roles.yml", there, Wanted(0))
         yield self._run("modules over ssh", "tests/vm/playbooks/modules.yml", variables, Wanted())
         fleet = self._fleet(keys.passphrase("video", 40))
         for number, (words, changed) in enumerate(((["--check"], 2), ([], 3), (["--check"], 0), ([], 0)), 1):
             name = f"provision, run {number} of check, apply, check, apply"
             yield self._run(name, "nasops.encryption.provision", fleet, Wanted(changed), words)
-        yield from self._daily(fleet)
+        backup = {
+            "dest": str(recovery.folder / "{{ inventory_hostname }}.keys"),
+            "seal_to": [str(recovery.certificate)],
+        }
+        yield from self._backups({**fleet, "nas_key_backup": backup}, recovery)
+        yield from self._daily({**fleet, "nas_key_backup": backup}, recovery)
 
     def _fleet(self, passphrase: str) -> dict[str, Any]:
         """The inventory variables of the NAS."""
@@ -146,8 +156,28 @@ class Playbooks:
         ]
         return {"nas_pools": pools, "nas_hosts": "all"}
 
-    def _daily(self, fleet: Mapping[str, Any]) -> Iterator[Check]:
-        """Lock, unlock where not all goes well, rotate, power cut, unlock, unlock again."""
+    def _backups(self, fleet: Mapping[str, Any], recovery: Recovery) -> Iterator[Check]:
+        """A backup of keys, nothing left to do, and what openssl alone finds in it."""
+        current = "the backup of 3 keys is up to date"
+        runs: list[tuple[str, list[str], int, str]] = [
+            ("backup of keys", [], 1, "backed up fleet, fleet/media, fleet/vm1"),
+            ("backup of keys, checked afterwards", ["--check"], 0, current),
+        ]
+        for name, words, changed, line in runs:
+            wanted = Wanted(changed, lines=[f"{self.nas.name}: {line}"])
+            yield self._run(name, "nasops.encryption.backup_keys", fleet, wanted, words)
+        yield self._backed_up("what is in the backup", recovery, {"fleet": self.names.keys.hex("role")})
+
+    def _backed_up(self, name: str, recovery: Recovery, wanted: Mapping[str, str]) -> Check:
+        """The names in a backup, and some of its keys."""
+        start = time.monotonic()
+        found: dict[str, str] = json.loads(recovery.open(recovery.folder / f"{self.nas.name}.keys") or "{}")
+        complaints = [] if sorted(found) == ["fleet", "fleet/media", "fleet/vm1"] else [f"it has {sorted(found)}"]
+        complaints += [f"the key of {root} is another one" for root in wanted if found.get(root) != wanted[root]]
+        return name, time.monotonic() - start, complaints
+
+    def _daily(self, fleet: Mapping[str, Any], recovery: Recovery) -> Iterator[Check]:
+        """Lock, unlock where not all goes well, rotate, power cut, unlock, again, and from the backup alone."""
         nas, keys, video = self.nas.name, self.names.keys, "fleet/media/video"
         yield self._run("lock", "nasops.encryption.lock", fleet, Wanted(1, lines=[f"{nas}: locked {video}"]))
         yield self._on_nas("export", "zpool export fleet && zpool export plain", "")
@@ -169,9 +199,10 @@ class Playbooks:
                 "key_rotation_datasets": ["fleet/media"],
                 "nas_new_keys": {video: keys.passphrase("new video", 40)},
             },
-            Wanted(1, lines=[f"{nas}: rotated fleet/media, {video}"]),
+            Wanted(2, lines=[f"{nas}: backed up 3 keys; rotated fleet/media, {video}"]),
         )
         self._note_keys()
+        yield self._backed_up("what is in the backup after it", recovery, {"fleet": keys.hex("role")})
         yield self._on_nas("a rotation that was interrupted", _INTERRUPTED, "")
         yield from self._power_cut()
         yield self._on_nas("after the power cut all with key files is open", _AFTER_BOOT, _OPENED_AT_BOOT)
@@ -185,6 +216,20 @@ class Playbooks:
         yield self._run("unlock again", "nasops.encryption.unlock", new, wanted)
         less = {**new, "nas_unlock_at_boot": False}
         yield self._run("provision without unlocking at boot", "nasops.encryption.provision", less, Wanted(2))
+        yield self._on_nas("the keys are gone", "mv /etc/zfs/keys /root/away && zpool export fleet", "")
+        yield self._run(
+            "unlock from the sealed backup alone",
+            "nasops.encryption.unlock",
+            {
+                "nas_hosts": "all",
+                "nas_pools": [{"name": "fleet"}],
+                "nas_keys": {video: keys.passphrase("new video", 40)},
+                "nas_sealed_manifest": str(recovery.folder / f"{nas}.keys"),
+                "nas_recovery_key": str(recovery.private_key),
+            },
+            Wanted(2, lines=[f"{nas}: imported fleet; unlocked fleet, fleet/media, {video}, fleet/vm1"]),
+        )
+        yield self._on_nas("the keys are back", "mv /root/away /etc/zfs/keys", "")
         yield self._on_nas("nothing is left", "ls /etc/zfs/nasops* /etc/zfs/keys/*.new 2>/dev/null", "")
         new["nas_pools"][1]["datasets"].append({"name": "no/parent"})
         wanted = Wanted(1, fails=True)

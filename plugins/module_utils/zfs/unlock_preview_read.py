@@ -56,9 +56,10 @@ def foresee(
     :param roots: the names of the roots that would be unlocked
     """
     targets = [datasets[name] for name in roots]
-    found = _read_candidates(runner, targets, trial)
+    found = read_candidates(runner, targets, trial.offers, trial.own_files)
     trial.hide(candidate.key for tries in found.values() for candidate in tries if candidate.key is not None)
-    verdicts = _try_candidates(runner, trial.try_all, targets, found)
+    tries = try_in_turn(runner, trial.try_all, targets, found)
+    verdicts = {root.name: judge(root.name, root.locked, tries[root.name]) for root in targets}
     return verdicts, preview(datasets, verdicts, _read_obstacles(datasets, verdicts))
 
 
@@ -74,9 +75,10 @@ def read_above(
     return read_datasets(runner, missing, properties) if missing else {}
 
 
-def _read_candidates(runner: Runner, roots: t.Sequence[Dataset], trial: Trial) -> dict[str, tuple[Candidate, ...]]:
+def read_candidates(
+    runner: Runner, roots: t.Sequence[Dataset], offers: Offers, own_files: bool
+) -> dict[str, tuple[Candidate, ...]]:
     """The keys to try for each root, with those that are in files read from there."""
-    offers, own_files = trial.offers, trial.own_files
     wanted = list(
         dict.fromkeys(
             (path, root.value("keyformat"), False) for root in roots for path in files_to_read(root, offers, own_files)
@@ -88,12 +90,12 @@ def _read_candidates(runner: Runner, roots: t.Sequence[Dataset], trial: Trial) -
     return {root.name: candidates(root, offers, files.get(root.value("keyformat"), {}), own_files) for root in roots}
 
 
-def _try_candidates(
+def try_in_turn(
     runner: Runner,
     try_all: TryAll,
     roots: t.Sequence[Dataset],
     found: t.Mapping[str, t.Sequence[Candidate]],
-) -> dict[str, Verdict]:
+) -> dict[str, list[tuple[Candidate, Answer | None]]]:
     """Try the keys, for all roots at once; the next one of a root only where the one before does not fit."""
     tries: dict[str, list[tuple[Candidate, Answer | None]]] = {root.name: [] for root in roots}
     waiting = list(roots)
@@ -105,7 +107,7 @@ def _try_candidates(
             tries[root.name].append((found[root.name][depth], answer))
         waiting = [root for root, answer in zip(waiting, answers) if answer is not True]
         depth += 1
-    return {root.name: judge(root.name, root.locked, tries[root.name]) for root in roots}
+    return tries
 
 
 def _answers(runner: Runner, try_all: TryAll, wanted: t.Sequence[tuple[Dataset, Candidate]]) -> list[Answer | None]:

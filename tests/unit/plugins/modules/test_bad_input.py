@@ -13,7 +13,11 @@ import typing as t
 import pytest
 from ansible.module_utils.testing import patch_module_args
 
-from ansible_collections.nasops.encryption.plugins.modules import zfs_encrypted_pool, zfs_encryption_info
+from ansible_collections.nasops.encryption.plugins.modules import (
+    zfs_encrypted_pool,
+    zfs_encryption_info,
+    zfs_key_manifest,
+)
 
 HEX = "0f" * 32
 SECRET = "geheimes wort"
@@ -115,7 +119,37 @@ def test_a_dataset_that_can_not_be(
     assert f"'{name}'" in fails(zfs_encryption_info.main, {"name": name}, capsys)["msg"]
 
 
-@pytest.mark.parametrize("main,options", [(zfs_encrypted_pool.main, {"name": "tank"}), (zfs_encryption_info.main, {})])
+@pytest.mark.parametrize(
+    "options,message",
+    [
+        ({}, "seal_to is empty; wanted is at least one certificate"),
+        ({"seal_to": ["recovery.pem"]}, "seal_to[0] holds 0 certificates in PEM"),
+        ({"name": "tank@snap"}, "names a snapshot or bookmark"),
+        ({"remap": {"tank": "1st"}}, "'1st' is no name for a pool"),
+        ({"remap": {"tank": [SECRET]}}, "remap holds something that is no text"),
+        ({"manifest": SECRET}, "The manifest is not JSON"),
+        ({"manifest": {"tank": 17}}, "is a number; the text of a key is wanted"),
+        ({"keys": {HEX: "x"}}, "Entry 1 of keys does not begin with the name of a dataset"),
+    ],
+)
+def test_a_backup_that_can_not_be(
+    options: dict[str, t.Any],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert message in fails(zfs_key_manifest.main, {"dest": "/x", **options}, capsys)["msg"]
+
+
+@pytest.mark.parametrize(
+    "main,options",
+    [
+        (zfs_encrypted_pool.main, {"name": "tank"}),
+        (zfs_encryption_info.main, {}),
+        (zfs_key_manifest.main, {"dest": "/x"}),
+    ],
+)
 def test_another_user_than_root(
     main: t.Callable[[], None],
     options: dict[str, t.Any],
