@@ -384,7 +384,7 @@ def typed(controller: Controller, argv: Sequence[str], answers: Mapping[str, str
                 os.write(terminal, f"{left.pop(0)[1]}\n".encode())
     finally:
         os.kill(child, signal.SIGKILL)
-        _, status = os.waitpid(child, 0)
+        status = os.waitpid(child, 0)[1]
         os.close(terminal)
     return Run(os.waitstatus_to_exitcode(status), said.decode("utf-8", "replace").replace("\r\n", "\n"))
 
