@@ -72,9 +72,9 @@ def judge(pem: str, where: str, now: datetime.datetime) -> Certificate:
         purposes = _purposes(found)
         usage = _usage(found)
         subject = found.subject.rfc4514_string()
-        begins, ends = found.not_valid_before_utc, found.not_valid_after_utc
+        begins, ends = _validity(found)
         kind, strength = _strength(found)
-    except ValueError as error:
+    except (ValueError, x509.DuplicateExtension) as error:
         raise BadInput(f"{where} is no certificate that can be read: {error}.") from None
     named = f"{where} ({subject})"
     if now > ends:
@@ -110,6 +110,14 @@ def _x509() -> t.Any:
             hint="pip install cryptography, or apt install python3-cryptography.",
         ) from None
     return x509
+
+
+def _validity(certificate: x509.Certificate) -> tuple[datetime.datetime, datetime.datetime]:
+    """From when to when. Versions of cryptography before 42 tell it without a time zone, and mean UTC."""
+    if hasattr(certificate, "not_valid_after_utc"):
+        return certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    utc = datetime.timezone.utc
+    return certificate.not_valid_before.replace(tzinfo=utc), certificate.not_valid_after.replace(tzinfo=utc)
 
 
 def _purposes(certificate: x509.Certificate) -> list[str] | None:

@@ -12,7 +12,7 @@ import typing as t
 from dataclasses import dataclass, field
 
 from ..module_utils.command import Runner
-from ..module_utils.errors import BadInput
+from ..module_utils.errors import BadInput, StorageError
 from ..module_utils.plan import Change, Plan, Step
 from ..module_utils.sealing import envelope
 from ..module_utils.zfs.key_manifest import digest, fingerprint
@@ -125,6 +125,7 @@ def look(wanted: Wanted) -> Present:
         written = time.strftime(_TIME, time.gmtime(content.modified))
         former = _former_path(wanted.path, written, content.data)
         return Present(True, private, former=former, fault="it has no record that can be read")
+    _refuse_other_host(wanted, record)
     fingerprints = {row["name"]: row["fingerprint"] for row in record["keys"]}
     kind, names = record["protection"], tuple(record["names"])
     fault = ""
@@ -134,6 +135,20 @@ def look(wanted: Wanted) -> Present:
         fault = _fault(wanted, content.data, fingerprints)
     former = _former_path(wanted.path, record["written"], content.data)
     return Present(True, private, fingerprints, kind, names, former, fault)
+
+
+def _refuse_other_host(wanted: Wanted, record: t.Mapping[str, t.Any]) -> None:
+    """One host must not write its keys over those of another.
+
+    :raises BadInput: the backup is that of another host, and of other pools
+    """
+    guids = {str(pool.get("guid")) for pool in record["pools"]}
+    if record["host"] != wanted.host and not guids & {pool["guid"] for pool in wanted.pools}:
+        raise BadInput(
+            f"{wanted.path} is the backup of '{record['host']}', and has the keys of other pools than those of "
+            f"'{wanted.host}'; it was not replaced.",
+            hint="Give each host a file of its own, for example by inventory_hostname in its name.",
+        )
 
 
 def _former_path(path: str, written: str, data: bytes) -> str:
@@ -168,8 +183,9 @@ def _record(data: bytes) -> dict[str, t.Any] | None:
         ):
             return None
         time.strptime(found["written"], _TIME)
-        texts = (found["protection"], found["sha256"], *found["names"])
-        return found if all(isinstance(text, str) for text in texts) else None
+        texts = (found["protection"], found["sha256"], found["host"], *found["names"])
+        whole = all(isinstance(text, str) for text in texts) and all(isinstance(one, dict) for one in found["pools"])
+        return found if whole else None
     except (ValueError, KeyError, TypeError):
         return None
 
@@ -206,7 +222,8 @@ def decide(wanted: Wanted, present: Present, content: t.Callable[[], bytes]) -> 
     if not changes:
         return Plan()
     steps: list[Step] = []
-    if present.exists and wanted.keep_former:
+    removed = sorted(set(present.fingerprints) - set(wanted.fingerprints))
+    if present.exists and (wanted.keep_former or removed or present.fault):
         steps.append(Step(f"{KEEP}{present.former}", lambda _runner: _keep(wanted.path, present.former)))
     number = len(wanted.exported)
     roots = f"{number} encryption root{'s' if number > 1 else ''}"
@@ -218,8 +235,13 @@ def decide(wanted: Wanted, present: Present, content: t.Callable[[], bytes]) -> 
         files.write(wanted.record_path, _new_record(wanted, data))
 
     steps.append(Step(f"Write the keys of {roots} to {wanted.path}, {protection.words()}", write, changes))
-    warning = (f"The backup {wanted.path} is written anew: {present.fault}.",) if present.fault else ()
-    return Plan(tuple(steps), warning)
+    warnings = [f"The backup {wanted.path} is written anew: {present.fault}."] if present.fault else []
+    if removed:
+        warnings.append(
+            f"These keys are not in the backup any more, but in {present.former}: {', '.join(removed)}. Was a pool not "
+            "imported, or a key file lost?"
+        )
+    return Plan(tuple(steps), tuple(warnings))
 
 
 def _changes(wanted: Wanted, present: Present) -> t.Iterator[Change]:
@@ -244,8 +266,14 @@ def _keep(path: str, former: str) -> None:
     """
     for source, target in ((path, former), (f"{path}.json", f"{former}.json")):
         content = files.read(source, "The backup")
-        if content is not None:
-            files.create(target, content.data)
+        if content is None or files.create(target, content.data):
+            continue
+        other = files.read(target, "The former backup")
+        if other is None or other.data != content.data:
+            raise StorageError(
+                f"{source} can't be kept as {target}, since another run has just made that; it was not replaced.",
+                hint="Run it again. Two hosts must not write one backup: put inventory_hostname into its name.",
+            )
 
 
 def _new_record(wanted: Wanted, data: bytes) -> bytes:

@@ -9,7 +9,7 @@ import os
 import subprocess
 import typing as t
 
-from ..module_utils.command import HostRunner
+from ..module_utils.command import SYSTEM_PATH, HostRunner
 from ..module_utils.errors import BadInput, StorageError
 from ..module_utils.sealing import envelope
 from ..module_utils.sealing.seal import find_openssl
@@ -88,6 +88,7 @@ def _decrypt(text: str, key: bytes) -> bytes:
 
 def _run(argv: t.Sequence[str], stdin: bytes, keep: t.Sequence[int]) -> subprocess.CompletedProcess[bytes]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("LC_", "LANG"))}
+    environment["PATH"] = os.pathsep.join((environment.get("PATH", ""), *SYSTEM_PATH))
     try:
         return subprocess.run(
             argv,
@@ -100,3 +101,5 @@ def _run(argv: t.Sequence[str], stdin: bytes, keep: t.Sequence[int]) -> subproce
         )
     except subprocess.TimeoutExpired:
         raise StorageError(f"'{argv[0]} cms -decrypt' did not end within {_SECONDS} seconds.") from None
+    except OSError as error:
+        raise StorageError(f"'{argv[0]}' can't be started: {error.strerror}.") from None

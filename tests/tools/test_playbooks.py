@@ -121,6 +121,8 @@ def controller(tmp_path: Path) -> Controller:
     return Controller(tmp_path)
 
 
+BACKUP = {"nas_key_backup": {"dest": "backup.keys", "unsealed": True}}
+UNSAVED = "h: FAILED key backup, so nothing was rotated"
 # Ends the module that started it, which leaves no result then.
 DEADLY = "#!/bin/sh\nkill -9 $PPID\n"
 AWAY = {"ansible_connection": "ssh", "ansible_host": "127.0.0.1", "ansible_port": 1}
@@ -288,6 +290,8 @@ def test_with_a_strategy_that_does_not_wait_each_host_tells_of_itself(controller
         ("unlock", {}, "h: FAILED nowhere"),
         ("lock", {"lock_datasets": ["nowhere"]}, "h: FAILED lock"),
         ("rotate_keys", {"nas_new_keys": {"nowhere": "12345678"}}, "h: FAILED rotation"),
+        ("rotate_keys", {"nas_new_keys": {"nowhere": "12345678"}, **BACKUP}, UNSAVED),
+        ("backup_keys", BACKUP, "h: FAILED key backup"),
     ],
 )
 def test_a_module_that_dies_is_told_of(

@@ -57,16 +57,22 @@ def seal(runner: Runner, program: str, plain: bytes, recipients: t.Sequence[Reci
 
     :raises StorageError: openssl failed, or did not do what it was told to
     """
-    with tempfile.TemporaryDirectory(prefix="nasops-certificates-") as folder:
-        argv = [program, "cms", "-encrypt", "-binary", "-aes-256-gcm", "-aes256-wrap", "-outform", "PEM"]
-        for number, one in enumerate(recipients):
-            path = os.path.join(folder, f"{number}.pem")
-            with open(path, "w", encoding="ascii") as file:
-                file.write(one.pem)
-            argv += ["-recip", path]
-            for option in wrapping(one):
-                argv += ["-keyopt", option]
-        text = envelope.address(runner.run(Command(tuple(argv), stdin=plain, timeout=120)).stdout)
+    try:
+        with tempfile.TemporaryDirectory(prefix="nasops-certificates-") as folder:
+            argv = [program, "cms", "-encrypt", "-binary", "-aes-256-gcm", "-aes256-wrap", "-outform", "PEM"]
+            for number, one in enumerate(recipients):
+                path = os.path.join(folder, f"{number}.pem")
+                with open(path, "w", encoding="ascii") as file:
+                    file.write(one.pem)
+                argv += ["-recip", path]
+                for option in wrapping(one):
+                    argv += ["-keyopt", option]
+            text = envelope.address(runner.run(Command(tuple(argv), stdin=plain, timeout=120)).stdout)
+    except OSError as error:
+        raise StorageError(
+            f"The certificates can't be written to a folder for openssl: {error.strerror}.",
+            hint=f"It needs a few kB of free space in {tempfile.gettempdir()}; no key is written there.",
+        ) from error
     check(text, recipients, len(plain))
     return text
 

@@ -65,6 +65,43 @@ def test_written_once_changed_once_and_kept(protection: Protection, tmp_path: Pa
     assert "0a0a" not in json.dumps(done.diff()) + (tmp_path / "keys.json").read_text()
 
 
+def test_the_backup_of_another_host_is_not_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "keys"
+    goal = wanted(path, KEYS, Protection(key_backup.UNSEALED))
+    run(goal, KEYS)
+    before = path.read_bytes()
+    other = replace(goal, host="nas2", pools=[{"name": "tank", "guid": "43"}])
+    with pytest.raises(BadInput, match="is the backup of 'nas'.*Give each host a file of its own"):
+        run(other, KEYS)
+    assert path.read_bytes() == before
+    # The same pools in another host: the disks were moved.
+    assert run(replace(goal, host="nas2"), KEYS).plan.changed is False
+
+
+@pytest.mark.parametrize("keep_former", [True, False])
+def test_keys_that_are_not_there_any_more_are_kept_elsewhere_whatever_is_asked(
+    tmp_path: Path, keep_former: bool
+) -> None:
+    path = tmp_path / "keys"
+    run(wanted(path, KEYS, Protection(key_backup.UNSEALED)), KEYS)
+    before = path.read_bytes()
+    fewer = {"tank": KEYS["tank"]}
+    goal = replace(wanted(path, fewer, Protection(key_backup.UNSEALED)), keep_former=keep_former)
+    done = run(goal, fewer).plan
+    kept = Path(done.actions[0][len(key_backup.KEEP) :])
+    assert kept.read_bytes() == before
+    (warning,) = done.warnings
+    assert warning.startswith(f"These keys are not in the backup any more, but in {kept}: tank/media. ")
+
+
+def test_somebody_elses_vault_is_kept_whatever_is_asked(tmp_path: Path) -> None:
+    path = tmp_path / "keys"
+    path.write_text("$ANSIBLE_VAULT;1.1;AES256\n3132\n")
+    goal = replace(wanted(path, KEYS, Protection(key_backup.UNSEALED)), keep_former=False)
+    done = run(goal, KEYS).plan
+    assert Path(done.actions[0][len(key_backup.KEEP) :]).read_text().startswith("$ANSIBLE_VAULT")
+
+
 def test_another_file_of_that_name_stays_as_it_is(tmp_path: Path) -> None:
     goal = wanted(tmp_path / "keys", KEYS, Protection(key_backup.UNSEALED))
     (tmp_path / "keys.json").write_bytes(write_manifest(KEYS))
