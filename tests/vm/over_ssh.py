@@ -121,6 +121,10 @@ class Playbooks:
             "dest": str(recovery.folder / "{{ inventory_hostname }}.keys"),
             "seal_to": [str(recovery.certificate)],
         }
+        # Pools that are not in the inventory would be backed up too, and nobody gives their keys.
+        script = "for pool in $(zpool list -H -o name | grep -vx -e fleet -e plain); do zpool export $pool; done"
+        script += "; zpool list -H -o name"
+        yield self._on_nas("only the pools of the inventory are left", script, "fleet\nplain\n")
         yield from self._backups({**fleet, "nas_key_backup": backup}, recovery)
         yield from self._daily({**fleet, "nas_key_backup": backup}, recovery)
 
