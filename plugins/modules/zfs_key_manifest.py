@@ -106,6 +106,8 @@ options:
     description:
       - Keep what is replaced, under its name with the time it was made behind. A replica that was not updated since, or
         a snapshot of the disks, still opens with the former keys.
+      - A file that has no record or does not fit it, and a backup with keys that the new one has not, are kept whatever
+        this says.
     type: bool
     default: true
 seealso:
