@@ -86,14 +86,15 @@ def _find_safely(server: Server, wish: Wish) -> Found:
 
 
 def _find(server: Server, wish: Wish) -> Found:
-    compared = wish.value is not None
+    # Before anything is destroyed in a rotation, what stays has to be readable.
+    compared = wish.value is not None or wish.state == "rotated"
     if wish.uid:
         one = server.describe(wish.uid)
         return Found(() if one is None else (_hold(server, one, compared),))
     current = _named(server, wish.name, compared)
     if current and wish.state != "rotated":
         return Found(current)
-    coming = _named(server, wish.name + NEXT, wish.state == "rotated")
+    coming = _named(server, wish.name + NEXT, compared)
     return Found(current, coming, _named(server, wish.name + PREVIOUS, False))
 
 

@@ -46,8 +46,8 @@ def _decide_one(server: Server, generate: Generate, wish: Wish, survey: Survey) 
     found = survey.keys[wish.label]
     if found.fault is not None:
         return Plan(failures=(found.fault,))
-    work = _Planner(server, generate, wish, found)
     try:
+        work = _Planner(server, generate, wish, found)
         if wish.state == "absent":
             return work.absent()
         if wish.state == "present":
@@ -118,7 +118,7 @@ class _Planner:
             if former is None:
                 return self._rotation(current)
             if wish.value is None and not wish.keep_previous:
-                return self._retirement(former)
+                return join((Plan(self._activation(current, self._name)), self._retirement(former)))
         if former is not None and current is not None:
             raise _Refusal(
                 f"The key before '{self._name}' is still kept as '{self._name}{PREVIOUS}' (uid '{former.uid}').",
