@@ -158,7 +158,7 @@ def is_refusal(error: Exception) -> bool:
     reason = str(getattr(error, "reason", None) or "")
     if "ALERT" not in reason:
         return False
-    return any(word in reason for word in ("CERTIFICATE", "UNKNOWN_CA", "ACCESS_DENIED", "DECRYPT_ERROR", "HANDSHAKE"))
+    return any(word in reason for word in ("CERTIFICATE", "UNKNOWN_CA", "ACCESS_DENIED", "DECRYPT_ERROR"))
 
 
 def refused(error: Exception, connection: Connection) -> LinkFailed:

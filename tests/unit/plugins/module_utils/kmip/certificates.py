@@ -49,7 +49,7 @@ class Authority:
     def issue(
         self,
         name: str,
-        usage: x509.ObjectIdentifier,
+        usage: x509.ObjectIdentifier | None,
         hosts: t.Sequence[str] = (),
         passphrase: bytes | None = None,
         expired: bool = False,
@@ -60,12 +60,13 @@ class Authority:
             _builder(_name(name), self._subject, key.public_key(), _BEGIN, _BEGIN + _DAY if expired else _END)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_usage(authority=False), critical=True)
-            .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
             .add_extension(
                 x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()),
                 critical=False,
             )
         )
+        if usage is not None:
+            builder = builder.add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
         if hosts:
             builder = builder.add_extension(x509.SubjectAlternativeName([_host(host) for host in hosts]), False)
         certificate = builder.sign(self._key, hashes.SHA256())
