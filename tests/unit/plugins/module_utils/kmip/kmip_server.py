@@ -42,7 +42,7 @@ database_path={database}
 _PROGRAM = "from kmip.services.server.server import main; main()"
 
 # A machine that builds other things meanwhile takes its time; one that takes longer is stuck.
-_PATIENCE = 60.0
+_PATIENCE = 120.0
 _ATTEMPTS = 5
 
 Options = dict[str, t.Any]
@@ -100,6 +100,9 @@ class KmipServer:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait(_PATIENCE)
+
+    def runs(self) -> bool:
+        return self._process is not None
 
     def pause(self) -> None:
         """It answers nothing any more, and refuses nothing either."""
