@@ -37,7 +37,8 @@ attributes:
   idempotent:
     support: partial
     details:
-      - A rotation with O(generate) makes a new key every time. With O(value) or O(keys) the second run does nothing.
+      - With O(state=rotated), O(generate) and O(previous=destroy), each run makes a new key. All else does nothing the
+        second time, and a rotation with O(previous=keep) waits until the former key was removed.
 options:
   state:
     description:
@@ -89,7 +90,8 @@ options:
     description:
       - What becomes of the former key after a rotation.
       - V(keep) leaves it on the server, active, as O(name) with C(\ (previous\)) behind it. Remove it when ZFS has
-        opened the dataset with the new key. Until then, no further rotation is begun.
+        opened the dataset with the new key. Until then, no further rotation is begun. With O(generate), the task
+        warns of that and changes nothing.
       - V(destroy) revokes and destroys it as soon as the new one is read back. If ZFS was not told the new key by then
         and the dataset is locked before it is, nothing opens it any more.
     type: str

@@ -117,8 +117,9 @@ class _Planner:
                 return join((Plan(self._activation(current, self._name)), self._retirement(former)))
             if former is None:
                 return self._rotation(current)
-            if wish.value is None and not wish.keep_previous:
-                return join((Plan(self._activation(current, self._name)), self._retirement(former)))
+            if wish.value is None:
+                waiting = self._retirement(former) if not wish.keep_previous else self._waiting(former)
+                return join((Plan(self._activation(current, self._name)), waiting))
         if former is not None and current is not None:
             raise _Refusal(
                 f"The key before '{self._name}' is still kept as '{self._name}{PREVIOUS}' (uid '{former.uid}').",
@@ -192,6 +193,16 @@ class _Planner:
         if former is None or self._wish.keep_previous:
             return Plan()
         return Plan(self._removal(former, self._name + PREVIOUS, "the former key"))
+
+    def _waiting(self, former: Held) -> Plan:
+        """No second rotation before the first one is through: ZFS may still need the former key."""
+        name = f"{self._name}{PREVIOUS}"
+        return Plan(
+            warnings=(
+                f"'{self._name}' has been rotated, and its former key is still kept as '{name}' (uid '{former.uid}'): no "
+                "further rotation was begun. Remove that once ZFS opens the dataset with the present key.",
+            )
+        )
 
     def _is_wanted(self, coming: Held) -> bool:
         """Whether the new key that is there is the one this task would have stored."""
