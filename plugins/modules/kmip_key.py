@@ -53,8 +53,8 @@ options:
     description:
       - Name of the key, mostly that of the dataset. If several objects have this name, nothing is done to any of them.
       - Letters beyond ASCII and the percent sign are stored percent-encoded, since PyKMIP can't transfer them.
-      - A rotation calls the new key by this name and C(\ (next\)), and the former one by this name and
-        C(\ (previous\)). Such keys can be removed by name like others.
+      - A rotation of V(tank/media) calls the new key V(tank/media (next\)) at first, and the former one
+        V(tank/media (previous\)) in the end. Such keys can be removed by name like others.
     type: str
   names:
     description:
@@ -89,7 +89,7 @@ options:
   previous:
     description:
       - What becomes of the former key after a rotation.
-      - V(keep) leaves it on the server, active, as O(name) with C(\ (previous\)) behind it. Remove it when ZFS has
+      - V(keep) leaves it on the server, active, under a name such as V(tank/media (previous\)). Remove it when ZFS has
         opened the dataset with the new key. Until then, no further rotation is begun. With O(generate), the task
         warns of that and changes nothing.
       - V(destroy) revokes and destroys it as soon as the new one is read back. If ZFS was not told the new key by then

@@ -61,6 +61,8 @@ def connect(connection: Connection) -> ssl.SSLSocket:
             f"The KMIP server {place} did not answer within {connection.timeout} seconds.",
             hint="Is the host up, and does a firewall drop the packets?",
         ) from None
+    except ValueError:
+        raise BadInput(f"'{connection.server}' is neither the name of a host nor an IP address.") from None
     except OSError as error:
         raise LinkFailed(f"The KMIP server {place} can't be reached: {error.strerror or error}.") from None
     try:

@@ -293,6 +293,7 @@ def test_another_service_on_that_port(tmp_path: Path, answer: bytes, message: st
     [
         ({"server": ""}, "No server is given"),
         ({"certificate": None}, "No certificate is given"),
+        ({"server": "a..b"}, "'a..b' is neither the name of a host nor an IP address"),
         ({"port": 70000}, "port is 70000"),
         ({"timeout": 0}, "timeout is 0"),
         ({"tls_version": "1.0"}, "tls_version is '1.0'; it is one of 1.2, 1.3"),
