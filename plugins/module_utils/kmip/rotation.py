@@ -196,13 +196,12 @@ class _Planner:
 
     def _waiting(self, former: Held) -> Plan:
         """No second rotation before the first one is through: ZFS may still need the former key."""
-        name = f"{self._name}{PREVIOUS}"
-        return Plan(
-            warnings=(
-                f"'{self._name}' has been rotated, and its former key is still kept as '{name}' (uid '{former.uid}'): no "
-                "further rotation was begun. Remove that once ZFS opens the dataset with the present key.",
-            )
+        warning = (
+            f"'{self._name}' has been rotated, and its former key is still kept as '{self._name}{PREVIOUS}' (uid "
+            f"'{former.uid}'): no further rotation was begun. Remove that once ZFS opens the dataset with the present "
+            "key."
         )
+        return Plan(warnings=(warning,))
 
     def _is_wanted(self, coming: Held) -> bool:
         """Whether the new key that is there is the one this task would have stored."""
