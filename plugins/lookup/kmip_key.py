@@ -46,6 +46,13 @@ options:
       - Return also a key that is not active, such as one that was revoked, or one whose storing was interrupted.
     type: bool
     default: false
+  missing:
+    description:
+      - What to do about a term for which there is no key. V(error) fails.
+      - V(skip) leaves it out, so it goes with O(as_dict=true). Whatever else is wrong with a key is still an error.
+    type: str
+    choices: [error, skip]
+    default: error
 seealso:
   - module: nasops.encryption.kmip_key
   - module: nasops.encryption.zfs_dataset_key
@@ -117,6 +124,8 @@ class LookupModule(LookupBase):
         self.set_options(var_options=variables, direct=kwargs)
         try:
             wanted = _texts(terms)
+            if self._option("missing") == "skip" and not self._option("as_dict"):
+                raise BadInput("missing='skip' goes with as_dict=true: a list does not tell which keys it lacks.")
             found = self._fetch(wanted)
         except StorageError as error:
             raise AnsibleLookupError(str(error)) from None
@@ -128,7 +137,8 @@ class LookupModule(LookupBase):
         params = {name: self._option(name) for name in connection_spec()}
         session = Session(parse_connection(params), Mask())
         try:
-            return fetch(session, terms, self._option("by"), self._option("allow_inactive"))
+            skip = self._option("missing") == "skip"
+            return fetch(session, terms, self._option("by"), self._option("allow_inactive"), skip)
         finally:
             session.close()
 

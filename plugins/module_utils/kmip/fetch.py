@@ -15,14 +15,19 @@ from .read import Server, objects_named, objects_of_truenas
 WAYS = ("name", "uid", "truenas")
 
 
-def fetch(server: Server, terms: t.Sequence[str], by: str, allow_inactive: bool) -> dict[str, str]:
+def fetch(
+    server: Server, terms: t.Sequence[str], by: str, allow_inactive: bool, skip_missing: bool = False
+) -> dict[str, str]:
     """The keys by term.
 
+    :param skip_missing: leave out a term for which there is no key at all
     :raises BadInput: a term can't be one
     :raises StorageError: there is no such key, or more than one, or it is not active
     """
     found: dict[str, str] = {}
     for term, objects in _find(server, terms, by).items():
+        if skip_missing and not objects:
+            continue
         one = _only(server, term, objects)
         if one.state != ACTIVE and not allow_inactive:
             raise StorageError(

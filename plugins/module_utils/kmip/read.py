@@ -92,7 +92,7 @@ def _find(server: Server, wish: Wish) -> Found:
         one = server.describe(wish.uid)
         return Found(() if one is None else (_hold(server, one, compared),))
     current = _named(server, wish.name, compared)
-    if current and wish.state != "rotated":
+    if (current and wish.state == "present") or wish.name.endswith((NEXT, PREVIOUS)):
         return Found(current)
     coming = _named(server, wish.name + NEXT, compared)
     return Found(current, coming, _named(server, wish.name + PREVIOUS, False))

@@ -94,17 +94,21 @@ class _Planner:
 
     def absent(self) -> Plan:
         wish, held = self._wish, self._current
+        left = [one for one in (self._next, self._former) if one is not None]
+        warning = (
+            f"What a rotation of '{wish.label}' left is not removed with it: {_both(left)}. One of these may be what opens "
+            "the dataset."
+        )
+        warnings = (warning,) if left else ()
         if held is None:
-            left = [one for one in (self._next, self._former) if one is not None]
-            warning = f"'{wish.label}' is not on the KMIP server, but what a rotation of it left is: {_both(left)}."
-            return Plan(warnings=(warning,) if left else ())
+            return Plan(warnings=warnings)
         if wish.uid and wish.name and wish.name not in held.stored.names:
             raise _Refusal(f"'{wish.uid}' is not '{wish.name}': its name is {listed(held.stored.names) or 'none'}.")
         if wish.value is not None and not _same(held, wish.value):
             raise _Refusal(
                 f"'{wish.label}' (uid '{held.uid}') is another key than the one that is given; it was not touched."
             )
-        return Plan(self._removal(held, wish.label, wish.label))
+        return Plan(self._removal(held, wish.label, wish.label), warnings)
 
     def rotated(self, settled: bool) -> Plan:
         """A rotation that was interrupted is finished, and no second one begun."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import subprocess
 import sys
@@ -17,7 +18,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ansible_collections.nasops.encryption.plugins.module_utils.secrets import encodings
+from ansible_collections.nasops.encryption.plugins.module_utils.kmip.connection import (
+    connection_spec,
+    parse_connection,
+)
+from ansible_collections.nasops.encryption.plugins.module_utils.kmip.fetch import fetch
+from ansible_collections.nasops.encryption.plugins.module_utils.kmip.session import Session
+from ansible_collections.nasops.encryption.plugins.module_utils.secrets import Mask, encodings
 from ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.kmip.kmip_server import KmipServer
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -70,7 +77,8 @@ class Controller:
         self.temporary.mkdir()
         (folder / "no-folder").write_text("Ansible can make no temporary folder in here.")
         self._folder = folder
-        self._needles = [spelling for text in texts for spelling in encodings(text.encode())]
+        written = [spelling for text in texts for spelling in (text, json.dumps(text)[1:-1], repr(text)[1:-1])]
+        self._needles = sorted({spelling for text in written for spelling in encodings(text.encode())})
         self._environment = {
             **os.environ,
             "HOME": str(folder),
@@ -83,9 +91,13 @@ class Controller:
             "ANSIBLE_COLLECTIONS_PATH": str(ROOT.parents[2]),
             "ANSIBLE_NOCOLOR": "1",
             "PYTHONPATH": os.pathsep.join([str(ROOT.parents[2]), *sys.path]),
+            # Meant for another server; what a playbook is told of its own ones has to do.
+            "NAS_KMIP_PORT": "1",
+            "NAS_KMIP_PRIVATE_KEY": "/nowhere/client.key",
+            "NAS_KMIP_TLS_VERSION": "1.3",
         }
 
-    def play(self, play: dict[str, t.Any] | str, variables: dict[str, t.Any], fails: bool = False) -> str:
+    def play(self, play: dict[str, t.Any] | str, variables: dict[str, t.Any], *more: str, fails: bool = False) -> str:
         """What ansible-playbook says at its most verbose; no key is in it, or anywhere else meanwhile."""
         if isinstance(play, str):
             name = play
@@ -105,6 +117,7 @@ class Controller:
             "localhost,",
             "-e",
             f"@{given}",
+            *more,
             name,
         ]
         with Watch([self.temporary, self._folder / "ansible"], self._needles) as watch:
@@ -124,62 +137,92 @@ def connection(server: KmipServer) -> dict[str, t.Any]:
     return {key: value for key, value in server.options().items() if value is not None}
 
 
-def test_keys_of_a_pool_go_to_a_server_and_to_another_one_and_back(kmip: KmipServer, tmp_path: Path) -> None:
+def session(server: KmipServer) -> Session:
+    defaults = {name: one.get("default") for name, one in connection_spec().items()}
+    return Session(parse_connection({**defaults, **server.options()}), Mask())
+
+
+def put(server: KmipServer, texts: t.Mapping[str, str]) -> dict[str, str]:
+    """Store keys; returns the uids."""
+    client = session(server)
+    uids = {name: client.register(name, text) for name, text in texts.items()}
+    for uid in uids.values():
+        client.activate(uid)
+    return uids
+
+
+def active(server: KmipServer) -> dict[str, str]:
+    """The keys of these names that are on the server."""
+    names = [*NAMES, f"{NAMES[0]} (previous)"]
+    return fetch(session(server), names, "name", False, skip_missing=True)
+
+
+def test_keys_move_to_another_server_and_a_move_that_was_cut_off_is_finished(kmip: KmipServer, tmp_path: Path) -> None:
     texts = dict(zip(NAMES, [secrets.token_hex(32), secrets.token_urlsafe(32), f"{secrets.token_hex(8)} 'ä' \\ wort"]))
-    controller = Controller(tmp_path, list(texts.values()))
-    vault = tmp_path / "manifest.json"
-    vault.write_text(json.dumps(texts))
+    former = secrets.token_hex(32)
+    controller = Controller(tmp_path, [*texts.values(), former])
     second = KmipServer(tmp_path / "second")
     try:
         second.start()
-        push = {
-            "hosts": "localhost",
-            "connection": "local",
-            "gather_facts": False,
-            "vars": {"ansible_pipelining": True},
-            "module_defaults": {"group/nasops.encryption.kmip": connection(kmip)},
-            "tasks": [
-                {
-                    "name": "Push",
-                    "nasops.encryption.kmip_key": {
-                        "keys": f"{{{{ lookup('ansible.builtin.file', '{vault}') | from_json }}}}"
-                    },
-                }
-            ],
-        }
-        assert "changed=1" in controller.play(push, {})
-        assert "changed=0" in controller.play(push, {})
-
+        uids = put(kmip, {**texts, f"{NAMES[0]} (previous)": former})
         servers = {
             "kmip_move_names": NAMES,
             "kmip_move_from": connection(kmip),
             "kmip_move_to": connection(second),
         }
-        move = str(ROOT / "playbooks" / "kmip_move.yml")
-        assert "changed=1" in controller.play(move, servers)
-        assert "changed=1" in controller.play(move, {**servers, "kmip_move_remove": True})
+        move, removing = str(ROOT / "playbooks" / "kmip_move.yml"), ("-e", "kmip_move_remove=true")
 
-        there = "lookup('nasops.encryption.kmip_key', names, as_dict=true)"
-        pull: dict[str, t.Any] = {
-            "hosts": "localhost",
-            "connection": "local",
-            "gather_facts": False,
-            "tasks": [
-                {
-                    "name": "Pull",
-                    "ansible.builtin.assert": {
-                        "that": f"{there} == lookup('ansible.builtin.file', '{vault}') | from_json",
-                        "quiet": True,
-                    },
-                }
-            ],
-        }
-        here = {f"nas_kmip_{name}": value for name, value in connection(second).items()}
-        controller.play(pull, {**here, "names": NAMES})
-        gone = {f"nas_kmip_{name}": value for name, value in connection(kmip).items()}
-        assert "There is no key" in controller.play(pull, {**gone, "names": NAMES}, fails=True)
+        # The former key may be what opens the dataset.
+        refused = controller.play(move, servers, *removing, fails=True)
+        assert "the old server has tank (previous)" in refused
+        assert (active(kmip), active(second)) == ({**texts, "tank (previous)": former}, {})
+        old = session(kmip)
+        old.revoke(uids["tank (previous)"])
+        old.destroy(uids["tank (previous)"])
+
+        assert "changed=1" in controller.play(move, servers)
+        assert active(kmip) == active(second) == texts
+
+        # A removal that was cut off between two keys, and between revoke and destroy.
+        for uid in (uids["tank"], uids["tank/media"]):
+            old.revoke(uid)
+        old.destroy(uids["tank"])
+        assert "changed=1" in controller.play(move, servers, *removing)
+        assert [old.locate(name) for name in NAMES] == [()] * 3
+        assert active(second) == texts
+        assert "changed=0" in controller.play(move, servers, *removing)
     finally:
         second.kill()
+
+
+def test_keys_leave_the_server_only_when_the_nas_has_proven_each(kmip: KmipServer, tmp_path: Path) -> None:
+    """The play of the docs, with a word in place of ZFS."""
+    blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "kmip.md").read_text(), re.DOTALL)
+    start = next(number for number, block in enumerate(blocks) if block.startswith("# pull.yml"))
+    play = yaml.safe_load(blocks[start] + blocks[start + 1])[0]
+    pull, read, remove = play["tasks"]
+    assert (play["any_errors_fatal"], pull["nasops.encryption.zfs_dataset_key"]["rotate"]) == (True, "never")
+    assert "keys" in remove["nasops.encryption.kmip_key"] and "names" not in remove["nasops.encryption.kmip_key"]
+    text, words, other = secrets.token_hex(32), secrets.token_urlsafe(32), secrets.token_hex(32)
+    put(kmip, {"tank/media": text, "tank/media/video": words})
+    files = {"tank/media": tmp_path / "one.key", "tank/media/video": tmp_path / "two.key"}
+    files["tank/media"].write_text(text)
+    files["tank/media/video"].write_text(other)
+    controller = Controller(tmp_path, [text, words, other])
+    variables = {
+        **{f"nas_kmip_{name}": value for name, value in connection(kmip).items()},
+        "key_files": {name: str(path) for name, path in files.items()},
+        "proven": False,
+    }
+    # What runs on the NAS has no key in its arguments, so that it may go through a file.
+    play.update(hosts="localhost", connection="local", become=False)
+    play["vars"] = {"ansible_pipelining": True}
+    play["tasks"] = [{"name": "Pull", "ansible.builtin.assert": {"that": "proven"}}, read, remove]
+    controller.play(play, variables, fails=True)
+    assert active(kmip) == {"tank/media": text, "tank/media/video": words}
+    refused = controller.play(play, {**variables, "proven": True}, fails=True)
+    assert "it was not touched" in refused
+    assert active(kmip) == {"tank/media/video": words}
 
 
 def test_the_watch_finds_a_secret_in_a_file_and_in_arguments(tmp_path: Path) -> None:
