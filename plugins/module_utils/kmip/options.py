@@ -64,10 +64,11 @@ def parse_wishes(params: t.Mapping[str, t.Any]) -> tuple[Wish, ...]:
     generate = (params["format"] or FORMATS[0]) if params["generate"] else ""
     keep = params["previous"] == "keep"
 
-    def wish(name: str, value: str | None, where: str) -> Wish:
+    def wish(name: str | None, value: str | None, where: str) -> Wish:
         if value is not None:
             value = _check_value(value, params["format"], where)
-        return Wish(state, check(str(name)) if name else "", _uid(params["uid"]), value, generate, keep)
+        # An empty name is refused, not taken for none: beside a uid it is the guard that comes out of a variable.
+        return Wish(state, "" if name is None else check(str(name)), _uid(params["uid"]), value, generate, keep)
 
     if params["keys"] is not None:
         return tuple(wish(name, value, f"keys['{name}']") for name, value in params["keys"].items())
@@ -76,7 +77,7 @@ def parse_wishes(params: t.Mapping[str, t.Any]) -> tuple[Wish, ...]:
         if repeated:
             raise BadInput(f"names holds the same name more than once: {', '.join(repeated)}.")
         return tuple(wish(name, None, "names") for name in params["names"])
-    return (wish(params["name"] or "", params["value"], "value"),)
+    return (wish(params["name"], params["value"], "value"),)
 
 
 def _uid(uid: str | None) -> str:
