@@ -93,7 +93,8 @@ options:
         opened the dataset with the new key. Until then, no further rotation is begun. With O(generate), the task
         warns of that and changes nothing.
       - V(destroy) revokes and destroys it as soon as the new one is read back. If ZFS was not told the new key by then
-        and the dataset is locked before it is, nothing opens it any more.
+        and the dataset is locked before it is, nothing opens it any more. With O(generate), a former key that an
+        earlier rotation left is not destroyed, and the task fails; remove that one by its name.
     type: str
     choices: [keep, destroy]
     default: keep

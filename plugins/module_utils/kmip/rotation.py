@@ -121,9 +121,11 @@ class _Planner:
                 return join((Plan(self._activation(current, self._name)), self._retirement(former)))
             if former is None:
                 return self._rotation(current)
-            if wish.value is None:
-                waiting = self._retirement(former) if not wish.keep_previous else self._waiting(former)
-                return join((Plan(self._activation(current, self._name)), waiting))
+            if wish.value is None and wish.keep_previous:
+                return join((Plan(self._activation(current, self._name)), self._waiting(former)))
+            if wish.value is None and former.state != ACTIVE:
+                # Its removal had begun, by a run like this one or by a person.
+                return join((Plan(self._activation(current, self._name)), self._retirement(former)))
         if former is not None and current is not None:
             raise _Refusal(
                 f"The key before '{self._name}' is still kept as '{self._name}{PREVIOUS}' (uid '{former.uid}').",
