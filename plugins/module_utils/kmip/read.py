@@ -86,8 +86,8 @@ def _find_safely(server: Server, wish: Wish) -> Found:
 
 
 def _find(server: Server, wish: Wish) -> Found:
-    # Before anything is destroyed in a rotation, what stays has to be readable.
-    compared = wish.value is not None or wish.state == "rotated"
+    # What a task is to make use of has to be readable: before it is activated, and before its former key is destroyed.
+    compared = wish.value is not None or wish.state == "rotated" or bool(wish.generate)
     if wish.uid:
         one = server.describe(wish.uid)
         return Found(() if one is None else (_hold(server, one, compared),))

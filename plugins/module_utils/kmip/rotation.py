@@ -296,24 +296,38 @@ class _Fresh:
         self._stored: Stored | None = None
 
     def store(self, _runner: object) -> None:
-        """Register the key, activate it, and see that it comes back as it went."""
+        """Register the key and see that it comes back as it went; only then activate it."""
         text = self._text()
         uid = self._server.register(self._name, text)
         try:
-            self._server.activate(uid)
             self._stored = self._server.describe(uid)
             came_back = self._stored is not None and _equal(self._server.fetch(self._stored), text)
+            if came_back:
+                self._server.activate(uid)
         except StorageError as error:
             kind = LinkFailed if isinstance(error, LinkFailed) else StorageError
             raise kind(
-                f"{error.message} The key is stored as '{self._name}' with uid '{uid}', but not proven to be readable.",
+                f"{error.message} The key is stored as '{self._name}' with uid '{uid}', but not active, or not proven "
+                "to be readable.",
                 hint=error.hint,
             ) from None
         if not came_back:
-            raise StorageError(
-                f"What comes back of '{self._name}' (uid '{uid}') is not the key that was stored; it is not used.",
-                hint="The server is broken, or somebody else writes there. Remove that uid with state: absent.",
+            raise self._useless(uid)
+
+    def _useless(self, uid: str) -> StorageError:
+        """Take away what is another key than the one that was stored, lest a later run takes it for good."""
+        message = f"What comes back of '{self._name}' (uid '{uid}') is not the key that was stored; "
+        hint = "The server is broken, or somebody else writes there."
+        try:
+            self._server.destroy(uid)
+        except LinkFailed:
+            raise
+        except StorageError as error:
+            return StorageError(
+                f"{message}it is not active, and could not be destroyed: {error.message}",
+                hint=f"{hint} Remove that uid with state: absent before anything else is stored.",
             )
+        return StorageError(f"{message}it was destroyed, and is not used.", hint=hint)
 
     def renamed(self, _runner: object) -> None:
         """Give it its lasting name."""

@@ -32,6 +32,7 @@ class ModelServer:
         self.lose_at: int | None = None
         self.lose_after = False
         self.corrupt = False
+        self.unreadable = False
         self._count = 0
 
     def put(self, name: str, text: str, state: str = "active", kind: str = SECRET_DATA) -> str:
@@ -58,6 +59,8 @@ class ModelServer:
         return None if entry is None else entry.stored
 
     def fetch(self, stored: Stored) -> str:
+        if self.unreadable:
+            raise StorageError(f"{stored.uid} can't be read")
         text = self.entries[stored.uid].text
         return text[::-1] if self.corrupt else text
 

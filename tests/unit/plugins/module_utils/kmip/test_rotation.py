@@ -91,13 +91,30 @@ def test_a_key_that_was_revoked_is_not_called_present() -> None:
     assert "is deactivated, not active" in failure(play(server, wish("present", value=OLD)))
 
 
-def test_what_comes_back_changed_is_an_error_that_says_where_it_is() -> None:
-    server = server_with(current=OLD)
+@pytest.mark.parametrize("state", ["present", "rotated"])
+@pytest.mark.parametrize("generate", ["hex", ""])
+def test_what_comes_back_changed_is_destroyed_and_no_later_run_uses_it(state: str, generate: str) -> None:
+    server = ModelServer() if state == "present" else server_with(current=OLD)
+    more: dict[str, t.Any] = {"generate": generate} if generate else {"value": NEW}
+    one = wish(state, **more)
     server.corrupt = True
-    outcome = play(server, wish("rotated", generate="hex"))
-    assert "is not the key that was stored" in str(outcome.plan.failures[0])
-    assert "'tank/media' is still the former key, uid '1'" in str(outcome.plan.failures[0])
-    assert server.by_name()[NAME] == (OLD, "active")
+    outcome = play(server, one)
+    assert "is not the key that was stored; it was destroyed, and is not used" in str(outcome.plan.failures[0])
+    assert not any(words.startswith("activate") for words in server.requests)
+    if state == "rotated":
+        assert "'tank/media' is still the former key, uid '1'" in str(outcome.plan.failures[0])
+    assert server.by_name() == ({} if state == "present" else {NAME: (OLD, "active")})
+    server.corrupt = False
+    raise_first(play(server, one))
+    assert server.by_name()[NAME] == (NEW, "active")
+
+
+def test_a_key_that_an_interrupted_run_left_is_read_before_it_is_activated() -> None:
+    server = ModelServer()
+    server.put(NAME, NEW, "pre_active")
+    server.unreadable = True
+    assert "can't be read" in failure(play(server, wish("present", generate="hex")))
+    assert server.by_name() == {NAME: (NEW, "pre_active")}
 
 
 # Remove
