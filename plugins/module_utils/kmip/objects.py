@@ -22,7 +22,11 @@ GONE = ("destroyed", "destroyed_compromised")
 
 @dataclass(frozen=True)
 class Stored:
-    """An object on the server, without what it keeps secret. Names are as :mod:`.names` shows them."""
+    """An object on the server, without what it keeps secret. Names are as :mod:`.names` shows them.
+
+    ``indexes`` are the numbers by which the server knows the names. They need not be 0, 1, 2: a name that was deleted
+    leaves its number unused.
+    """
 
     uid: str
     kind: str
@@ -30,6 +34,12 @@ class Stored:
     state: str
     algorithm: str | None = None
     length: int | None = None
+    indexes: tuple[int, ...] = ()
+
+    def index_of(self, name: str) -> int:
+        """The number of a name that the object has."""
+        place = self.names.index(name)
+        return self.indexes[place] if self.indexes else place
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,8 @@ class Server(t.Protocol):
     @property
     def place(self) -> str: ...
 
+    def mend(self) -> None: ...
+
     def locate(self, name: str) -> tuple[str, ...]: ...
 
     def locate_secrets(self) -> tuple[str, ...]: ...
@@ -71,9 +73,19 @@ def survey(server: Server, wishes: t.Iterable[Wish]) -> Survey:
     return Survey({wish.label: _find_safely(server, wish) for wish in wishes})
 
 
-def survey_again(server: Server, wishes: t.Iterable[Wish]) -> Survey:
-    """Look again after the plan was carried out."""
-    return replace(survey(server, wishes), settled=True)
+def survey_again(server: Server, wishes: t.Sequence[Wish]) -> Survey:
+    """Look again after the plan was carried out.
+
+    The connection may have been lost on the way; it is made anew once. If that fails, the result says that nothing is
+    known, and what went wrong before stays the first thing that is told.
+    """
+    try:
+        server.mend()
+        return replace(survey(server, wishes), settled=True)
+    except LinkFailed as error:
+        message = f"What the KMIP server has now could not be looked at: {error.message}"
+        unknown = {wish.label: Found(fault=Failure(wish.label, message, error.hint)) for wish in wishes}
+        return Survey(unknown, settled=True)
 
 
 def _find_safely(server: Server, wish: Wish) -> Found:

@@ -251,7 +251,7 @@ class _Planner:
         return tuple(steps)
 
     def _renaming(self, stored: Stored, old: str, new: str) -> Work:
-        return lambda _runner: self._server.rename(stored, old, new)
+        return lambda _runner: _rename(self._server, stored.uid, old, new)
 
     def _step(self, title: str, action: Work, change: Change | None, hint: str) -> Step:
         changes = () if change is None else (change,)
@@ -333,7 +333,28 @@ class _Fresh:
         """Give it its lasting name."""
         if self._stored is None:
             raise StorageError(f"'{self._name}' was not stored.")
-        self._server.rename(self._stored, self._name, self._name[: -len(NEXT)])
+        _rename(self._server, self._stored.uid, self._name, self._name[: -len(NEXT)])
+
+
+def _rename(server: Server, uid: str, old: str, new: str) -> None:
+    """Rename an object as it is now, and see that it has the new name, and all its other ones as before.
+
+    What follows a rename may be that the former key is destroyed, by the word of these names.
+    """
+    before = server.describe(uid)
+    if before is None or old not in before.names:
+        raise StorageError(
+            f"'{uid}' is not '{old}' any more.", hint="Somebody else changes the same keys; run the task again then."
+        )
+    server.rename(before, old, new)
+    after = server.describe(uid)
+    wanted = sorted(new if name == old else name for name in before.names)
+    if after is None or sorted(after.names) != wanted:
+        raise StorageError(
+            f"After renaming, '{uid}' has other names than it should: "
+            f"{listed(() if after is None else after.names) or 'none'} instead of {listed(wanted)}.",
+            hint="The server counts names in its own way, or somebody else changes the same keys. Nothing was destroyed.",
+        )
 
 
 def _same(held: Held, value: str) -> bool:

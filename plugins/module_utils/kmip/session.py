@@ -63,6 +63,10 @@ class Session:
         self._mask = mask
         self._lock = threading.Lock()
         self._broken = ""
+        self._open()
+
+    def _open(self) -> None:
+        connection = self._connection
         self._wire = Wire(connect(connection), connection, self._library.streams)
         # A file of settings for all clients of this machine must not add to what the task says.
         self._client = self._library.client(
@@ -84,6 +88,16 @@ class Session:
 
     def close(self) -> None:
         self._wire.close()
+
+    def mend(self) -> None:
+        """Connect anew if the connection was lost.
+
+        :raises LinkFailed: the server can't be reached (any more)
+        """
+        with self._lock:
+            if self._broken:
+                self._open()
+                self._broken = ""
 
     def locate(self, name: str) -> tuple[str, ...]:
         """The unique identifiers of the objects with this name that this client may see."""
@@ -108,8 +122,13 @@ class Session:
                 return None
             raise
         found: dict[str, list[t.Any]] = {}
+        indexes: list[int] = []
         for attribute in attributes:
-            found.setdefault(attribute.attribute_name.value, []).append(attribute.attribute_value)
+            kind = attribute.attribute_name.value
+            found.setdefault(kind, []).append(attribute.attribute_value)
+            if kind == "Name":
+                # What is not told is the first one.
+                indexes.append(int(getattr(attribute.attribute_index, "value", None) or 0))
         state = _word(found, "State")
         if state in GONE:
             return None
@@ -121,6 +140,7 @@ class Session:
             state=state or "stateless",
             algorithm=(_word(found, "Cryptographic Algorithm") or "").upper() or None,
             length=length or None,
+            indexes=tuple(indexes),
         )
 
     def fetch(self, stored: Stored) -> str:
@@ -146,7 +166,7 @@ class Session:
 
     def rename(self, stored: Stored, old: str, new: str) -> None:
         """Put another name in the place of one that the object has."""
-        attribute = self._attribute(self._library.enums.AttributeType.NAME, names.stored(new), stored.names.index(old))
+        attribute = self._attribute(self._library.enums.AttributeType.NAME, names.stored(new), stored.index_of(old))
         self._call(f"rename '{stored.uid}' to '{new}'", self._client.modify_attribute, stored.uid, attribute=attribute)
 
     def revoke(self, uid: str) -> None:

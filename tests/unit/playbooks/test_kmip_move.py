@@ -90,6 +90,7 @@ class Controller:
             "ANSIBLE_LOG_PATH": str(folder / "ansible.log"),
             "ANSIBLE_COLLECTIONS_PATH": str(ROOT.parents[2]),
             "ANSIBLE_NOCOLOR": "1",
+            "ANSIBLE_PYTHON_INTERPRETER": sys.executable,
             "PYTHONPATH": os.pathsep.join([str(ROOT.parents[2]), *sys.path]),
             # Meant for another server; what a playbook is told of its own ones has to do.
             "NAS_KMIP_PORT": "1",

@@ -31,15 +31,27 @@ class ModelServer:
         self.requests: list[str] = []
         self.lose_at: int | None = None
         self.lose_after = False
+        self.stays_down = False
         self.corrupt = False
         self.unreadable = False
+        self.down = False
+        # A server that counts names otherwise than it tells.
+        self.shift = 0
         self._count = 0
 
-    def put(self, name: str, text: str, state: str = "active", kind: str = SECRET_DATA) -> str:
+    def mend(self) -> None:
+        if self.down:
+            raise LinkFailed("nothing listens there")
+
+    def put(
+        self, name: str, text: str, state: str = "active", kind: str = SECRET_DATA, more: t.Mapping[int, str] | None = None
+    ) -> str:
         """An object that was there before."""
         self._count += 1
         uid = str(self._count)
-        self.entries[uid] = Entry(Stored(uid, kind, (name,), state), text)
+        named = {7: name, **(more or {})}
+        stored = Stored(uid, kind, tuple(named[at] for at in sorted(named)), state, indexes=tuple(sorted(named)))
+        self.entries[uid] = Entry(stored, text)
         return uid
 
     def by_name(self) -> dict[str, tuple[str, str]]:
@@ -77,9 +89,13 @@ class ModelServer:
     def rename(self, stored: Stored, old: str, new: str) -> None:
         with self._request(f"rename {stored.uid} {new}"):
             entry = self.entries[stored.uid]
-            if self.locate(new) or entry.stored.names != (old,):
+            index = stored.index_of(old)
+            if self.locate(new) or index not in entry.stored.indexes:
                 raise StorageError(f"'{old}' can't become '{new}'")
-            entry.stored = replace(entry.stored, names=(new,))
+            names = zip(entry.stored.names, entry.stored.indexes)
+            entry.stored = replace(
+                entry.stored, names=tuple(new if at == index + self.shift else name for name, at in names)
+            )
 
     def revoke(self, uid: str) -> None:
         with self._request(f"revoke {uid}"):
@@ -112,6 +128,7 @@ class _Request:
     def __enter__(self) -> None:
         self._hit = len(self._server.requests) == self._server.lose_at
         self._server.requests.append(self._words)
+        self._server.down = self._hit and self._server.stays_down
         if self._hit and not self._server.lose_after:
             raise LinkFailed("the line was cut")
 

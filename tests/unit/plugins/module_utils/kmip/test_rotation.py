@@ -186,6 +186,26 @@ def test_a_rotation_keeps_the_former_key_and_a_second_one_waits_until_it_is_gone
     assert play(server, again).plan.changed
 
 
+def test_the_other_names_of_a_key_stay_as_they_are() -> None:
+    """A server numbers the names, and the numbers have gaps."""
+    server = ModelServer()
+    server.put(NAME, OLD, more={2: "alias", 9: "another"})
+    raise_first(play(server, wish("rotated", value=NEW)))
+    assert {entry.text: entry.stored.names for entry in server.entries.values()} == {
+        OLD: ("alias", PREVIOUS, "another"),
+        NEW: (NAME,),
+    }
+
+
+def test_nothing_is_destroyed_when_a_rename_went_elsewhere() -> None:
+    server = ModelServer()
+    server.put(NAME, OLD, more={8: "alias"})
+    server.shift = 1
+    told = str(play(server, wish("rotated", value=NEW, keep_previous=False)).plan.failures[0])
+    assert "has other names than it should: 'tank/media', 'tank/media (previous)' instead of" in told
+    assert {entry.text for entry in server.entries.values()} == {OLD, NEW}
+
+
 def test_the_former_key_is_destroyed_when_that_is_asked_for() -> None:
     server = server_with(current=OLD)
     outcome = play(server, wish("rotated", generate="hex", keep_previous=False))
@@ -276,6 +296,21 @@ def test_a_run_that_is_cut_off_loses_nothing_and_the_next_one_finishes(
         "destroy": {NAME: (NEW, "active")},
     }[goal]
     assert server.by_name() == wanted
+
+
+@pytest.mark.parametrize("number,done", [(0, 0), (3, 2)])
+@pytest.mark.parametrize("stays_down", [False, True])
+def test_what_cut_a_rotation_off_is_told_with_what_to_do(number: int, done: int, stays_down: bool) -> None:
+    """Also when the server can't be looked at any more afterwards."""
+    server = server_with(current=OLD)
+    server.lose_at, server.stays_down = number, stays_down
+    outcome = play(server, wish("rotated", value=NEW))
+    told = str(outcome.plan.failures[0])
+    assert told.startswith("Failed to ") and "the line was cut" in told
+    assert "Run the task again to finish." in told
+    assert (len(outcome.plan.failures), len(outcome.plan.steps), outcome.plan.changed) == (1, done, done > 0)
+    row = describe([wish("rotated", value=NEW)], outcome.state)
+    assert row["state"] == ("unknown" if stays_down else "active" if number == 0 else "absent")
 
 
 def test_the_cuts_are_at_every_request() -> None:
