@@ -37,7 +37,7 @@ options:
     type: path
   private_key_passphrase:
     description:
-      - Passphrase of the private key, if it is encrypted.
+      - Passphrase of the private key, if it is encrypted. It is never taken from the environment.
     type: str
   ca_certificate:
     description:
@@ -98,8 +98,6 @@ options:
     vars:
       - name: nas_kmip_private_key
   private_key_passphrase:
-    env:
-      - name: NAS_KMIP_PRIVATE_KEY_PASSPHRASE
     vars:
       - name: nas_kmip_private_key_passphrase
   ca_certificate:

@@ -31,7 +31,11 @@ options:
       - V(name) takes the terms for names of keys, as M(nasops.encryption.kmip_key) stores them.
       - V(uid) takes them for the unique identifiers that the server gave.
       - V(truenas) takes them for names of datasets whose keys a TrueNAS has stored, under the name of the dataset with
-        C(-) and 7 digits behind it. For that, all secret data the client may see has to be looked through.
+        C(-) and 7 hexadecimal digits behind it. For that, all secret data the client may see has to be looked through.
+        An object whose whole name is itself a term is taken for that one only. If the 7 digits hold no letter, the object
+        may as well be the key of a dataset of that very name, such as a date; the lookup warns of it, with uid and name.
+        With C(-v) it tells these of every key. Before it is used for anything that can't be taken back, see that it
+        opens the dataset.
     type: str
     choices: [name, uid, truenas]
     default: name
@@ -108,10 +112,11 @@ import typing as t
 
 from ansible.errors import AnsibleLookupError
 from ansible.plugins.lookup import LookupBase
+from ansible.utils.display import Display
 
 from ..module_utils.errors import BadInput, StorageError
 from ..module_utils.kmip.connection import connection_spec, parse_connection
-from ..module_utils.kmip.fetch import fetch
+from ..module_utils.kmip.fetch import Notice, fetch
 from ..module_utils.kmip.session import Session
 from ..module_utils.masking import register
 from ..module_utils.secrets import Mask, encodings
@@ -135,10 +140,13 @@ class LookupModule(LookupBase):
 
     def _fetch(self, terms: list[str]) -> dict[str, str]:
         params = {name: self._option(name) for name in connection_spec()}
+        passphrase = params["private_key_passphrase"]
+        if passphrase:
+            register(None, encodings(passphrase.encode("utf-8", "surrogateescape")))
         session = Session(parse_connection(params), Mask())
         try:
             skip = self._option("missing") == "skip"
-            return fetch(session, terms, self._option("by"), self._option("allow_inactive"), skip)
+            return fetch(session, terms, self._option("by"), self._option("allow_inactive"), skip, _tell)
         finally:
             session.close()
 
@@ -146,6 +154,14 @@ class LookupModule(LookupBase):
         """An option. Ansible's own kind of text becomes one of Python's, which is what the library checks for."""
         value: t.Any = super().get_option(name)
         return str(value) if isinstance(value, str) else value
+
+
+def _tell(found: Notice) -> None:
+    """What a person has to know of a key that was found by a rule and not by its name."""
+    if found.doubtful:
+        Display().warning(str(found))
+    else:
+        Display().v(str(found))
 
 
 def _texts(terms: t.Any) -> list[str]:

@@ -6,21 +6,43 @@
 from __future__ import annotations
 
 import typing as t
+from dataclasses import dataclass
 
 from ..errors import BadInput, StorageError
 from .names import NEXT, PREVIOUS, check_name, check_uid
 from .objects import ACTIVE, Stored, listed
-from .read import Server, objects_named, objects_of_truenas
+from .read import Server, is_doubtful, objects_named, objects_of_truenas
 
 WAYS = ("name", "uid", "truenas")
 
 
+@dataclass(frozen=True)
+class Notice:
+    """Which object was taken for a term that is not its name. ``doubtful``: it may be meant for another dataset."""
+
+    term: str
+    stored: Stored
+    doubtful: bool
+
+    def __str__(self) -> str:
+        text = f"The key of '{self.term}' is that of uid '{self.stored.uid}', {listed(self.stored.names)}."
+        if self.doubtful:
+            text += " By its digits, that may as well be the key of a dataset of that very name: see that it opens."
+        return text
+
+
 def fetch(
-    server: Server, terms: t.Sequence[str], by: str, allow_inactive: bool, skip_missing: bool = False
+    server: Server,
+    terms: t.Sequence[str],
+    by: str,
+    allow_inactive: bool,
+    skip_missing: bool = False,
+    tell: t.Callable[[Notice], None] = lambda _notice: None,
 ) -> dict[str, str]:
     """The keys by term.
 
     :param skip_missing: leave out a term for which there is no key at all
+    :param tell: called with what was found, if the way to it is a rule that may be wrong
     :raises BadInput: a term can't be one
     :raises StorageError: there is no such key, or more than one, or it is not active
     """
@@ -36,6 +58,8 @@ def fetch(
                 hint="It was revoked, or storing it was interrupted. It can be read with allow_inactive=true.",
             )
         found[term] = server.fetch(one)
+        if by == "truenas":
+            tell(Notice(term, one, is_doubtful(term, one)))
     return found
 
 

@@ -126,13 +126,35 @@ def objects_named(server: Server, name: str) -> tuple[Stored, ...]:
     return tuple(one for one in found if one is not None and name in one.names)
 
 
+_OF_TRUENAS = re.compile(r"(.+)-([0-9a-f]{7})")
+
+
 def objects_of_truenas(server: Server, datasets: t.Iterable[str]) -> dict[str, tuple[Stored, ...]]:
-    """By dataset, the secret data that a TrueNAS has stored for it: the name goes on with 7 digits of a random UUID."""
+    """By dataset, the secret data that a TrueNAS has stored for it: the name goes on with 7 digits of a random UUID.
+
+    What is asked for by its whole name belongs to no other dataset. An object that can't be read is somebody else's
+    affair.
+    """
     found: dict[str, list[Stored]] = {dataset: [] for dataset in datasets}
     for uid in server.locate_secrets():
-        one = server.describe(uid)
+        one = _describe_if_readable(server, uid)
         for name in () if one is None else one.names:
-            match = re.fullmatch(r"(.+)-[0-9a-f]{7}", name)
-            if one is not None and match and match.group(1) in found:
+            match = _OF_TRUENAS.fullmatch(name)
+            if one is not None and match and match.group(1) in found and name not in found:
                 found[match.group(1)].append(one)
     return {dataset: tuple(rows) for dataset, rows in found.items()}
+
+
+def is_doubtful(dataset: str, stored: Stored) -> bool:
+    """Whether what was found for a dataset of a TrueNAS may as well be the key of another one, named by a number."""
+    matches = [_OF_TRUENAS.fullmatch(name) for name in stored.names]
+    return any(one and one.group(1) == dataset and one.group(2).isdecimal() for one in matches)
+
+
+def _describe_if_readable(server: Server, uid: str) -> Stored | None:
+    try:
+        return server.describe(uid)
+    except LinkFailed:
+        raise
+    except StorageError:
+        return None

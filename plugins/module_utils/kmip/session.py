@@ -183,7 +183,8 @@ class Session:
     def _call(self, task: str, request: t.Callable[..., t.Any], *arguments: t.Any, **more: t.Any) -> t.Any:
         """Make one request.
 
-        :raises LinkFailed: there was no answer, or not one that can be understood
+        :raises LinkFailed: there was no answer
+        :raises StorageError: there was one that can't be understood; the connection is still good
         :raises RequestRefused: the server said no
         """
         with self._lock:
@@ -200,14 +201,14 @@ class Session:
             except Exception as error:
                 refusal = getattr(error, "reason", None)
                 if hasattr(refusal, "name"):
-                    raise self._refusal(task, error) from error
-                # The library has no one kind of error for an answer that it can't read.
-                self._broken = "an answer could not be understood."
-                self.close()
-                raise LinkFailed(
+                    raise self._refusal(task, error) from None
+                # The library has no one kind of error for an answer that it can't read. The message came as a whole, so
+                # the next request is none the worse for it.
+                raise StorageError(
                     f"{_capital(self._asked(task))} failed: its answer can't be understood ({type(error).__name__}).",
-                    hint="PyKMIP can read text in ASCII only. Whether the request was carried out is not known.",
-                ) from error
+                    hint="PyKMIP reads text in ASCII only, and no refusal without words. Whether the request was carried "
+                    "out is not known.",
+                ) from None
 
     def _asked(self, task: str) -> str:
         return f"the request to the KMIP server {self.place} to {task}"

@@ -8,15 +8,19 @@ from __future__ import annotations
 import typing as t
 
 import pytest
+import yaml
 from ansible.errors import AnsibleError
 from ansible.plugins.loader import lookup_loader
 
+from ansible_collections.nasops.encryption.plugins.doc_fragments.kmip import ModuleDocFragment
+from ansible_collections.nasops.encryption.plugins.lookup import kmip_key
 from ansible_collections.nasops.encryption.plugins.module_utils.kmip.connection import (
     connection_spec,
     parse_connection,
 )
 from ansible_collections.nasops.encryption.plugins.module_utils.kmip.session import Session
 from ansible_collections.nasops.encryption.plugins.module_utils.secrets import Mask
+from ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.kmip.certificates import CLIENT
 from ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.kmip.kmip_server import KmipServer
 
 HEX, WORDS = "0a" * 32, "schlüssel wort"
@@ -49,6 +53,31 @@ def test_keys_are_returned_in_the_order_of_the_terms_or_by_name(stored: KmipServ
     assert look("1", by="uid", **options) == [HEX]
     assert look("tank/new", allow_inactive=True, **options) == [HEX]
     assert look(**options) == []
+
+
+def test_keys_that_are_missing_are_left_out_when_that_is_asked_for(stored: KmipServer) -> None:
+    more = {**stored.options(), "missing": "skip"}
+    assert look("tank/a", "tank/none", as_dict=True, **more) == [{"tank/a": HEX}]
+    assert look("tank/none", as_dict=True, **more) == [{}]
+    for name, message in (("tank/twice", "stands for 2 objects"), ("tank/new", "is pre-active, not active")):
+        with pytest.raises(AnsibleError, match=message):
+            look(name, as_dict=True, **more)
+    with pytest.raises(AnsibleError, match="goes with as_dict=true"):
+        look("tank/a", **more)
+
+
+def test_secrets_of_the_connection_are_hidden_and_never_come_from_the_environment(
+    stored: KmipServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plugins = yaml.safe_load(ModuleDocFragment.PLUGINS)["options"]
+    assert [name for name, where in plugins.items() if "env" not in where] == ["private_key_passphrase"]
+    assert "ini" not in plugins["private_key_passphrase"]
+    hidden: list[str] = []
+    monkeypatch.setattr(kmip_key, "register", lambda _module, texts: hidden.extend(texts))
+    locked = stored.authority.issue("alice", CLIENT, passphrase=b"open it please")
+    variables = {f"nas_kmip_{name}": value for name, value in stored.options(locked).items()}
+    assert look("tank/a", variables={**variables, "nas_kmip_private_key_passphrase": "open it please"}) == [HEX]
+    assert "open it please" in hidden and HEX in hidden
 
 
 def test_the_connection_comes_from_variables_or_the_environment(

@@ -37,6 +37,8 @@ class ModelServer:
         self.down = False
         # A server that counts names otherwise than it tells.
         self.shift = 0
+        # An object with a name that the library can't read.
+        self.foreign = ""
         self._count = 0
 
     def mend(self) -> None:
@@ -67,6 +69,8 @@ class ModelServer:
         return tuple(uid for uid, entry in self.entries.items() if entry.stored.kind == SECRET_DATA)
 
     def describe(self, uid: str) -> Stored | None:
+        if uid == self.foreign:
+            raise StorageError(f"the answer about {uid} can't be understood")
         entry = self.entries.get(uid)
         return None if entry is None else entry.stored
 

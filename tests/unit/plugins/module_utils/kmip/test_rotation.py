@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ansible_collections.nasops.encryption.plugins.module_utils.errors import StorageError
+from ansible_collections.nasops.encryption.plugins.module_utils.kmip.fetch import Notice, fetch
 from ansible_collections.nasops.encryption.plugins.module_utils.kmip.options import Wish
 from ansible_collections.nasops.encryption.plugins.module_utils.kmip.read import Survey, survey, survey_again
 from ansible_collections.nasops.encryption.plugins.module_utils.kmip.result import describe
@@ -328,6 +329,30 @@ def test_the_cuts_are_at_every_request() -> None:
 def raise_first(outcome: Outcome[Survey]) -> None:
     for one in outcome.plan.failures:
         raise StorageError(str(one))
+
+
+# By the rule of a TrueNAS
+
+
+def test_the_key_of_another_dataset_is_not_taken_for_that_of_a_truenas() -> None:
+    server = ModelServer()
+    server.put("tank/backup-2024010", OTHER)
+    with pytest.raises(StorageError, match="There is no key 'tank/backup'"):
+        fetch(server, ["tank/backup", "tank/backup-2024010"], "truenas", False)
+    told: list[Notice] = []
+    assert fetch(server, ["tank/backup"], "truenas", False, tell=told.append) == {"tank/backup": OTHER}
+    server.put("tank/media-1a2b3c4", OLD)
+    fetch(server, ["tank/media"], "truenas", False, tell=told.append)
+    assert [one.doubtful for one in told] == [True, False]
+    assert str(told[1]) == "The key of 'tank/media' is that of uid '2', 'tank/media-1a2b3c4'."
+    assert "uid '1', 'tank/backup-2024010'. By its digits" in str(told[0])
+
+
+def test_an_object_that_can_not_be_read_hides_no_other_one() -> None:
+    server = ModelServer()
+    server.foreign = server.put("tank/x-1a2b3c4", OTHER)
+    server.put("tank/media-1a2b3c4", OLD)
+    assert fetch(server, ["tank/media"], "truenas", False) == {"tank/media": OLD}
 
 
 # Many

@@ -14,6 +14,7 @@ import ssl
 import sys
 import threading
 import typing as t
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,7 @@ from ansible_collections.nasops.encryption.plugins.module_utils.kmip.connection 
 )
 from ansible_collections.nasops.encryption.plugins.module_utils.kmip.fetch import fetch
 from ansible_collections.nasops.encryption.plugins.module_utils.kmip.library import load
+from ansible_collections.nasops.encryption.plugins.module_utils.kmip.link import LinkFailed
 from ansible_collections.nasops.encryption.plugins.module_utils.kmip.read import objects_named
 from ansible_collections.nasops.encryption.plugins.module_utils.kmip.session import Session
 from ansible_collections.nasops.encryption.plugins.module_utils.secrets import Mask
@@ -180,6 +182,49 @@ def test_states_kinds_and_names_are_those_of_the_server(kmip: KmipServer) -> Non
     with pytest.raises(StorageError, match=f"refused to destroy '{uid}'.*Nothing has this uid"):
         alice.destroy(uid)
     assert "There is no key '99'" in failed_fetch(alice, "99", "uid")
+
+
+def test_an_answer_that_the_library_can_not_read_is_the_fault_of_that_request_only(
+    kmip: KmipServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alice = session(kmip.options())
+    uid = alice.register("tank", TEXT)
+    stream = load().streams
+    good: list[t.Any] = [lambda data: stream(data.replace(b"tank", b"t\xc3\xa4k"))]
+    monkeypatch.setattr(alice._wire, "_stream", lambda data: good.pop()(data) if good else stream(data))
+    with pytest.raises(StorageError, match=r"its answer can't be understood \(UnicodeDecodeError\)") as caught:
+        alice.describe(uid)
+    assert not isinstance(caught.value, LinkFailed) and caught.value.__suppress_context__
+    # A refusal without words: the tag of the words is one that the library does not look for.
+    good[:] = [lambda data: stream(data.replace(b"\x42\x00\x7d", b"\x42\x00\x7c"))]
+    with pytest.raises(StorageError, match="99") as caught:
+        alice.activate("99")
+    assert not isinstance(caught.value, LinkFailed)
+    assert objects_named(alice, "tank")[0].uid == uid
+
+
+def test_a_lost_connection_is_mended_once_the_server_is_there_again(kmip: KmipServer) -> None:
+    alice = session(kmip.options())
+    alice.mend()
+    kmip.kill()
+    with pytest.raises(LinkFailed):
+        alice.locate("tank")
+    with pytest.raises(LinkFailed, match="refuses the connection"):
+        alice.mend()
+    kmip.start()
+    alice.mend()
+    assert alice.locate("tank") == ()
+
+
+def test_names_are_known_by_the_numbers_that_the_server_gives(kmip: KmipServer) -> None:
+    alice = session(kmip.options())
+    uid = alice.register("tank", TEXT)
+    one = alice.describe(uid)
+    assert one is not None and (one.names, one.indexes) == (("tank",), (0,))
+    with pytest.raises(StorageError):
+        alice.rename(replace(one, indexes=(3,)), "tank", "pool")
+    alice.rename(one, "tank", "pool")
+    assert alice.locate("pool") == (uid,)
 
 
 def failed_fetch(server: Session, term: str, by: str = "name") -> str:
