@@ -7,16 +7,20 @@ from __future__ import annotations
 
 import importlib
 import logging
+import re
 import typing as t
 from dataclasses import dataclass
+from importlib import metadata
 
 from ansible.module_utils.basic import missing_required_lib
 
 from ..errors import StorageError
 
+_OLDEST = (0, 11)
+
 
 class LibraryMissing(StorageError):
-    """PyKMIP is not installed for this Python."""
+    """PyKMIP is not installed for this Python, or too old."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,7 @@ def load() -> Library:
 
     :raises LibraryMissing: it can't be imported
     """
+    _check_version()
     try:
         # What it logs could hold names and keys, and would go to the terminal where nothing else takes it.
         logger = logging.getLogger("kmip")
@@ -55,3 +60,17 @@ def load() -> Library:
             missing_required_lib("PyKMIP", reason="to talk to a KMIP server"),
             hint=f"It is installed with: python3 -m pip install 'pykmip>=0.11'. Python said: {error}.",
         ) from None
+
+
+def _check_version() -> None:
+    """Older versions send other messages, or don't run on current Pythons at all."""
+    try:
+        version = metadata.version("PyKMIP")
+    except metadata.PackageNotFoundError:
+        return  # it can be there without; and if it is not, the import tells
+    numbers = tuple(int(part) for part in re.findall(r"\d+", version)[:2])
+    if numbers < _OLDEST:
+        raise LibraryMissing(
+            f"PyKMIP {version} is too old; wanted is {'.'.join(str(part) for part in _OLDEST)} or later.",
+            hint="It is installed with: python3 -m pip install 'pykmip>=0.11'.",
+        )

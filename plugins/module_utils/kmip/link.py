@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import ssl
+import threading
 import time
 import typing as t
 
@@ -45,7 +46,7 @@ def connect(connection: Connection) -> ssl.SSLSocket:
     context = _context(connection)
     place = connection.place
     try:
-        plain = socket.create_connection((connection.server, connection.port), connection.timeout)
+        plain = _reach(connection)
     except socket.gaierror as error:
         raise LinkFailed(
             f"The name of the KMIP server {place} can't be resolved: {error.strerror or error}.",
@@ -76,6 +77,50 @@ def connect(connection: Connection) -> ssl.SSLSocket:
         channel.close()
         raise _handshake_failed(error, connection) from None
     return channel
+
+
+def _reach(connection: Connection) -> socket.socket:
+    """A connection to the first address of the server that takes one; all of them together have one time limit."""
+    deadline = time.monotonic() + connection.timeout
+    addresses = _resolve(connection)
+    failure: OSError = socket.timeout()
+    for number, (family, kind, protocol, _name, address) in enumerate(addresses):
+        # A dead address must not use up the time of those behind it.
+        left = (deadline - time.monotonic()) / (len(addresses) - number)
+        if left <= 0:
+            break
+        plain = socket.socket(family, kind, protocol)
+        try:
+            plain.settimeout(left)
+            plain.connect(address)
+            return plain
+        except OSError as error:
+            plain.close()
+            failure = error
+    raise failure
+
+
+def _resolve(connection: Connection) -> list[t.Any]:
+    """The addresses of the server. The system's resolver knows no time limit, so it is left behind when it hangs."""
+    answers: list[t.Any] = []
+
+    def ask() -> None:
+        try:
+            answers.append(socket.getaddrinfo(connection.server, connection.port, type=socket.SOCK_STREAM))
+        except (OSError, ValueError) as error:
+            answers.append(error)
+
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(connection.timeout)
+    if not answers:
+        raise LinkFailed(
+            f"The name of the KMIP server {connection.place} was not resolved within {connection.timeout} seconds.",
+            hint="Does this machine reach its name server?",
+        )
+    if isinstance(answers[0], Exception):
+        raise answers[0]
+    return list(answers[0])
 
 
 def _context(connection: Connection) -> ssl.SSLContext:

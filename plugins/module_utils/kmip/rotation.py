@@ -96,8 +96,8 @@ class _Planner:
         wish, held = self._wish, self._current
         left = [one for one in (self._next, self._former) if one is not None]
         warning = (
-            f"What a rotation of '{wish.label}' left is not removed with it: {_both(left)}. One of these may be what opens "
-            "the dataset."
+            f"What a rotation of '{wish.label}' left is not removed with it: {_both(left)}. One of these may be what "
+            "opens the dataset."
         )
         warnings = (warning,) if left else ()
         if held is None:
@@ -353,7 +353,8 @@ def _rename(server: Server, uid: str, old: str, new: str) -> None:
         raise StorageError(
             f"After renaming, '{uid}' has other names than it should: "
             f"{listed(() if after is None else after.names) or 'none'} instead of {listed(wanted)}.",
-            hint="The server counts names in its own way, or somebody else changes the same keys. Nothing was destroyed.",
+            hint="The server counts names in its own way, or somebody else changes the same keys. Nothing was "
+            "destroyed.",
         )
 
 

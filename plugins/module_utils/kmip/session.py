@@ -198,7 +198,7 @@ class Session:
                 raise LinkFailed(f"{_capital(self._asked(task))} failed: {error.message}", hint=error.hint) from None
             except self._library.failure as error:
                 raise self._refusal(task, error) from None
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001
                 refusal = getattr(error, "reason", None)
                 if hasattr(refusal, "name"):
                     raise self._refusal(task, error) from None
@@ -206,8 +206,8 @@ class Session:
                 # the next request is none the worse for it.
                 raise StorageError(
                     f"{_capital(self._asked(task))} failed: its answer can't be understood ({type(error).__name__}).",
-                    hint="PyKMIP reads text in ASCII only, and no refusal without words. Whether the request was carried "
-                    "out is not known.",
+                    hint="PyKMIP reads text in ASCII only, and no refusal without words. Whether the request was "
+                    "carried out is not known.",
                 ) from None
 
     def _asked(self, task: str) -> str:

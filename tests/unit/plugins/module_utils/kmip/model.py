@@ -46,7 +46,12 @@ class ModelServer:
             raise LinkFailed("nothing listens there")
 
     def put(
-        self, name: str, text: str, state: str = "active", kind: str = SECRET_DATA, more: t.Mapping[int, str] | None = None
+        self,
+        name: str,
+        text: str,
+        state: str = "active",
+        kind: str = SECRET_DATA,
+        more: t.Mapping[int, str] | None = None,
     ) -> str:
         """An object that was there before."""
         self._count += 1

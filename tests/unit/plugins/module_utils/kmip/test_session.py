@@ -15,6 +15,7 @@ import sys
 import threading
 import typing as t
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -291,8 +292,41 @@ def test_a_network_without_a_way_there(
     def fail(*_arguments: object) -> t.NoReturn:
         raise failure
 
-    monkeypatch.setattr(socket, "create_connection", fail)
+    if isinstance(failure, socket.gaierror):
+        monkeypatch.setattr(socket, "getaddrinfo", fail)
+    else:
+        monkeypatch.setattr(socket.socket, "connect", fail)
     assert message in error(options)
+
+
+def test_a_name_server_that_hangs_is_given_up_after_the_timeout(
+    options: Options, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    end = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_all, **_more: end.wait(60))
+    try:
+        assert "was not resolved within 1 seconds" in error(options)
+    finally:
+        end.set()
+
+
+def test_all_addresses_of_a_server_share_one_timeout(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+
+    def connect(plain: socket.socket, _address: object) -> None:
+        waits.append(plain.gettimeout() or 0.0)
+        raise socket.timeout
+
+    address = (socket.AF_INET, socket.SOCK_STREAM, 0, "", (HOST, 1))
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_all, **_more: [address] * 4)
+    monkeypatch.setattr(socket.socket, "connect", connect)
+    assert "did not answer within 1 seconds" in error(options)
+    assert len(waits) == 4 and 0 < waits[0] <= 0.25 and waits[-1] <= 1.0
+
+
+def test_a_library_that_is_too_old_is_named(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metadata, "version", lambda _name: "0.10.0")
+    assert "PyKMIP 0.10.0 is too old; wanted is 0.11 or later" in error(options)
 
 
 @pytest.mark.parametrize(
