@@ -32,8 +32,8 @@ options:
       - V(uid) takes them for the unique identifiers that the server gave.
       - V(truenas) takes them for names of datasets whose keys a TrueNAS has stored, under the name of the dataset with
         C(-) and 7 hexadecimal digits behind it. For that, all secret data the client may see has to be looked through.
-        An object whose whole name is itself a term is taken for that one only. If the 7 digits hold no letter, the object
-        may as well be the key of a dataset of that very name, such as a date; the lookup warns of it, with uid and name.
+        An object whose whole name is itself a term is taken for that one only. If the 7 digits hold no letter, it may
+        as well be the key of a dataset of that very name, such as a date. The lookup warns of that, with uid and name.
         With C(-v) it tells these of every key. Before it is used for anything that can't be taken back, see that it
         opens the dataset.
     type: str

@@ -198,7 +198,7 @@ class Session:
                 raise LinkFailed(f"{_capital(self._asked(task))} failed: {error.message}", hint=error.hint) from None
             except self._library.failure as error:
                 raise self._refusal(task, error) from None
-            except Exception as error:  # noqa: BLE001
+            except Exception as error:  # noqa: BLE001  (what the library raises has no one base)
                 refusal = getattr(error, "reason", None)
                 if hasattr(refusal, "name"):
                     raise self._refusal(task, error) from None
