@@ -70,6 +70,8 @@ class Controller:
         self.temporary.mkdir()
         (folder / "no-folder").write_text("Ansible can make no temporary folder in here.")
         self._folder = folder
+        self._log = folder / "ansible.log"
+        self._log.touch()
         self._needles = [spelling for text in texts for spelling in encodings(text.encode())]
         self._environment = {
             **os.environ,
@@ -79,7 +81,7 @@ class Controller:
             "ANSIBLE_LOCAL_TEMP": str(self.temporary / "local"),
             # a module that is not sent through a pipe fails
             "ANSIBLE_REMOTE_TEMP": str(folder / "no-folder" / "tmp"),
-            "ANSIBLE_LOG_PATH": str(folder / "ansible.log"),
+            "ANSIBLE_LOG_PATH": str(self._log),
             "ANSIBLE_COLLECTIONS_PATH": str(ROOT.parents[2]),
             "ANSIBLE_NOCOLOR": "1",
             "PYTHONPATH": os.pathsep.join([str(ROOT.parents[2]), *sys.path]),
@@ -112,7 +114,7 @@ class Controller:
                 argv, env=self._environment, cwd=self._folder, capture_output=True, text=True, timeout=300, check=False
             )
         watch.look()
-        shown = done.stdout + done.stderr + (self._folder / "ansible.log").read_text()
+        shown = done.stdout + done.stderr + self._log.read_text()
         assert watch.looks > 3 and watch.found == set()
         assert [needle for needle in self._needles if needle in shown] == []
         assert (done.returncode != 0) is fails, shown
