@@ -1,17 +1,19 @@
 # Copyright (c) 2026 nasops.encryption contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""PyKMIP's own server as a process of its own, over TLS on 127.0.0.1, with all it writes below one folder."""
+"""PyKMIP's own server as a process of its own, over TLS on 127.0.0.1, with all that lasts below one folder."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import ssl
 import subprocess
 import sys
+import tempfile
 import time
 import typing as t
 from pathlib import Path
@@ -69,6 +71,7 @@ class KmipServer:
         self.port = 0
         self._identity = self.authority.issue("server", SERVER, (HOST,))
         self._process: subprocess.Popen[bytes] | None = None
+        self._sockets = ""
 
     def options(self, client: Pair | None = None, **more: t.Any) -> Options:
         """The options of a connection as this client, alice when not given."""
@@ -100,6 +103,7 @@ class KmipServer:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait(_PATIENCE)
+        shutil.rmtree(self._sockets, ignore_errors=True)
 
     def runs(self) -> bool:
         return self._process is not None
@@ -135,8 +139,10 @@ class KmipServer:
                 database=self.folder / "keys.db",
             )
         )
+        # Its processes talk through sockets in TMPDIR, whose paths must not be long.
+        self._sockets = tempfile.mkdtemp(prefix="kmip-")
         # The test's own PYTHONPATH would make it look for its parts in places of ansible-test.
-        environment = {**os.environ, "TMPDIR": str(self.folder), "HOME": str(self.folder)}
+        environment = {**os.environ, "TMPDIR": self._sockets, "HOME": str(self.folder)}
         environment.pop("PYTHONPATH", None)
         with (self.folder / "output.txt").open("ab") as output:
             self._process = subprocess.Popen(
