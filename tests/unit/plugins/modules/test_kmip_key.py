@@ -50,7 +50,11 @@ class Player:
         return t.cast(Result, json.loads(shown))
 
     def _there(self) -> t.Iterable[str]:
-        return self.texts().values() if self.server.runs() and not self._quiet else ()
+        if self._quiet or not self.server.runs():
+            return ()
+        server = self.session()
+        uids = [one.uid for name in (NAME, NEXT, PREVIOUS, "tank/words") for one in objects_named(server, name)]
+        return fetch(server, uids, "uid", True).values()
 
     def run_quietly(self, **options: t.Any) -> Result:
         """Run it without a look at the server afterwards."""
