@@ -82,7 +82,7 @@ def survey_again(server: Server, wishes: t.Sequence[Wish]) -> Survey:
     try:
         server.mend()
         return replace(survey(server, wishes), settled=True)
-    except LinkFailed as error:
+    except StorageError as error:
         message = f"What the KMIP server has now could not be looked at: {error.message}"
         unknown = {wish.label: Found(fault=Failure(wish.label, message, error.hint)) for wish in wishes}
         return Survey(unknown, settled=True)
