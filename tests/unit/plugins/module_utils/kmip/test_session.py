@@ -289,7 +289,7 @@ def test_a_host_that_drops_packets_is_given_up_after_the_timeout(options: Option
 def test_a_network_without_a_way_there(
     options: Options, monkeypatch: pytest.MonkeyPatch, failure: OSError, message: str
 ) -> None:
-    def fail(*_arguments: object) -> t.NoReturn:
+    def fail(*_arguments: object, **_more: object) -> t.NoReturn:
         raise failure
 
     if isinstance(failure, socket.gaierror):
