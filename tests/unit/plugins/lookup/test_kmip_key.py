@@ -32,9 +32,19 @@ def look(*terms: t.Any, variables: dict[str, t.Any] | None = None, **options: t.
     return found
 
 
-@pytest.fixture
-def stored(kmip: KmipServer) -> KmipServer:
-    """A server with two active keys, one that is not, and two of the same name."""
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> t.Iterator[KmipServer]:
+    """A server with two active keys, one that is not, and two of the same name; all tests here only read."""
+    kmip = KmipServer(tmp_path_factory.mktemp("lookup") / "kmip")
+    try:
+        kmip.start()
+        _fill(kmip)
+        yield kmip
+    finally:
+        kmip.kill()
+
+
+def _fill(kmip: KmipServer) -> None:
     defaults = {name: one.get("default") for name, one in connection_spec().items()}
     server = Session(parse_connection({**defaults, **kmip.options()}), Mask())
     names = {"tank/a": HEX, "tank/b": WORDS, "tank/twice": HEX}
@@ -43,7 +53,6 @@ def stored(kmip: KmipServer) -> KmipServer:
     server.register("tank/twice", WORDS)
     server.register("tank/new", HEX)
     server.register("tank/gone (next)", HEX)
-    return kmip
 
 
 def test_keys_are_returned_in_the_order_of_the_terms_or_by_name(stored: KmipServer) -> None:

@@ -113,7 +113,11 @@ def test_keys_outlive_a_restart_and_a_server_that_stops_is_noticed(kmip: KmipSer
     with pytest.raises(StorageError, match="Not attempted, since the connection is lost"):
         first.locate("tank")
     assert "refuses the connection: nothing listens on that port" in error(kmip.options())
+    with pytest.raises(LinkFailed, match="refuses the connection"):
+        first.mend()
     kmip.start()
+    first.mend()
+    assert first.locate("tank") == (uid,)
     assert fetch(session(kmip.options()), ["tank"], "name", False) == {"tank": TEXT}
 
 
@@ -203,25 +207,9 @@ def test_an_answer_that_the_library_can_not_read_is_the_fault_of_that_request_on
     assert not isinstance(caught.value, LinkFailed)
     assert objects_named(alice, "tank")[0].uid == uid
 
-
-def test_a_lost_connection_is_mended_once_the_server_is_there_again(kmip: KmipServer) -> None:
-    alice = session(kmip.options())
-    alice.mend()
-    kmip.kill()
-    with pytest.raises(LinkFailed):
-        alice.locate("tank")
-    with pytest.raises(LinkFailed, match="refuses the connection"):
-        alice.mend()
-    kmip.start()
-    alice.mend()
-    assert alice.locate("tank") == ()
-
-
-def test_names_are_known_by_the_numbers_that_the_server_gives(kmip: KmipServer) -> None:
-    alice = session(kmip.options())
-    uid = alice.register("tank", TEXT)
-    one = alice.describe(uid)
-    assert one is not None and (one.names, one.indexes) == (("tank",), (0,))
+    # Names are known by the numbers that the server gives them.
+    one = objects_named(alice, "tank")[0]
+    assert (one.names, one.indexes) == (("tank",), (0,))
     with pytest.raises(StorageError):
         alice.rename(replace(one, indexes=(3,)), "tank", "pool")
     alice.rename(one, "tank", "pool")
