@@ -1,0 +1,24 @@
+# Copyright (c) 2026 nasops.encryption contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A KMIP server for each test that asks for one."""
+
+from __future__ import annotations
+
+import typing as t
+from pathlib import Path
+
+import pytest
+
+from ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.kmip.kmip_server import KmipServer
+
+
+@pytest.fixture
+def kmip(tmp_path: Path) -> t.Iterator[KmipServer]:
+    """A PyKMIP server that runs, and is gone after the test."""
+    server = KmipServer(tmp_path / "kmip")
+    try:
+        server.start()
+        yield server
+    finally:
+        server.kill()
