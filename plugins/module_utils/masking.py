@@ -13,15 +13,18 @@ from ansible.module_utils.basic import AnsibleModule
 _SHORTEST = 8
 
 
-def register(module: AnsibleModule, texts: t.Iterable[str]) -> None:
+def register(module: AnsibleModule | None, texts: t.Iterable[str]) -> None:
     """Hide these texts in results and log output.
 
-    ansible-core 2.22 has an interface for it; older versions hide what is in the module's set of no_log values.
+    ansible-core 2.22 has an interface for it; older versions hide what is in the module's set of no_log values, and
+    what a plugin on the controller returns not at all.
     """
     long_enough = [text for text in texts if len(text) >= _SHORTEST]
     try:
         from ansible.module_utils.secrets import register_secrets
     except ImportError:
+        if module is None:
+            return
         module.no_log_values.update(long_enough)
     else:
         register_secrets(long_enough)

@@ -121,6 +121,11 @@ def parse_file(key_format: str, content: bytes, where: str) -> Key:
     return _validate(key_format, content, where)
 
 
+def is_hex(text: str) -> bool:
+    """Whether the text is a key in hexadecimal digits."""
+    return _HEX_TEXT.fullmatch(text) is not None
+
+
 def generate(key_format: str) -> Key:
     """A new random key of 256 bits from the system's random source; a passphrase is its URL-safe base64."""
     material = random_source.token_bytes(KEY_BYTES)

@@ -49,3 +49,15 @@ def test_a_short_text_would_blank_out_words_and_is_left_alone(monkeypatch: pytes
     module = Module()
     register(t.cast(t.Any, module), ["", "seven77", "eight888"])
     assert set(told) | module.no_log_values == {"before", "eight888"}
+
+
+@pytest.mark.parametrize("new", [True, False])
+def test_a_plugin_of_the_controller_hides_where_there_is_an_interface_for_it(
+    monkeypatch: pytest.MonkeyPatch, new: bool
+) -> None:
+    told: list[str] = []
+    interface = types.ModuleType(NAME)
+    monkeypatch.setattr(interface, "register_secrets", told.extend, raising=False)
+    monkeypatch.setitem(sys.modules, NAME, t.cast(t.Any, interface if new else None))
+    register(None, ["longenough"])
+    assert told == (["longenough"] if new else [])

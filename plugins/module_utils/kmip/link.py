@@ -1,0 +1,288 @@
+# Copyright (c) 2026 nasops.encryption contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The way to a KMIP server: TLS with certificates on both sides, and messages that arrive whole and in time."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+import threading
+import time
+import typing as t
+
+from ..errors import BadInput, StorageError
+from .connection import Connection
+
+# Far more than a key and its attributes; a server that announces more has lost its way.
+_LONGEST_MESSAGE = 4 * 1024 * 1024
+_HEADER = 8
+
+# What OpenSSL found wrong with the certificate of the server (X509_V_ERR_*).
+_VERDICTS = {
+    9: "it is not valid yet",
+    10: "it has expired",
+    18: "it is self-signed and not in ca_certificate",
+    19: "its certificate authority is not the one in ca_certificate",
+    20: "its certificate authority is not the one in ca_certificate",
+    21: "its certificate authority is not the one in ca_certificate",
+    62: "it was issued for another host name",
+    64: "it was issued for another IP address",
+}
+_OTHER_NAME = (62, 64)
+
+
+class LinkFailed(StorageError):
+    """The server can't be reached, or the connection broke: whether the last request was carried out is not known."""
+
+
+def connect(connection: Connection) -> ssl.SSLSocket:
+    """A TLS connection on which both sides have shown their certificates.
+
+    :raises BadInput: a certificate or key file is missing or no good
+    :raises LinkFailed: no connection; the message tells which of the many reasons it was
+    """
+    context = _context(connection)
+    place = connection.place
+    try:
+        plain = _reach(connection)
+    except socket.gaierror as error:
+        raise LinkFailed(
+            f"The name of the KMIP server {place} can't be resolved: {error.strerror or error}.",
+            hint="Is it spelled right, and does this machine reach its name server?",
+        ) from None
+    except ConnectionRefusedError:
+        raise LinkFailed(
+            f"The KMIP server {place} refuses the connection: nothing listens on that port.",
+            hint="Is the service started, and is this the right port?",
+        ) from None
+    except socket.timeout:
+        raise LinkFailed(
+            f"The KMIP server {place} did not answer within {connection.timeout} seconds.",
+            hint="Is the host up, and does a firewall drop the packets?",
+        ) from None
+    except ValueError:
+        raise BadInput(f"'{connection.server}' is neither the name of a host nor an IP address.") from None
+    except OSError as error:
+        raise LinkFailed(f"The KMIP server {place} can't be reached: {error.strerror or error}.") from None
+    try:
+        channel = context.wrap_socket(plain, server_hostname=connection.server, do_handshake_on_connect=False)
+    except (OSError, ValueError) as error:
+        plain.close()
+        raise LinkFailed(f"TLS with the KMIP server {place} can't begin: {error}.") from None
+    try:
+        channel.do_handshake()
+    except (OSError, ValueError) as error:
+        channel.close()
+        raise _handshake_failed(error, connection) from None
+    return channel
+
+
+def _reach(connection: Connection) -> socket.socket:
+    """A connection to the first address of the server that takes one; all of them together have one time limit."""
+    deadline = time.monotonic() + connection.timeout
+    addresses = _resolve(connection)
+    failure: OSError = socket.timeout()
+    for number, (family, kind, protocol, _name, address) in enumerate(addresses):
+        # A dead address must not use up the time of those behind it.
+        left = (deadline - time.monotonic()) / (len(addresses) - number)
+        if left <= 0:
+            break
+        plain = socket.socket(family, kind, protocol)
+        try:
+            plain.settimeout(left)
+            plain.connect(address)
+            return plain
+        except OSError as error:
+            plain.close()
+            failure = error
+    raise failure
+
+
+def _resolve(connection: Connection) -> list[t.Any]:
+    """The addresses of the server. The system's resolver knows no time limit, so it is left behind when it hangs."""
+    answers: list[t.Any] = []
+
+    def ask() -> None:
+        try:
+            answers.append(socket.getaddrinfo(connection.server, connection.port, type=socket.SOCK_STREAM))
+        except (OSError, ValueError) as error:
+            answers.append(error)
+
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(connection.timeout)
+    if not answers:
+        raise LinkFailed(
+            f"The name of the KMIP server {connection.place} was not resolved within {connection.timeout} seconds.",
+            hint="Does this machine reach its name server?",
+        )
+    if isinstance(answers[0], Exception):
+        raise answers[0]
+    return list(answers[0])
+
+
+def _context(connection: Connection) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = connection.oldest_tls
+    context.check_hostname = connection.verify_hostname
+    context.verify_mode = ssl.CERT_REQUIRED
+    for name in ("ca_certificate", "certificate", "private_key"):
+        _readable(name, getattr(connection, name))
+    if connection.ca_certificate is None:
+        context.load_default_certs()
+    else:
+        try:
+            context.load_verify_locations(connection.ca_certificate)
+        except (ssl.SSLError, ValueError):
+            raise BadInput(f"ca_certificate {connection.ca_certificate} holds no certificate in PEM.") from None
+    try:
+        context.load_cert_chain(connection.certificate, connection.private_key, lambda: _passphrase(connection))
+    except (ssl.SSLError, ValueError) as error:
+        raise BadInput(
+            f"certificate {connection.certificate} and its key {connection.private_key or 'in the same file'} can't "
+            f"be used: {_reason(error)}.",
+            hint="Wanted are PEM files that belong together, and private_key_passphrase if the key is encrypted.",
+        ) from None
+    return context
+
+
+def _readable(name: str, path: str | None) -> None:
+    """Raises BadInput if the file can't be read: OpenSSL does not tell which one it was."""
+    if path is None:
+        return
+    try:
+        with open(path, "rb"):
+            pass
+    except OSError as error:
+        raise BadInput(
+            f"{name} {path} can't be read: {error.strerror}.",
+            hint="The path is one on the machine that connects to the KMIP server.",
+        ) from None
+
+
+def _passphrase(connection: Connection) -> str:
+    """OpenSSL asks for it when the key is encrypted; without an answer it would ask a person at the terminal."""
+    if connection.private_key_passphrase is None:
+        raise BadInput("The private key of the client is encrypted, and no private_key_passphrase is given.")
+    return connection.private_key_passphrase
+
+
+def _reason(error: Exception) -> str:
+    """The words of OpenSSL, without the place in its source."""
+    reason = getattr(error, "reason", None)
+    return str(reason or error).replace("_", " ").lower()
+
+
+def _handshake_failed(error: Exception, connection: Connection) -> LinkFailed:
+    place = connection.place
+    if isinstance(error, ssl.SSLCertVerificationError):
+        verdict = _VERDICTS.get(error.verify_code, error.verify_message)
+        hint = "ca_certificate has to be that of the authority which issued the certificate of the server."
+        if error.verify_code in _OTHER_NAME:
+            hint = (
+                "Use the name the certificate was issued for, or, if you know that this is the right server, "
+                "verify_hostname: false."
+            )
+        return LinkFailed(f"The certificate of the KMIP server {place} is not trusted: {verdict}.", hint=hint)
+    if isinstance(error, socket.timeout):
+        return LinkFailed(
+            f"The KMIP server {place} accepted the connection, but did not finish the TLS handshake within "
+            f"{connection.timeout} seconds.",
+            hint="Is this the KMIP port, and is the server overloaded or stopped?",
+        )
+    if is_refusal(error):
+        return refused(error, connection)
+    return LinkFailed(
+        f"The TLS handshake with the KMIP server {place} failed: {_reason(error)}.",
+        hint=f"The server has to speak TLS {connection.tls_version} or later; its log tells what it did not like.",
+    )
+
+
+def is_refusal(error: Exception) -> bool:
+    """Whether the server has broken off because of the certificate of the client."""
+    reason = str(getattr(error, "reason", None) or "")
+    if "ALERT" not in reason:
+        return False
+    return any(word in reason for word in ("CERTIFICATE", "UNKNOWN_CA", "ACCESS_DENIED", "DECRYPT_ERROR"))
+
+
+def refused(error: Exception, connection: Connection) -> LinkFailed:
+    """The error of a server that does not take the certificate of the client."""
+    return LinkFailed(
+        f"The KMIP server {connection.place} refused the certificate of the client {connection.certificate}: "
+        f"{_reason(error)}.",
+        hint="It has to be issued by an authority that the server trusts, be valid now, and allow client "
+        "authentication. The log of the server tells more.",
+    )
+
+
+class Wire:
+    """Whole messages on a connection, each within a time limit. It writes no log: messages hold keys.
+
+    ``stream`` makes what the library reads a message from.
+    """
+
+    def __init__(self, channel: ssl.SSLSocket, connection: Connection, stream: t.Callable[[bytes], t.Any]) -> None:
+        self._channel = channel
+        self._connection = connection
+        self._stream = stream
+
+    def write(self, data: bytes) -> None:
+        """Send one message."""
+        self._channel.settimeout(self._connection.timeout)
+        with self._translated():
+            self._channel.sendall(bytes(data))
+
+    def read(self) -> t.Any:
+        """Receive one message."""
+        deadline = time.monotonic() + self._connection.timeout
+        with self._translated():
+            header = self._exactly(_HEADER, deadline)
+            size = int.from_bytes(header[4:], "big")
+            if size > _LONGEST_MESSAGE:
+                raise LinkFailed(
+                    f"What the KMIP server {self._connection.place} answers is no KMIP message: its length would be "
+                    f"{size} bytes.",
+                    hint="Is this the KMIP port, or that of another service with TLS?",
+                )
+            return self._stream(header + self._exactly(size, deadline))
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._channel.close()
+
+    def _exactly(self, size: int, deadline: float) -> bytes:
+        found = bytearray()
+        while len(found) < size:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise socket.timeout
+            self._channel.settimeout(left)
+            part = self._channel.recv(size - len(found))
+            if not part:
+                raise LinkFailed(
+                    f"The KMIP server {self._connection.place} closed the connection instead of answering.",
+                    hint="Was it stopped or restarted? Its log tells.",
+                )
+            found += part
+        return bytes(found)
+
+    @contextlib.contextmanager
+    def _translated(self) -> t.Iterator[None]:
+        place = self._connection.place
+        try:
+            yield
+        except socket.timeout:
+            raise LinkFailed(
+                f"The KMIP server {place} did not answer within {self._connection.timeout} seconds.",
+                hint="Whether it carried out the request is not known. Run the task again: it looks first.",
+            ) from None
+        except OSError as error:
+            if is_refusal(error):
+                raise refused(error, self._connection) from None
+            raise LinkFailed(
+                f"The connection to the KMIP server {place} broke: {_reason(error)}.",
+                hint="Whether it carried out the last request is not known. Run the task again: it looks first.",
+            ) from None
