@@ -95,7 +95,8 @@ def test_the_private_key_is_in_no_argument_and_no_file(monkeypatch: pytest.Monke
 
     def recorded(argv: list[str], **more: object) -> object:
         seen.append((argv, dict(more["env"])))  # type: ignore[call-overload]
-        return real(argv, **{**more, "check": False})  # type: ignore[call-overload]
+        del more["check"]
+        return real(argv, check=False, **more)  # type: ignore[call-overload]
 
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr(subprocess, "run", recorded)
