@@ -227,7 +227,11 @@ def test_the_watch_finds_a_secret_in_a_file_and_in_arguments(tmp_path: Path) -> 
     watch = Watch([tmp_path], [secret])
     watch.look()
     assert watch.found == {str(tmp_path / "leak")}
-    with subprocess.Popen([sys.executable, "-c", "input()", secret], stdin=subprocess.PIPE) as process:
+    argv = [sys.executable, "-c", "print(flush=True); input()", secret]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        # Until it says something, it may not have its arguments yet.
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"\n"
         watch.look()
         process.communicate(b"\n")
     assert f"/proc/{process.pid}/cmdline" in watch.found
