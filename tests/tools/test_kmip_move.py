@@ -15,7 +15,6 @@ import threading
 import typing as t
 from pathlib import Path
 
-import pytest
 import yaml
 
 from ansible_collections.nasops.encryption.plugins.module_utils.kmip.connection import (
@@ -246,13 +245,3 @@ def test_without_pipelining_the_guard_of_these_tests_fails(tmp_path: Path) -> No
         "tasks": [{"name": "Ping", "ansible.builtin.ping": {}}],
     }
     Controller(tmp_path, [secrets.token_hex(32)]).play(play, {}, fails=True)
-
-
-@pytest.fixture
-def kmip(tmp_path: Path) -> t.Iterator[KmipServer]:
-    server = KmipServer(tmp_path / "kmip")
-    try:
-        server.start()
-        yield server
-    finally:
-        server.kill()
