@@ -42,7 +42,8 @@ class Step:
 
     ``guard`` is called right before the action; what it raises stops the step before anything is done. ``undo`` is run,
     in order, when the action itself fails, to take back what it may have left half-done, unless ``left_nothing`` says
-    of the error that it came before anything was done. ``hint`` is what the person should do next.
+    of the error that it came before anything was done. ``passes`` says of an error that its cause goes by itself; then,
+    once all is taken back, the step is tried again, three times at most. ``hint`` is what the person should do next.
 
     A step that fails ends the whole plan, unless it belongs to a ``branch``: then only the rest of that branch is given
     up, and the branches that come ``after`` it.
@@ -55,6 +56,7 @@ class Step:
     hint: str = ""
     guard: Work | None = None
     left_nothing: t.Callable[[StorageError], bool] | None = None
+    passes: t.Callable[[StorageError], bool] | None = None
     branch: str = ""
     after: tuple[str, ...] = ()
 
@@ -327,7 +329,20 @@ def _hint(step: Step, error: StorageError) -> str:
     return " ".join(part for part in (error.hint, step.hint) if part)
 
 
+# How often a step is tried whose error passes by itself.
+_TRIES = 3
+
+
 def _carry_out(step: Step, runner: Runner) -> StorageError | None:
+    """The error of a step that failed, at its last try."""
+    for _ in range(_TRIES - 1):
+        error = _try(step, runner)
+        if error is None or step.passes is None or not step.passes(error) or error.details["undo_errors"]:
+            return error
+    return _try(step, runner)
+
+
+def _try(step: Step, runner: Runner) -> StorageError | None:
     """The error of a step that failed; what it may have left half-done is taken back as far as possible."""
     begun = False
     try:

@@ -13,7 +13,7 @@ from ..command import Command, Runner
 from ..errors import Refused, StorageError
 from ..plan import Change, Plan, Step, Work
 from .key_option import WantedKey
-from .pool_disks import check_disks, confirm_blank, take_back
+from .pool_disks import check_disks, confirm_blank, device_was_away, take_back, wait_for_names
 from .pool_keys import key_warnings, refuse_below_mountpoint, store_step
 from .pool_mount import refuse_obstacle
 from .pool_options import WantedPool
@@ -64,10 +64,11 @@ def plan_create(wanted: WantedPool, host: PoolHost) -> Plan:
         f"Create pool '{name}'" + (f", encrypted with {cipher}" if cipher != "off" else ", not encrypted"),
         Command(_create_arguments(wanted, cipher), stdin=_key_on_stdin(key)),
         tuple(_creation_changes(wanted, cipher)),
-        undo=(_destroy_own(wanted), take_back(contents, name)),
+        undo=(_destroy_own(wanted), take_back(contents, name), wait_for_names),
         hint="What the command left behind is taken back as far as it is its own; a key file is kept.",
         guard=confirm_blank(contents),
         left_nothing=_left_nothing,
+        passes=device_was_away,
     )
     return Plan((*steps, create, *_user_properties(wanted)), key_warnings(wanted, host))
 

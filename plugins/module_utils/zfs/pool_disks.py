@@ -9,11 +9,11 @@ import posixpath
 import typing as t
 
 from ..blockdev.content import DiskContent, Finding, probe_all
-from ..blockdev.host import read_table
+from ..blockdev.host import read_table, this_host
 from ..blockdev.identity import DeviceTable
 from ..blockdev.wipe import check_same, wipe_step
 from ..command import Runner
-from ..errors import BadInput, Refused
+from ..errors import BadInput, Refused, StorageError
 from ..plan import Work, act
 from .pool_options import WantedPool
 from .state import Pool
@@ -111,6 +111,20 @@ def take_back(contents: t.Sequence[DiskContent], pool: str, guid: str = "") -> W
                 act(wipe_step(now).action, runner)
 
     return work
+
+
+def device_was_away(error: StorageError) -> bool:
+    """Whether zpool create or add failed because a device had no name or did not answer for a moment.
+
+    ZFS waits a second for the name of a partition that it has just made. udev removes and makes such names again
+    whenever somebody closes the disk after writing to it, which takes longer than that on a busy host.
+    """
+    return "one or more devices is currently unavailable" in error.message
+
+
+def wait_for_names(runner: Runner) -> None:
+    """An action to end the undoing with: what follows finds the names of the disks as they are."""
+    this_host().settle(runner)
 
 
 def _is_ours(finding: Finding, pool: str, guid: str) -> bool:

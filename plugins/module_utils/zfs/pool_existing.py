@@ -11,7 +11,7 @@ from ..blockdev.wipe import wipe_step
 from ..command import Command
 from ..errors import Refused
 from ..plan import Change, Plan, Step
-from .pool_disks import check_disks, confirm_blank, take_back
+from .pool_disks import check_disks, confirm_blank, device_was_away, take_back, wait_for_names
 from .pool_keys import key_steps, key_warnings, unlock_existing
 from .pool_mount import mount_step, mountpoint_to_be, needs_mount, refuse_obstacle
 from .pool_options import WantedPool
@@ -122,8 +122,9 @@ def _extension(wanted: WantedPool, pool: Pool, host: PoolHost, warnings: list[st
         f"Add to pool '{pool.name}': {', '.join(added)}",
         Command((*arguments, pool.name, *argument_list(missing))),
         (Change(("pools", pool.name, "vdevs"), before, tuple(vdev.describe() for vdev in wanted.vdevs)),),
-        undo=(take_back(contents, pool.name, pool.guid),),
+        undo=(take_back(contents, pool.name, pool.guid), wait_for_names),
         guard=confirm_blank(contents),
+        passes=device_was_away,
     )
 
 

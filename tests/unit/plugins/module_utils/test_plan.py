@@ -235,6 +235,43 @@ class TestApply:
         apply(Plan((Step("Create", succeed, undo=(noting(notes, "undone"),)),)), runner())
         assert notes == []
 
+    @pytest.mark.parametrize(("failures", "tries"), [(0, 1), (1, 2), (2, 3), (3, 3)])
+    def test_what_passes_by_itself_is_tried_again_once_all_is_taken_back(self, failures: int, tries: int) -> None:
+        notes: list[str] = []
+
+        def work(_runner: Runner) -> None:
+            notes.append("try")
+            if notes.count("try") <= failures:
+                raise StorageError("away for a moment")
+
+        step = Step(
+            "Create", work, undo=(noting(notes, "undo"),), guard=noting(notes, "guard"), passes=lambda _error: True
+        )
+        if failures < 3:
+            assert apply(Plan((step,)), runner()).actions == ["Create"]
+        else:
+            with pytest.raises(StepFailed, match="away for a moment"):
+                apply(Plan((step,)), runner())
+        assert notes == [*["guard", "try", "undo"] * failures, "guard", "try"][: tries * 3]
+        assert notes.count("try") == tries
+
+    def test_another_error_is_not_tried_again(self) -> None:
+        notes: list[str] = []
+        step = Step("Create", failing("no"), undo=(noting(notes, "undo"),), passes=lambda error: "away" in str(error))
+        with pytest.raises(StepFailed):
+            apply(Plan((step,)), runner())
+        assert notes == ["undo"]
+
+    def test_nothing_is_tried_again_on_top_of_what_could_not_be_taken_back(self) -> None:
+        notes: list[str] = []
+        step = Step(
+            "Create", failing("away"), undo=(failing("busy"), noting(notes, "undo")), passes=lambda _error: True
+        )
+        with pytest.raises(StepFailed) as caught:
+            apply(Plan((step,)), runner())
+        assert notes == ["undo"]
+        assert caught.value.details["undo_errors"] == ["busy"]
+
     def test_a_defect_of_the_code_is_not_taken_for_a_failed_step(self) -> None:
         def work(_runner: Runner) -> None:
             raise KeyError("defect")

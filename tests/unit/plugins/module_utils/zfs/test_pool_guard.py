@@ -156,6 +156,49 @@ def test_a_label_of_another_pool_with_the_same_name_is_not_taken_back(monkeypatc
         assert paths == expected
 
 
+AWAY = "cannot create 'tank': one or more devices is currently unavailable"
+
+
+@pytest.mark.parametrize(
+    ("options", "on", "new"),
+    [
+        (NEW, host(contents=blank()), "ab"),
+        (
+            {"name": "tank", "vdevs": [*MIRROR, {"type": "mirror", "disks": ids("cd")}]},
+            host(pool(tree={"data": (mirror("ab"),)}), contents=blank()),
+            "cd",
+        ),
+    ],
+)
+def test_a_disk_that_was_away_for_a_moment_is_tried_again_when_all_names_are_there(
+    monkeypatch: pytest.MonkeyPatch, options: dict[str, t.Any], on: PoolHost, new: str
+) -> None:
+    monkeypatch.setattr(pool_create, "read_table", lambda runner: TABLE)
+    finds(monkeypatch, [[content(letter) for letter in new]])
+
+    class Settling:
+        def settle(self, runner: Runner) -> None:
+            runner.run(Command(("udevadm", "settle")))
+
+    monkeypatch.setattr(pool_disks, "this_host", Settling)
+    runner = Failing(AWAY)
+    with pytest.raises(StepFailed, match="currently unavailable"):
+        apply(planned(options, on), runner)
+    written = [argv[:2] for argv in runner.started if argv[0] == "udevadm" or argv[1] in ("create", "add")]
+    assert written[::2] == [written[0]] * 3
+    assert written[1::2] == [("udevadm", "settle")] * 3
+
+
+def test_a_disk_that_something_was_written_to_meanwhile_is_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool_create, "read_table", lambda runner: TABLE)
+    foreign = [content("a", GPT, label("other")), content("b")]
+    finds(monkeypatch, [[content("a"), content("b")], foreign])
+    runner = Failing(AWAY)
+    with pytest.raises(StepFailed, match="not blank any more"):
+        apply(planned(NEW), runner)
+    assert [argv[:2] for argv in runner.started].count(("zpool", "create")) == 1
+
+
 def test_a_given_guid_has_to_be_there() -> None:
     with pytest.raises(Refused, match="GUID 18"):
         planned({**NEW, "confirm_guid": "18"})
