@@ -1,7 +1,7 @@
 # Copyright (c) 2026 nasops.encryption contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A sample of the fault tests: two operations, killed after each of their effects, with a restart after each kill.
+"""A sample of the fault tests: an operation, killed after each of its effects, with a restart after each kill.
 
 ``make faults`` does all of it.
 """
@@ -18,7 +18,7 @@ from .connection import bundle
 from .keys import KeyRing
 from .nas import Nas
 
-OPERATIONS = ("rotate_given", "inherit")
+OPERATIONS = ("rotate_given",)
 
 FOLDER = "/opt/faults"
 _PROGRAM = Path(__file__).resolve().parents[1] / "faults" / "on_nas.py"
