@@ -16,12 +16,9 @@ description:
   - A name is replaced for the dataset itself and for all below it. The longest one that fits is used, and what none
     fits keeps its name.
   - It fails if two keys would get the same name, or if there is nothing at or below a name to replace.
+extends_documentation_fragment:
+  - nasops.encryption.manifest
 options:
-  _input:
-    description:
-      - A manifest, as text or as a dictionary.
-    type: raw
-    required: true
   remap:
     description:
       - New names, by the names they take the place of.

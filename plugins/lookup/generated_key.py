@@ -103,6 +103,7 @@ import typing as t
 from ansible.errors import AnsibleLookupError
 from ansible.plugins.lookup import LookupBase
 
+from ..module_utils.durable import make_folder
 from ..module_utils.errors import BadInput, StorageError
 from ..module_utils.secrets import generate, parse_option
 from ..plugin_utils import controller_files as files
@@ -198,7 +199,7 @@ def _alone(path: str) -> t.Iterator[None]:
     """
     folder = os.path.dirname(path)
     try:
-        files.make_folder(folder)
+        make_folder(folder)
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
         raise StorageError(f"The folder {folder} can't be used: {error.strerror}.") from None

@@ -390,6 +390,7 @@ import typing as t
 
 from ..module_utils.entry import Module, fail, protect, run
 from ..module_utils.errors import StorageError
+from ..module_utils.masking import release
 from ..module_utils.plan import Outcome
 from ..module_utils.secrets import Mask
 from ..module_utils.zfs.dataset_options import argument_spec, parse_options
@@ -406,8 +407,7 @@ def main() -> None:
         wishes = parse_options(module.params)
     except StorageError as error:
         fail(module, error)
-    # Ansible takes every text in "keys" for a secret, paths of files as well.
-    getattr(module, "no_log_values", set()).difference_update(plain_words(module.params["keys"]))
+    release(module, plain_words(module.params["keys"]))
     protect(module, mask, wishes.secrets())
     runner = ZfsRunner(mask)
 

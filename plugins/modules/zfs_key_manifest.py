@@ -33,6 +33,7 @@ requirements:
   - cryptography 42 or later (Python package on the controller)
 extends_documentation_fragment:
   - nasops.encryption.attributes
+  - nasops.encryption.manifest.seal_to
 options:
   name:
     description:
@@ -52,14 +53,6 @@ options:
       - Folders that are missing are made, for their owner alone.
     type: path
     required: true
-  seal_to:
-    description:
-      - Certificates in PEM, each as its path on the controller or as its text. The private key of any of them opens the
-        backup.
-      - An RSA key has 2048 bits or more, an elliptic curve is P-256, P-384 or P-521. Certificates that have expired,
-        are not valid yet or are for another purpose are refused.
-    type: list
-    elements: str
   vault_id:
     description:
       - Encrypt with the vault secret of this name, one of those that the run was started with. V(default) is that of
@@ -286,6 +279,7 @@ import typing as t
 
 from ..module_utils.entry import Module, fail, protect
 from ..module_utils.errors import StorageError
+from ..module_utils.masking import release
 from ..module_utils.sealing.recipient import parse_recipients
 from ..module_utils.sealing.seal import find_openssl, seal, wrapping
 from ..module_utils.secrets import Mask
@@ -293,9 +287,9 @@ from ..module_utils.zfs.key_manifest import digest, write_manifest
 from ..module_utils.zfs.key_manifest_options import arguments
 from ..module_utils.zfs.key_manifest_read import Found, find_keys
 from ..module_utils.zfs.keys import ZfsRunner
-from ..module_utils.zfs.manifest import parse_manifest, parse_manifests, read_manifest_file
 from ..module_utils.zfs.names import check_dataset_name
-from ..module_utils.zfs.offers import Offers, parse_offers, plain_words
+from ..module_utils.zfs.offer_options import offered, was_asked_for
+from ..module_utils.zfs.offers import Offers, plain_words
 from ..module_utils.zfs.remap import parse_remap
 from ..module_utils.zfs.state import (
     ENCRYPTION_PROPERTIES,
@@ -314,8 +308,7 @@ class Incomplete(StorageError):
 
 def main() -> None:
     module = Module(arguments())
-    # ansible-core 2.22 has no such set.
-    getattr(module, "no_log_values", set()).difference_update(plain_words(module.params["keys"]))
+    release(module, plain_words(module.params["keys"]))
     try:
         require_root()
         result = back_up(module, module.params)
@@ -349,10 +342,7 @@ def back_up(module: Module, params: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
         runner, roots, offers, runner.keys.try_all, lambda keys: protect(module, mask, keys), guids, remap
     )
 
-    def read(dataset: str) -> bool:
-        return bool(params["recursive"]) and (name is None or f"{dataset}/".startswith(f"{name}/"))
-
-    unused = [*useless(offers, known, read), *of_passphrases(offers, found)]
+    unused = [*useless(offers, known, was_asked_for(params)), *of_passphrases(offers, found)]
     result = describe(found, guids, unused)
     if found.failures and (not params["partial"] or not found.entries):
         raise Incomplete(_complaint(found), hint=_doubt(offers, roots), **result)
@@ -368,19 +358,6 @@ def roots_of(datasets: t.Mapping[str, Dataset], known: t.Mapping[str, Dataset]) 
     """The encryption roots of these datasets, ordered by name, also those that lie above them."""
     names = sorted({dataset.root for dataset in datasets.values() if dataset.encrypted})
     return [known[name] for name in names]
-
-
-def offered(params: t.Mapping[str, t.Any]) -> Offers:
-    """The keys of the task.
-
-    :raises StorageError: options that can't be understood, or a manifest that can't be read
-    """
-    manifest: dict[str, str] = {}
-    path = params["manifest_file"]
-    if path is not None:
-        manifest.update(parse_manifest(read_manifest_file(path), f"the manifest {path}"))
-    manifest.update(parse_manifests(params["manifest"], "the manifest"))
-    return parse_offers(params["keys"], manifest)
 
 
 def describe(found: Found, guids: t.Mapping[str, str], unused: list[dict[str, str]]) -> dict[str, t.Any]:

@@ -11,9 +11,9 @@ import secrets as random_source
 import stat
 from dataclasses import dataclass
 
+from ..module_utils.durable import make_folder, sync_folder
 from ..module_utils.errors import BadInput, StorageError
 
-FOLDER_MODE = 0o700
 FILE_MODE = 0o600
 # Bytes. More than any certificate, private key or backup of keys.
 LIMIT = 32 << 20
@@ -135,30 +135,9 @@ def create(path: str, data: bytes) -> bool:
     return True
 
 
-def make_folder(folder: str) -> None:
-    """Make a folder and those above it, for their owner alone, on the disk."""
-    missing: list[str] = []
-    while not os.path.isdir(folder):
-        missing.append(folder)
-        folder = os.path.dirname(folder)
-    for name in reversed(missing):
-        # Another host of the same run may make it at the same time.
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(name, FOLDER_MODE)
-        sync_folder(os.path.dirname(name))
-
-
 def unnamed(path: str) -> str:
     """A name beside a file, for it while it is being written."""
     return os.path.join(os.path.dirname(path), f".new-{random_source.token_hex(8)}")
-
-
-def sync_folder(folder: str) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _fill(path: str, data: bytes) -> None:
