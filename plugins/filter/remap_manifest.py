@@ -21,7 +21,8 @@ extends_documentation_fragment:
 options:
   remap:
     description:
-      - New names, by the names they take the place of.
+      - New names, by the names they take the place of. Where a dataset has several replicas, give a list of names. It
+        may hold the former name too, which is not kept otherwise.
     type: dict
     required: true
 seealso:
@@ -40,6 +41,13 @@ EXAMPLES = r"""
       {{ lookup('ansible.builtin.file', 'dataset_tank_keys.json')
          | nasops.encryption.remap_manifest({'tank': 'backup/nas1'}) }}
   become: true
+
+- name: One manifest for tank itself and for both of its replicas
+  ansible.builtin.set_fact:
+    keys_of_all: >-
+      {{ lookup('ansible.builtin.file', 'dataset_tank_keys.json')
+         | nasops.encryption.remap_manifest({'tank': ['tank', 'backup/nas1', 'offsite/nas1']}) }}
+  no_log: true
 """
 
 RETURN = r"""
@@ -67,7 +75,7 @@ def remap_manifest(manifest: t.Any, remap: t.Any) -> dict[str, str]:
         raise AnsibleFilterError("remap is no dictionary; wanted are new names by the names they take the place of.")
     keys = manifest_of(manifest)
     names = remap_all(list(keys), parse_remap(remap))
-    return {names[name]: key for name, key in keys.items()}
+    return {new: key for name, key in keys.items() for new in names[name]}
 
 
 class FilterModule:

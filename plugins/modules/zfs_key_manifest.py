@@ -73,6 +73,8 @@ options:
     description:
       - New names in the backup, by the names they take the place of, such as those on the system that the datasets are
         replicated to. Each counts for all below it, and the longest that fits is used.
+      - Where a dataset has several replicas, give a list of names. It may hold the former name too, which is not kept
+        otherwise.
     type: dict
   keys:
     description:
@@ -384,7 +386,7 @@ def of_passphrases(offers: Offers, found: Found) -> t.Iterator[dict[str, str]]:
 
 def _complaint(found: Found) -> str:
     lines = [f"{name}: {found.failures[name]}" for name in sorted(found.failures)]
-    good = ", ".join(entry.dataset for entry in found.entries)
+    good = ", ".join(dict.fromkeys(entry.dataset for entry in found.entries))
     if good:
         lines.append(f"Nothing was backed up, although the keys of these were found: {good}.")
     else:

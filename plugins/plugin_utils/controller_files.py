@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets as random_source
 import stat
@@ -17,6 +18,8 @@ from ..module_utils.errors import BadInput, StorageError
 FILE_MODE = 0o600
 # Bytes. More than any certificate, private key or backup of keys.
 LIMIT = 32 << 20
+# What a filesystem without hard links says, such as FAT and exFAT: the first on Linux, the others on FreeBSD and macOS.
+_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP)
 
 
 @dataclass(frozen=True)
@@ -122,16 +125,39 @@ def create(path: str, data: bytes) -> bool:
         temporary = unnamed(path)
         try:
             _fill(temporary, data)
-            # Unlike a rename, a link fails when the name is taken.
-            os.link(temporary, path)
-        except FileExistsError:
-            return False
+            if not _give_name(temporary, path):
+                return False
         finally:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary)
         sync_folder(os.path.dirname(path))
     except OSError as error:
         raise _not_written(path, error) from error
+    return True
+
+
+def _give_name(temporary: str, path: str) -> bool:
+    """Give a file its name; False if that is taken."""
+    try:
+        # Unlike a rename, a link fails when the name is taken.
+        os.link(temporary, path)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+    else:
+        return True
+    # The name first, and then what it stands for. Whoever is interrupted in between leaves an empty file.
+    try:
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE))
+    except FileExistsError:
+        return False
+    try:
+        os.replace(temporary, path)
+    except OSError:
+        os.unlink(path)
+        raise
     return True
 
 
@@ -143,6 +169,14 @@ def unnamed(path: str) -> str:
 def _fill(path: str, data: bytes) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE)
     with open(descriptor, "wb") as file:
+        # Before there is anything in it.
+        mode = stat.S_IMODE(os.fstat(descriptor).st_mode)
+        if mode & 0o077:
+            raise StorageError(
+                f"A file in {os.path.dirname(path)} is open to others than its owner (mode {mode:04o}), although it "
+                "was made for that one alone; nothing was written.",
+                hint="Its filesystem keeps no modes, as FAT and exFAT: mount it with umask=077, or name another place.",
+            )
         file.write(data)
         file.flush()
         os.fsync(descriptor)

@@ -116,7 +116,7 @@ def look(wanted: Wanted) -> Present:
     if content is None:
         return Present()
     record = _record(record_file.data) if record_file else None
-    private = not (content.mode | (record_file.mode if record_file else 0)) & 0o177
+    private = not (content.mode | (record_file.mode if record_file else 0)) & 0o077
     if record is None:
         if not _is_backup(content.data):
             raise BadInput(
@@ -225,7 +225,8 @@ def decide(wanted: Wanted, present: Present, content: t.Callable[[], bytes]) -> 
     removed = sorted(set(present.fingerprints) - set(wanted.fingerprints))
     if present.exists and (wanted.keep_former or removed or present.fault):
         steps.append(Step(f"{KEEP}{present.former}", lambda _runner: _keep(wanted.path, present.former)))
-    number = len(wanted.exported)
+    # one root may be in it under several names
+    number = len({row["dataset"] for row in wanted.exported})
     roots = f"{number} encryption root{'s' if number > 1 else ''}"
 
     def write(_runner: Runner) -> None:

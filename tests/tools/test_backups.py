@@ -240,7 +240,7 @@ def test_one_key_that_is_not_found_and_nothing_is_written(nas: FakeNas, somebody
 def test_keys_that_are_offered(nas: FakeNas, somebody: Person) -> None:
     nas.root("tank/lost", OTHER, file=False)
     manifest = {"tank/lost": OTHER, "tank/gone": HEX, "tank/clients": HEX, "tank/child": HEX}
-    renamed = {"tank": "backup/nas", "tank/lost": "found"}
+    renamed = {"tank": ["backup/nas", "tank"], "tank/lost": "found"}
     # Not in the playbook itself, whose lines Ansible shows where a task fails.
     variables = {
         "text": json.dumps({**manifest, "tank/lost": HEX}),
@@ -263,7 +263,8 @@ def test_keys_that_are_offered(nas: FakeNas, somebody: Person) -> None:
         words=["-e", "@variables.json"],
     )
     good, foreign, wrong, no_key, typo, twice, nowhere, child, plain, no_manifest = run.results
-    assert [row["name"] for row in good["exported"]] == ["backup/nas", "backup/nas/raw", "found"]
+    assert [row["name"] for row in good["exported"]] == ["backup/nas", "backup/nas/raw", "found", "tank", "tank/raw"]
+    assert good["actions"][-1].startswith("Write the keys of 3 encryption roots to ")
     assert [row["name"] for row in good["unused_keys"]] == ["tank/child", "tank/clients", "tank/gone"]
     assert "is opened by a passphrase" in good["unused_keys"][1]["reason"]
     sealed = (nas.folder / "backups" / "nas.keys").read_text()
@@ -271,6 +272,8 @@ def test_keys_that_are_offered(nas: FakeNas, somebody: Person) -> None:
         "backup/nas": HEX,
         "backup/nas/raw": RAW,
         "found": OTHER,
+        "tank": HEX,
+        "tank/raw": RAW,
     }
     assert "are they of another system?" in foreign["msg"]
     assert "is not the one that opens 'tank/lost'" in wrong["msg"]
