@@ -212,6 +212,8 @@ seealso:
 notes:
   - Changing a key wraps the same master key anew. It does not encrypt the data again, and what is left of the former
     wrapped key on the disks can still be opened with the former key.
+  - Ansible hides a key wherever it occurs in a result. Where a passphrase is a part of the name of a dataset, which
+    everybody can read, that name is hidden too, or the task is refused.
   - On FreeBSD the commands and parsers are the same, but were not run there by the tests of this collection.
 """
 

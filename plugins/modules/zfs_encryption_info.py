@@ -279,7 +279,7 @@ import typing as t
 from ..module_utils.command import HostRunner
 from ..module_utils.entry import Module, fail, protect
 from ..module_utils.errors import StorageError
-from ..module_utils.masking import release
+from ..module_utils.masking import occurs, release
 from ..module_utils.secrets import Mask
 from ..module_utils.zfs.keys import engine
 from ..module_utils.zfs.names import check_dataset_name
@@ -329,6 +329,11 @@ def look(module: Module, params: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
     datasets = read_datasets(runner, names, properties, recursive)
     above = read_above(runner, datasets, name, properties) if tried else {}
     known = {**above, **datasets}
+    if occurs(module, known):
+        module.warn(
+            "A key of this task is a part of the name of a dataset as well. Ansible hides it there too, so that names "
+            "in this result are not those of the datasets. Everybody can read such a key: choose another one."
+        )
     rows = summarize(datasets, above, params["minimum_iterations"])
     verdicts: dict[str, Verdict] = {}
     ends: dict[str, Preview] = {}

@@ -23,7 +23,7 @@ description:
     its memory holds them in clear.
   - A sealed file is opened by P(nasops.encryption.open_manifest#filter), or by C(openssl cms -decrypt) alone.
   - Beside the file a record of the same name with C(.json) is kept. It has no keys in it, but tells when the backup was
-    made, of what, for whom, and by fingerprints whether it is still that of the keys in use.
+    made and last proven, of what, for whom, and by fingerprints whether it is still that of the keys in use.
   - Keys come from the key files of the roots, or from O(keys), O(manifest) and O(manifest_file). Passphrases are in no
     manifest; the roots that have one are in RV(not_exportable).
 requirements:
@@ -247,6 +247,15 @@ record:
   returned: success
   type: str
   sample: /srv/backups/nas1.keys.json
+proven:
+  description:
+    - When the keys in the backup were last seen to open their datasets, and the backup was seen to be whole. A run that
+      has nothing else to do writes this time into the record, which counts as no change. In check mode and after a
+      failure it is the time of an earlier run.
+    - V(null) if there is no backup.
+  returned: when the host was asked for its keys
+  type: str
+  sample: "2026-11-27T03:00:00Z"
 backup_file:
   description: Where what was replaced is kept, V(null) if nothing was.
   returned: success
@@ -280,8 +289,8 @@ sealed:
 import typing as t
 
 from ..module_utils.entry import Module, fail, protect
-from ..module_utils.errors import StorageError
-from ..module_utils.masking import release
+from ..module_utils.errors import Refused, StorageError
+from ..module_utils.masking import occurs, release
 from ..module_utils.sealing.recipient import parse_recipients
 from ..module_utils.sealing.seal import find_openssl, seal, wrapping
 from ..module_utils.secrets import Mask
@@ -339,6 +348,13 @@ def back_up(module: Module, params: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
     datasets = read_datasets(runner, names, properties, params["recursive"])
     known = {**read_above(runner, datasets, name, properties), **datasets}
     roots = roots_of(datasets, known)
+    new_names = (target for targets in remap.values() for target in targets)
+    if occurs(module, (*(root.name for root in roots), *new_names)):
+        raise Refused(
+            "A key of this task is a part of the name of an encryption root as well. Ansible hides it there too, so "
+            "that the record of the backup would have wrong names; nothing was backed up.",
+            hint="Everybody can read it: give its dataset another one, and leave this out of the task until then.",
+        )
     guids = {pool: found["guid"].value for pool, found in read_pool_properties(runner).items()}
     found = find_keys(
         runner, roots, offers, runner.keys.try_all, lambda keys: protect(module, mask, keys), guids, remap

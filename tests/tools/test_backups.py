@@ -108,6 +108,9 @@ def test_sealed_in_four_tasks(nas: FakeNas, somebody: Person) -> None:
     assert [stat.S_IMODE(one.stat().st_mode) for one in (path, record, path.parent)] == [0o600, 0o600, 0o700]
     assert sorted(one.name for one in path.parent.iterdir()) == ["nas.keys", "nas.keys.json"]
     told = json.loads(record.read_text())
+    # Nothing was there yet, then it was made, looked at, and proven once more.
+    assert first["proven"] is None
+    assert second["proven"] == third["proven"] == told["written"] <= fourth["proven"] == told["proven"]
     assert told["count"] == 2
     assert [one["fingerprint"] for one in told["recipients"]] == [somebody.recipient.fingerprint]
     assert leaks(nas, run) == []
@@ -216,6 +219,7 @@ def test_one_key_that_is_not_found_and_nothing_is_written(nas: FakeNas, somebody
         task("c.json", unsealed=True),
     )
     failed, partly, _replaced, host, controller = run.results
+    assert failed["proven"] is None
     assert failed["failed"] is True
     assert set(failed["failed_datasets"]) == {"tank/lost", "tank/raw", "tank/web"}
     assert "is not the one that opens 'tank/raw'" in failed["failed_datasets"]["tank/raw"]["error"]

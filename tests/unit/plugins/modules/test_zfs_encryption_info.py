@@ -14,6 +14,7 @@ import pytest
 from ansible.module_utils.testing import patch_module_args
 
 from ansible_collections.nasops.encryption.plugins.module_utils.command import Command, Result
+from ansible_collections.nasops.encryption.plugins.module_utils.entry import Module
 from ansible_collections.nasops.encryption.plugins.module_utils.secrets import Mask
 from ansible_collections.nasops.encryption.plugins.module_utils.zfs.keys import RootKey
 from ansible_collections.nasops.encryption.plugins.modules import zfs_encryption_info as module
@@ -191,3 +192,14 @@ def test_options_that_can_not_be(
 ) -> None:
     assert message in result(options, capsys, SECRET)["msg"]
     assert host.commands == []
+
+
+@pytest.mark.parametrize("passphrase,warns", [("pass", True), ("tank/auto", True), ("password", False)])
+def test_a_key_that_is_a_part_of_a_name_is_warned_of(
+    passphrase: str, warns: bool, host: Host, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(Module, "warn", lambda _self, text: said.append(text))
+    result({"keys": {"tank/pass": passphrase}}, capsys)
+    # once in check mode, once outside of it
+    assert ["is a part of the name of a dataset" in text for text in said] == ([True] * 2 if warns else [])
