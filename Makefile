@@ -4,6 +4,7 @@
 
 # make test           everything: gates, unit tests on every Python at hand, a real NAS in a virtual machine
 # make test T=lint    one part, or several: T="lint docs". docs/testing.md lists them.
+# make test EXAMPLES=1000 T=unit    draws other and more examples for the unit tests
 # make vm-all         every case on the NAS, also those that need not run each time
 # make faults         kills tasks after each of their effects, and cuts the power of a NAS; over an hour
 # make bench          measures zfs_dataset_key against shell loops and bare system calls; about 25 minutes

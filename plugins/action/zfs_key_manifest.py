@@ -76,7 +76,7 @@ class ActionModule(ActionBase):
         )
         sealed = answer.pop("sealed", None)
         if answer.get("failed") or answer.get("skipped") or "exported" not in answer:
-            return answer
+            return {**answer, "proven": key_backup.last_proof(path)}
         host = str(task_vars.get("inventory_hostname", ""))
         wanted = Wanted(path, host, protection, answer["exported"], answer["pools"], options["backup"])
         return {**answer, **self._keep(wanted, sealing, sealed)}
@@ -115,6 +115,12 @@ class ActionModule(ActionBase):
             HostRunner(Mask()),
             bool(self._task.check_mode),
         )
+        if not self._task.check_mode and not outcome.plan.changed:
+            try:
+                key_backup.note_proof(wanted)
+            except StorageError as error:
+                # It was proven all the same, and may well lie where nothing can be written any more.
+                Display().warning(f"That the backup was proven is not in its record: {error}")
         for warning in outcome.plan.warnings:
             Display().warning(warning)
         kept = [one.title for one in outcome.plan.steps if one.title.startswith(key_backup.KEEP)]
@@ -168,6 +174,7 @@ def _result(wanted: Wanted, did: Values, former: str | None = None) -> Values:
         **did,
         "dest": wanted.path,
         "record": wanted.record_path,
+        "proven": key_backup.last_proof(wanted.path),
         "backup_file": former,
         "recipients": [one.row() for one in wanted.protection.certificates],
     }

@@ -16,15 +16,13 @@ description:
   - A name is replaced for the dataset itself and for all below it. The longest one that fits is used, and what none
     fits keeps its name.
   - It fails if two keys would get the same name, or if there is nothing at or below a name to replace.
+extends_documentation_fragment:
+  - nasops.encryption.manifest
 options:
-  _input:
-    description:
-      - A manifest, as text or as a dictionary.
-    type: raw
-    required: true
   remap:
     description:
-      - New names, by the names they take the place of.
+      - New names, by the names they take the place of. Where a dataset has several replicas, give a list of names. It
+        may hold the former name too, which is not kept otherwise.
     type: dict
     required: true
 seealso:
@@ -43,6 +41,13 @@ EXAMPLES = r"""
       {{ lookup('ansible.builtin.file', 'dataset_tank_keys.json')
          | nasops.encryption.remap_manifest({'tank': 'backup/nas1'}) }}
   become: true
+
+- name: One manifest for tank itself and for both of its replicas
+  ansible.builtin.set_fact:
+    keys_of_all: >-
+      {{ lookup('ansible.builtin.file', 'dataset_tank_keys.json')
+         | nasops.encryption.remap_manifest({'tank': ['tank', 'backup/nas1', 'offsite/nas1']}) }}
+  no_log: true
 """
 
 RETURN = r"""
@@ -70,7 +75,7 @@ def remap_manifest(manifest: t.Any, remap: t.Any) -> dict[str, str]:
         raise AnsibleFilterError("remap is no dictionary; wanted are new names by the names they take the place of.")
     keys = manifest_of(manifest)
     names = remap_all(list(keys), parse_remap(remap))
-    return {names[name]: key for name, key in keys.items()}
+    return {new: key for name, key in keys.items() for new in names[name]}
 
 
 class FilterModule:

@@ -22,19 +22,11 @@ description:
 requirements:
   - the program C(openssl) 3.0 or later on the controller
   - cryptography 42 or later (Python package on the controller)
+extends_documentation_fragment:
+  - nasops.encryption.manifest
+  - nasops.encryption.manifest.seal_to
 options:
-  _input:
-    description:
-      - A manifest, as text or as a dictionary.
-    type: raw
-    required: true
   seal_to:
-    description:
-      - Certificates in PEM, each as its path on the controller or as its text.
-      - An RSA key has 2048 bits or more, an elliptic curve is P-256, P-384 or P-521. Certificates that have expired,
-        are not valid yet or are for another purpose are refused.
-    type: list
-    elements: str
     required: true
 seealso:
   - module: nasops.encryption.zfs_key_manifest

@@ -103,6 +103,7 @@ import typing as t
 from ansible.errors import AnsibleLookupError
 from ansible.plugins.lookup import LookupBase
 
+from ..module_utils.durable import make_folder
 from ..module_utils.errors import BadInput, StorageError
 from ..module_utils.secrets import generate, parse_option
 from ..plugin_utils import controller_files as files
@@ -137,7 +138,8 @@ def stored_key(path: str, key_format: str, vault: Vault | None, check_mode: bool
     if content is None and check_mode:
         files.check_place(path)
         return _new_text(key_format)
-    if content is None:
+    # Where there are no hard links, a file that another run is about to make is empty for a moment.
+    if content is None or not (content.data or check_mode):
         with _alone(path):
             content = files.read(path, "The key file") or _make(path, key_format, vault)
     return _understand(path, content.data, key_format, vault)
@@ -172,6 +174,11 @@ def _understand(path: str, data: bytes, key_format: str, vault: Vault | None) ->
 
     :raises StorageError: there is none in it, or it is not kept as it was asked for
     """
+    if not data:
+        raise BadInput(
+            f"The key file {path} is empty.",
+            hint="If a run was interrupted when it made the file, no key of it is in use: remove it.",
+        )
     if vault is None and is_vault(data):
         raise BadInput(f"The key file {path} is encrypted by Ansible Vault, but unencrypted is true.")
     if vault is not None and not is_vault(data):
@@ -198,7 +205,7 @@ def _alone(path: str) -> t.Iterator[None]:
     """
     folder = os.path.dirname(path)
     try:
-        files.make_folder(folder)
+        make_folder(folder)
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
         raise StorageError(f"The folder {folder} can't be used: {error.strerror}.") from None

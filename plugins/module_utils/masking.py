@@ -13,6 +13,18 @@ from ansible.module_utils.basic import AnsibleModule
 _SHORTEST = 8
 
 
+def release(module: AnsibleModule, texts: t.Iterable[str]) -> None:
+    """Show these texts, which stand in an option with secrets and are none."""
+    # ansible-core 2.22 has no such set.
+    getattr(module, "no_log_values", set()).difference_update(texts)
+
+
+def occurs(module: AnsibleModule, names: t.Iterable[str]) -> bool:
+    """Whether a text that Ansible hides is a part of one of these names, which it then spoils in the result."""
+    joined = "\n".join(names)
+    return any(text in joined for text in getattr(module, "no_log_values", ()) if text)
+
+
 def register(module: AnsibleModule | None, texts: t.Iterable[str]) -> None:
     """Hide these texts in results and log output.
 

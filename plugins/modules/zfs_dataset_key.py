@@ -212,6 +212,8 @@ seealso:
 notes:
   - Changing a key wraps the same master key anew. It does not encrypt the data again, and what is left of the former
     wrapped key on the disks can still be opened with the former key.
+  - Ansible hides a key wherever it occurs in a result. Where a passphrase is a part of the name of a dataset, which
+    everybody can read, that name is hidden too, or the task is refused.
   - On FreeBSD the commands and parsers are the same, but were not run there by the tests of this collection.
 """
 
@@ -390,6 +392,7 @@ import typing as t
 
 from ..module_utils.entry import Module, fail, protect, run
 from ..module_utils.errors import StorageError
+from ..module_utils.masking import release
 from ..module_utils.plan import Outcome
 from ..module_utils.secrets import Mask
 from ..module_utils.zfs.dataset_options import argument_spec, parse_options
@@ -406,8 +409,7 @@ def main() -> None:
         wishes = parse_options(module.params)
     except StorageError as error:
         fail(module, error)
-    # Ansible takes every text in "keys" for a secret, paths of files as well.
-    getattr(module, "no_log_values", set()).difference_update(plain_words(module.params["keys"]))
+    release(module, plain_words(module.params["keys"]))
     protect(module, mask, wishes.secrets())
     runner = ZfsRunner(mask)
 

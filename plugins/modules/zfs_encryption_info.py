@@ -50,6 +50,7 @@ options:
       - Keys to try, as TrueNAS exports them. It is a JSON object of dataset names and keys, as text or as a dictionary,
         of at most 10 MiB.
       - An entry of O(keys) for the same dataset counts instead. Entries for datasets that do not exist do no harm.
+      - It may be a list of such manifests. The first that has a key for a dataset counts.
     type: raw
   manifest_file:
     description:
@@ -278,11 +279,12 @@ import typing as t
 from ..module_utils.command import HostRunner
 from ..module_utils.entry import Module, fail, protect
 from ..module_utils.errors import StorageError
+from ..module_utils.masking import occurs, release
 from ..module_utils.secrets import Mask
 from ..module_utils.zfs.keys import engine
-from ..module_utils.zfs.manifest import parse_manifest, read_manifest_file
 from ..module_utils.zfs.names import check_dataset_name
-from ..module_utils.zfs.offers import Offers, parse_offers, plain_words
+from ..module_utils.zfs.offer_options import arguments, offered, was_asked_for
+from ..module_utils.zfs.offers import plain_words
 from ..module_utils.zfs.state import ENCRYPTION_PROPERTIES, read_datasets, require_root
 from ..module_utils.zfs.summary import MINIMUM_ITERATIONS, summarize, unencrypted
 from ..module_utils.zfs.unlock_preview import Preview, Verdict, columns, is_key_present, useless
@@ -294,15 +296,12 @@ def main() -> None:
         {
             "name": {"type": "str"},
             "recursive": {"type": "bool", "default": True},
-            "keys": {"type": "dict", "no_log": True},
-            "manifest": {"type": "raw", "no_log": True},
-            "manifest_file": {"type": "path", "no_log": False},
+            **arguments(),
             "try_key_files": {"type": "bool", "no_log": False},
             "minimum_iterations": {"type": "int", "default": MINIMUM_ITERATIONS},
         }
     )
-    # ansible-core 2.22 has no such set.
-    getattr(module, "no_log_values", set()).difference_update(plain_words(module.params["keys"]))
+    release(module, plain_words(module.params["keys"]))
     try:
         require_root()
         result = look(module, module.params)
@@ -330,6 +329,11 @@ def look(module: Module, params: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
     datasets = read_datasets(runner, names, properties, recursive)
     above = read_above(runner, datasets, name, properties) if tried else {}
     known = {**above, **datasets}
+    if occurs(module, known):
+        module.warn(
+            "A key of this task is a part of the name of a dataset as well. Ansible hides it there too, so that names "
+            "in this result are not those of the datasets. Everybody can read such a key: choose another one."
+        )
     rows = summarize(datasets, above, params["minimum_iterations"])
     verdicts: dict[str, Verdict] = {}
     ends: dict[str, Preview] = {}
@@ -341,23 +345,11 @@ def look(module: Module, params: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
         present = is_key_present(root, offers, os.path.isfile) if root else None
         row.update(columns(row["locked"], verdicts.get(row["name"]), ends.get(row["name"]), present))
 
-    def read(dataset: str) -> bool:
-        return recursive and (name is None or f"{dataset}/".startswith(f"{name}/"))
-
-    return {"roots": rows, "unencrypted": unencrypted(datasets), "unused_keys": useless(offers, known, read)}
-
-
-def offered(params: t.Mapping[str, t.Any]) -> Offers:
-    """The keys of the task.
-
-    :raises StorageError: options that can't be understood, or a manifest that can't be read
-    """
-    manifest: dict[str, str] = {}
-    path = params["manifest_file"]
-    if path is not None:
-        manifest.update(parse_manifest(read_manifest_file(path), f"the manifest {path}"))
-    manifest.update(parse_manifest(params["manifest"], "the manifest"))
-    return parse_offers(params["keys"], manifest)
+    return {
+        "roots": rows,
+        "unencrypted": unencrypted(datasets),
+        "unused_keys": useless(offers, known, was_asked_for(params)),
+    }
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ description:
     its memory holds them in clear.
   - A sealed file is opened by P(nasops.encryption.open_manifest#filter), or by C(openssl cms -decrypt) alone.
   - Beside the file a record of the same name with C(.json) is kept. It has no keys in it, but tells when the backup was
-    made, of what, for whom, and by fingerprints whether it is still that of the keys in use.
+    made and last proven, of what, for whom, and by fingerprints whether it is still that of the keys in use.
   - Keys come from the key files of the roots, or from O(keys), O(manifest) and O(manifest_file). Passphrases are in no
     manifest; the roots that have one are in RV(not_exportable).
 requirements:
@@ -33,6 +33,7 @@ requirements:
   - cryptography 42 or later (Python package on the controller)
 extends_documentation_fragment:
   - nasops.encryption.attributes
+  - nasops.encryption.manifest.seal_to
 options:
   name:
     description:
@@ -52,14 +53,6 @@ options:
       - Folders that are missing are made, for their owner alone.
     type: path
     required: true
-  seal_to:
-    description:
-      - Certificates in PEM, each as its path on the controller or as its text. The private key of any of them opens the
-        backup.
-      - An RSA key has 2048 bits or more, an elliptic curve is P-256, P-384 or P-521. Certificates that have expired,
-        are not valid yet or are for another purpose are refused.
-    type: list
-    elements: str
   vault_id:
     description:
       - Encrypt with the vault secret of this name, one of those that the run was started with. V(default) is that of
@@ -80,6 +73,8 @@ options:
     description:
       - New names in the backup, by the names they take the place of, such as those on the system that the datasets are
         replicated to. Each counts for all below it, and the longest that fits is used.
+      - Where a dataset has several replicas, give a list of names. It may hold the former name too, which is not kept
+        otherwise.
     type: dict
   keys:
     description:
@@ -252,6 +247,15 @@ record:
   returned: success
   type: str
   sample: /srv/backups/nas1.keys.json
+proven:
+  description:
+    - When the keys in the backup were last seen to open their datasets, and the backup was seen to be whole. A run that
+      has nothing else to do writes this time into the record, which counts as no change. In check mode and after a
+      failure it is the time of an earlier run.
+    - V(null) if there is no backup.
+  returned: when the host was asked for its keys
+  type: str
+  sample: "2026-11-27T03:00:00Z"
 backup_file:
   description: Where what was replaced is kept, V(null) if nothing was.
   returned: success
@@ -285,7 +289,8 @@ sealed:
 import typing as t
 
 from ..module_utils.entry import Module, fail, protect
-from ..module_utils.errors import StorageError
+from ..module_utils.errors import Refused, StorageError
+from ..module_utils.masking import occurs, release
 from ..module_utils.sealing.recipient import parse_recipients
 from ..module_utils.sealing.seal import find_openssl, seal, wrapping
 from ..module_utils.secrets import Mask
@@ -293,9 +298,9 @@ from ..module_utils.zfs.key_manifest import digest, write_manifest
 from ..module_utils.zfs.key_manifest_options import arguments
 from ..module_utils.zfs.key_manifest_read import Found, find_keys
 from ..module_utils.zfs.keys import ZfsRunner
-from ..module_utils.zfs.manifest import parse_manifest, parse_manifests, read_manifest_file
 from ..module_utils.zfs.names import check_dataset_name
-from ..module_utils.zfs.offers import Offers, parse_offers, plain_words
+from ..module_utils.zfs.offer_options import offered, was_asked_for
+from ..module_utils.zfs.offers import Offers, plain_words
 from ..module_utils.zfs.remap import parse_remap
 from ..module_utils.zfs.state import (
     ENCRYPTION_PROPERTIES,
@@ -314,8 +319,7 @@ class Incomplete(StorageError):
 
 def main() -> None:
     module = Module(arguments())
-    # ansible-core 2.22 has no such set.
-    getattr(module, "no_log_values", set()).difference_update(plain_words(module.params["keys"]))
+    release(module, plain_words(module.params["keys"]))
     try:
         require_root()
         result = back_up(module, module.params)
@@ -344,15 +348,19 @@ def back_up(module: Module, params: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
     datasets = read_datasets(runner, names, properties, params["recursive"])
     known = {**read_above(runner, datasets, name, properties), **datasets}
     roots = roots_of(datasets, known)
+    new_names = (target for targets in remap.values() for target in targets)
+    if occurs(module, (*(root.name for root in roots), *new_names)):
+        raise Refused(
+            "A key of this task is a part of the name of an encryption root as well. Ansible hides it there too, so "
+            "that the record of the backup would have wrong names; nothing was backed up.",
+            hint="Everybody can read it: give its dataset another one, and leave this out of the task until then.",
+        )
     guids = {pool: found["guid"].value for pool, found in read_pool_properties(runner).items()}
     found = find_keys(
         runner, roots, offers, runner.keys.try_all, lambda keys: protect(module, mask, keys), guids, remap
     )
 
-    def read(dataset: str) -> bool:
-        return bool(params["recursive"]) and (name is None or f"{dataset}/".startswith(f"{name}/"))
-
-    unused = [*useless(offers, known, read), *of_passphrases(offers, found)]
+    unused = [*useless(offers, known, was_asked_for(params)), *of_passphrases(offers, found)]
     result = describe(found, guids, unused)
     if found.failures and (not params["partial"] or not found.entries):
         raise Incomplete(_complaint(found), hint=_doubt(offers, roots), **result)
@@ -368,19 +376,6 @@ def roots_of(datasets: t.Mapping[str, Dataset], known: t.Mapping[str, Dataset]) 
     """The encryption roots of these datasets, ordered by name, also those that lie above them."""
     names = sorted({dataset.root for dataset in datasets.values() if dataset.encrypted})
     return [known[name] for name in names]
-
-
-def offered(params: t.Mapping[str, t.Any]) -> Offers:
-    """The keys of the task.
-
-    :raises StorageError: options that can't be understood, or a manifest that can't be read
-    """
-    manifest: dict[str, str] = {}
-    path = params["manifest_file"]
-    if path is not None:
-        manifest.update(parse_manifest(read_manifest_file(path), f"the manifest {path}"))
-    manifest.update(parse_manifests(params["manifest"], "the manifest"))
-    return parse_offers(params["keys"], manifest)
 
 
 def describe(found: Found, guids: t.Mapping[str, str], unused: list[dict[str, str]]) -> dict[str, t.Any]:
@@ -407,7 +402,7 @@ def of_passphrases(offers: Offers, found: Found) -> t.Iterator[dict[str, str]]:
 
 def _complaint(found: Found) -> str:
     lines = [f"{name}: {found.failures[name]}" for name in sorted(found.failures)]
-    good = ", ".join(entry.dataset for entry in found.entries)
+    good = ", ".join(dict.fromkeys(entry.dataset for entry in found.entries))
     if good:
         lines.append(f"Nothing was backed up, although the keys of these were found: {good}.")
     else:

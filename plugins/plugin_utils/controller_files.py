@@ -6,17 +6,20 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets as random_source
 import stat
 from dataclasses import dataclass
 
+from ..module_utils.durable import make_folder, sync_folder
 from ..module_utils.errors import BadInput, StorageError
 
-FOLDER_MODE = 0o700
 FILE_MODE = 0o600
 # Bytes. More than any certificate, private key or backup of keys.
 LIMIT = 32 << 20
+# What a filesystem without hard links says, such as FAT and exFAT: the first on Linux, the others on FreeBSD and macOS.
+_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP)
 
 
 @dataclass(frozen=True)
@@ -122,10 +125,8 @@ def create(path: str, data: bytes) -> bool:
         temporary = unnamed(path)
         try:
             _fill(temporary, data)
-            # Unlike a rename, a link fails when the name is taken.
-            os.link(temporary, path)
-        except FileExistsError:
-            return False
+            if not _give_name(temporary, path):
+                return False
         finally:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary)
@@ -135,17 +136,29 @@ def create(path: str, data: bytes) -> bool:
     return True
 
 
-def make_folder(folder: str) -> None:
-    """Make a folder and those above it, for their owner alone, on the disk."""
-    missing: list[str] = []
-    while not os.path.isdir(folder):
-        missing.append(folder)
-        folder = os.path.dirname(folder)
-    for name in reversed(missing):
-        # Another host of the same run may make it at the same time.
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(name, FOLDER_MODE)
-        sync_folder(os.path.dirname(name))
+def _give_name(temporary: str, path: str) -> bool:
+    """Give a file its name; False if that is taken."""
+    try:
+        # Unlike a rename, a link fails when the name is taken.
+        os.link(temporary, path)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+    else:
+        return True
+    # The name first, and then what it stands for. Whoever is interrupted in between leaves an empty file.
+    try:
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE))
+    except FileExistsError:
+        return False
+    try:
+        os.replace(temporary, path)
+    except OSError:
+        os.unlink(path)
+        raise
+    return True
 
 
 def unnamed(path: str) -> str:
@@ -153,17 +166,17 @@ def unnamed(path: str) -> str:
     return os.path.join(os.path.dirname(path), f".new-{random_source.token_hex(8)}")
 
 
-def sync_folder(folder: str) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _fill(path: str, data: bytes) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE)
     with open(descriptor, "wb") as file:
+        # Before there is anything in it.
+        mode = stat.S_IMODE(os.fstat(descriptor).st_mode)
+        if mode & 0o077:
+            raise StorageError(
+                f"A file in {os.path.dirname(path)} is open to others than its owner (mode {mode:04o}), although it "
+                "was made for that one alone; nothing was written.",
+                hint="Its filesystem keeps no modes, as FAT and exFAT: mount it with umask=077, or name another place.",
+            )
         file.write(data)
         file.flush()
         os.fsync(descriptor)

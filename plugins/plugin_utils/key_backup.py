@@ -116,7 +116,7 @@ def look(wanted: Wanted) -> Present:
     if content is None:
         return Present()
     record = _record(record_file.data) if record_file else None
-    private = not (content.mode | (record_file.mode if record_file else 0)) & 0o177
+    private = not (content.mode | (record_file.mode if record_file else 0)) & 0o077
     if record is None:
         if not _is_backup(content.data):
             raise BadInput(
@@ -135,6 +135,30 @@ def look(wanted: Wanted) -> Present:
         fault = _fault(wanted, content.data, fingerprints)
     former = _former_path(wanted.path, record["written"], content.data)
     return Present(True, private, fingerprints, kind, names, former, fault)
+
+
+def last_proof(path: str) -> str | None:
+    """When the keys in a backup were last seen to open their datasets; ``None`` if there is no record of it."""
+    try:
+        content = files.read(f"{path}.json", "The record")
+    except StorageError:
+        return None
+    record = _record(content.data) if content else None
+    return None if record is None else str(record.get("proven") or record["written"])
+
+
+def note_proof(wanted: Wanted) -> None:
+    """Write down that the keys were seen to open their datasets now, and that the backup of them is whole.
+
+    That is no change of the backup, which stays as it is, and so is its record but for this one time.
+
+    :raises StorageError: the record can't be read or written
+    """
+    content = files.read(wanted.record_path, "The record")
+    record = _record(content.data) if content else None
+    if record is None:
+        raise StorageError(f"The record {wanted.record_path} was changed by something else meanwhile.")
+    files.write(wanted.record_path, _as_text({**record, "proven": _now()}))
 
 
 def _refuse_other_host(wanted: Wanted, record: t.Mapping[str, t.Any]) -> None:
@@ -182,7 +206,9 @@ def _record(data: bytes) -> dict[str, t.Any] | None:
             {row["name"]: row["fingerprint"] for row in found["keys"]}
         ):
             return None
-        time.strptime(found["written"], _TIME)
+        # Records of earlier versions don't have the second one.
+        for moment in (found["written"], found.get("proven", found["written"])):
+            time.strptime(moment, _TIME)
         texts = (found["protection"], found["sha256"], found["host"], *found["names"])
         whole = all(isinstance(text, str) for text in texts) and all(isinstance(one, dict) for one in found["pools"])
         return found if whole else None
@@ -225,7 +251,8 @@ def decide(wanted: Wanted, present: Present, content: t.Callable[[], bytes]) -> 
     removed = sorted(set(present.fingerprints) - set(wanted.fingerprints))
     if present.exists and (wanted.keep_former or removed or present.fault):
         steps.append(Step(f"{KEEP}{present.former}", lambda _runner: _keep(wanted.path, present.former)))
-    number = len(wanted.exported)
+    # one root may be in it under several names
+    number = len({row["dataset"] for row in wanted.exported})
     roots = f"{number} encryption root{'s' if number > 1 else ''}"
 
     def write(_runner: Runner) -> None:
@@ -276,10 +303,20 @@ def _keep(path: str, former: str) -> None:
             )
 
 
+def _now() -> str:
+    return time.strftime(_TIME, time.gmtime())
+
+
+def _as_text(record: t.Mapping[str, t.Any]) -> bytes:
+    return (json.dumps(record, indent=2) + "\n").encode("utf-8")
+
+
 def _new_record(wanted: Wanted, data: bytes) -> bytes:
+    now = _now()
     found = {
         "format": FORMAT,
-        "written": time.strftime(_TIME, time.gmtime()),
+        "written": now,
+        "proven": now,
         "host": wanted.host,
         "pools": [dict(pool) for pool in wanted.pools],
         "protection": wanted.protection.kind,
@@ -290,4 +327,4 @@ def _new_record(wanted: Wanted, data: bytes) -> bytes:
         "keys": [{word: row[word] for word in ("name", "dataset", "fingerprint")} for row in wanted.exported],
         "sha256": hashlib.sha256(data).hexdigest(),
     }
-    return (json.dumps(found, indent=2) + "\n").encode("utf-8")
+    return _as_text(found)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import tempfile
 import typing as t
 
 from ..module_utils.command import SYSTEM_PATH, HostRunner
@@ -69,15 +70,19 @@ def plain_key(private_key: str, passphrase: str | None) -> bytes:
 
 def _decrypt(text: str, key: bytes) -> bytes:
     program = find_openssl(HostRunner(Mask()), "the controller")
-    reader, writer = os.pipe()
+    # The key takes standard input, the one pipe that has a path everywhere: FreeBSD shows no others in /dev/fd unless
+    # fdescfs is mounted there. What is sealed may lie in a file.
+    argv = [program, "cms", "-decrypt", "-binary", "-inform", "PEM", "-inkey", "/dev/fd/0", "-in"]
     try:
-        with open(writer, "wb") as pipe:
-            # A pipe takes more than any private key has before somebody has to read.
-            pipe.write(key)
-        argv = [program, "cms", "-decrypt", "-binary", "-inform", "PEM", "-inkey", f"/dev/fd/{reader}"]
-        done = _run(argv, text.encode("utf-8"), (reader,))
-    finally:
-        os.close(reader)
+        with tempfile.NamedTemporaryFile("wb", prefix="nasops-sealed-") as sealed:
+            sealed.write(text.encode("utf-8"))
+            sealed.flush()
+            done = _run([*argv, sealed.name], key)
+    except OSError as error:
+        raise StorageError(
+            f"The sealed manifest can't be written to a file for openssl: {error.strerror}.",
+            hint=f"It needs a few kB of free space in {tempfile.gettempdir()}; nothing is written there in clear.",
+        ) from None
     if done.returncode:
         raise NotOpened(
             "The sealed manifest was not opened: it is not sealed to the certificate of this private key, or forged.",
@@ -86,7 +91,7 @@ def _decrypt(text: str, key: bytes) -> bytes:
     return done.stdout
 
 
-def _run(argv: t.Sequence[str], stdin: bytes, keep: t.Sequence[int]) -> subprocess.CompletedProcess[bytes]:
+def _run(argv: t.Sequence[str], stdin: bytes) -> subprocess.CompletedProcess[bytes]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("LC_", "LANG"))}
     environment["PATH"] = os.pathsep.join((environment.get("PATH", ""), *SYSTEM_PATH))
     try:
@@ -94,7 +99,6 @@ def _run(argv: t.Sequence[str], stdin: bytes, keep: t.Sequence[int]) -> subproce
             argv,
             input=stdin,
             capture_output=True,
-            pass_fds=keep,
             env={**environment, "LC_ALL": "C"},
             timeout=_SECONDS,
             check=False,

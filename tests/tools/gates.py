@@ -19,8 +19,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -71,6 +73,22 @@ class Runner:
     env: dict[str, str]
     files: list[Path]
     counts: Counts = field(default_factory=Counts)
+    _running: set[subprocess.Popen[str]] = field(default_factory=set)
+    _ended: bool = False
+    _mutex: threading.Lock = field(default_factory=threading.Lock)
+
+    def together(self, *gates: Callable[[], object]) -> None:
+        """Run gates side by side, those that keep one processor busy and leave the others idle."""
+        with ThreadPoolExecutor(len(gates)) as pool:
+            try:
+                for one in [pool.submit(gate) for gate in gates]:
+                    one.result()
+            except BaseException:  # interrupted: the others would be waited for
+                with self._mutex:
+                    self._ended = True
+                    for process in self._running:
+                        process.terminate()
+                raise
 
     def run(
         self,
@@ -89,16 +107,7 @@ class Runner:
         start = time.monotonic()
         path = LOGS / f"{self.part}-{name}.log"
         with path.open("w+", encoding="utf-8", errors="replace") as log:
-            process = subprocess.Popen(
-                [str(word) for word in argv],
-                cwd=cwd,
-                env={**self.env, **(env or {})},
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                encoding="utf-8",
-                errors="replace",
-            )
+            process = self._start(argv, cwd, {**self.env, **(env or {})})
             if process.stdout is None:
                 raise ValueError("a pipe was asked for and is not there")
             try:
@@ -111,6 +120,8 @@ class Runner:
                 raise
             finally:
                 status = process.wait()
+                with self._mutex:
+                    self._running.discard(process)
         output = path.read_text(encoding="utf-8")
         counts = count(output) if count else Counts(passed=int(status == 0))
         if status and not counts.failed:
@@ -118,13 +129,32 @@ class Runner:
         self.add(name, counts, time.monotonic() - start, output if show == "on failure" else "")
         return status == 0
 
+    def _start(self, argv: Sequence[str | Path], cwd: Path, env: dict[str, str]) -> subprocess.Popen[str]:
+        """Start a program, unless its gate is one of several that were interrupted."""
+        with self._mutex:
+            if self._ended:
+                raise InterruptedError("another gate was interrupted")
+            process = subprocess.Popen(
+                [str(word) for word in argv],
+                cwd=cwd,
+                env=env,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                encoding="utf-8",
+                errors="replace",
+            )
+            self._running.add(process)
+            return process
+
     def add(self, name: str, counts: Counts, seconds: float, output: str) -> None:
         """Report one gate in a line, with all it said if it failed."""
-        self.counts += counts
-        if counts.failed and output:
-            print(output, end="" if output.endswith("\n") else "\n")
         word = "FAILED" if counts.failed else "ok"
-        print(f"{word:6} {self.part}/{name} ({seconds:.1f} s)", flush=True)
+        with self._mutex:
+            self.counts += counts
+            if counts.failed and output:
+                print(output, end="" if output.endswith("\n") else "\n")
+            print(f"{word:6} {self.part}/{name} ({seconds:.1f} s)", flush=True)
 
 
 # The working copy
@@ -225,15 +255,25 @@ def lint(gate: Runner) -> None:
         gate.counts += Counts(missing=("shellcheck: not installed",))
     report = BUILD / "tools"
     shutil.rmtree(report, ignore_errors=True)
-    pytest = ["pytest", "-q", "-p", "no:cacheprovider", f"--junit-xml={report}/tools.xml", "tests/tools"]
+    # one worker for each processor; most of these tests wait for one program after the other
+    pytest = ["pytest", "-q", "-p", "no:cacheprovider", "-n", "auto", "--dist", "worksteal"]
+    pytest += [f"--junit-xml={report}/tools.xml", "tests/tools"]
     path = {"PYTHONPATH": os.pathsep.join([str(ROOT / "tests" / "tools"), str(BUILD)])}
     gate.run("tools", pytest, count=lambda _output: junit(report), env=path)
     package = f"ansible_collections.{COLLECTION}"
     # the program of the role test_nas runs on any Python of a host too
     on_hosts = packages(package, "plugins/modules", "plugins/module_utils", "roles")
-    gate.run("mypy-hosts", ["mypy", "--python-version", "3.9", *on_hosts])
-    gate.run("mypy-controller", ["mypy", *packages(package, "plugins", "roles", "tests")])
-    gate.run("ansible-lint", ["ansible-lint"], TREE, env={"ANSIBLE_COLLECTIONS_PATH": str(BUILD)})
+    on_controller = packages(package, "plugins", "roles", "tests")
+
+    def types() -> None:
+        # one after the other: they share a cache
+        gate.run("mypy-hosts", ["mypy", "--python-version", "3.9", *on_hosts])
+        gate.run("mypy-controller", ["mypy", *on_controller])
+
+    gate.together(
+        types,
+        lambda: gate.run("ansible-lint", ["ansible-lint"], TREE, env={"ANSIBLE_COLLECTIONS_PATH": str(BUILD)}),
+    )
 
 
 def is_shell(path: Path) -> bool:
@@ -318,10 +358,20 @@ def ansible_test(gate: Runner) -> dict[str, str]:
 
 
 def unit(gate: Runner) -> None:
-    report = TREE / "tests" / "output" / "junit"
+    output = TREE / "tests" / "output"
+    report = output / "junit"
     shutil.rmtree(report, ignore_errors=True)
+    ask_for_examples(output / "examples", os.environ.get("EXAMPLES", ""))
     argv = ["ansible-test", "units", "--color", "no"]
     gate.run("ansible-test", argv, TREE, lambda _output: junit(report), ansible_test(gate))
+
+
+def ask_for_examples(path: Path, number: str) -> None:
+    """Tell the unit tests how many examples each property is tried with; it is theirs to choose if nothing is asked."""
+    path.unlink(missing_ok=True)
+    if number:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{int(number)}\n")
 
 
 def sanity(gate: Runner) -> None:
@@ -437,6 +487,10 @@ def main() -> int:
     unknown = [part for part in parts if part not in PARTS]
     if unknown:
         print(f"There is no part {', '.join(unknown)}. The parts are: {', '.join(PARTS)}.", file=sys.stderr)
+        return 2
+    examples = os.environ.get("EXAMPLES", "")
+    if examples and not re.fullmatch("[1-9][0-9]{0,5}", examples):
+        print(f"EXAMPLES={examples} is no number of examples; wanted is one such as EXAMPLES=1000.", file=sys.stderr)
         return 2
     parts = [part for part in PARTS if part in parts]
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))

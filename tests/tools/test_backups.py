@@ -108,6 +108,9 @@ def test_sealed_in_four_tasks(nas: FakeNas, somebody: Person) -> None:
     assert [stat.S_IMODE(one.stat().st_mode) for one in (path, record, path.parent)] == [0o600, 0o600, 0o700]
     assert sorted(one.name for one in path.parent.iterdir()) == ["nas.keys", "nas.keys.json"]
     told = json.loads(record.read_text())
+    # Nothing was there yet, then it was made, looked at, and proven once more.
+    assert first["proven"] is None
+    assert second["proven"] == third["proven"] == told["written"] <= fourth["proven"] == told["proven"]
     assert told["count"] == 2
     assert [one["fingerprint"] for one in told["recipients"]] == [somebody.recipient.fingerprint]
     assert leaks(nas, run) == []
@@ -216,6 +219,7 @@ def test_one_key_that_is_not_found_and_nothing_is_written(nas: FakeNas, somebody
         task("c.json", unsealed=True),
     )
     failed, partly, _replaced, host, controller = run.results
+    assert failed["proven"] is None
     assert failed["failed"] is True
     assert set(failed["failed_datasets"]) == {"tank/lost", "tank/raw", "tank/web"}
     assert "is not the one that opens 'tank/raw'" in failed["failed_datasets"]["tank/raw"]["error"]
@@ -240,7 +244,7 @@ def test_one_key_that_is_not_found_and_nothing_is_written(nas: FakeNas, somebody
 def test_keys_that_are_offered(nas: FakeNas, somebody: Person) -> None:
     nas.root("tank/lost", OTHER, file=False)
     manifest = {"tank/lost": OTHER, "tank/gone": HEX, "tank/clients": HEX, "tank/child": HEX}
-    renamed = {"tank": "backup/nas", "tank/lost": "found"}
+    renamed = {"tank": ["backup/nas", "tank"], "tank/lost": "found"}
     # Not in the playbook itself, whose lines Ansible shows where a task fails.
     variables = {
         "text": json.dumps({**manifest, "tank/lost": HEX}),
@@ -263,7 +267,8 @@ def test_keys_that_are_offered(nas: FakeNas, somebody: Person) -> None:
         words=["-e", "@variables.json"],
     )
     good, foreign, wrong, no_key, typo, twice, nowhere, child, plain, no_manifest = run.results
-    assert [row["name"] for row in good["exported"]] == ["backup/nas", "backup/nas/raw", "found"]
+    assert [row["name"] for row in good["exported"]] == ["backup/nas", "backup/nas/raw", "found", "tank", "tank/raw"]
+    assert good["actions"][-1].startswith("Write the keys of 3 encryption roots to ")
     assert [row["name"] for row in good["unused_keys"]] == ["tank/child", "tank/clients", "tank/gone"]
     assert "is opened by a passphrase" in good["unused_keys"][1]["reason"]
     sealed = (nas.folder / "backups" / "nas.keys").read_text()
@@ -271,6 +276,8 @@ def test_keys_that_are_offered(nas: FakeNas, somebody: Person) -> None:
         "backup/nas": HEX,
         "backup/nas/raw": RAW,
         "found": OTHER,
+        "tank": HEX,
+        "tank/raw": RAW,
     }
     assert "are they of another system?" in foreign["msg"]
     assert "is not the one that opens 'tank/lost'" in wrong["msg"]

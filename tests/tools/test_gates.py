@@ -5,9 +5,15 @@
 
 from __future__ import annotations
 
+import os
+import sys
+import time
 from pathlib import Path
 
-from gates import Counts, Result, count_sanity, count_summary, documented, junit, table
+import gates
+import pytest
+from gates import Counts, Result, Runner, ask_for_examples, count_sanity, count_summary, documented, junit, table
+from setup import Tools
 
 SANITY = """\
 Running sanity test "compile" on Python 3.9
@@ -73,3 +79,50 @@ def test_the_table_ends_with_the_sum_and_names_what_did_not_run() -> None:
 
 def test_nothing_left_out_is_said() -> None:
     assert list(table([Result("lint", Counts(1))], []))[-2:] == ["Not run: nothing", "1 passed, 0 failed"]
+
+
+@pytest.fixture
+def runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Runner:
+    monkeypatch.setattr(gates, "LOGS", tmp_path)
+    tools = Tools(tmp_path, {}, (), tmp_path, tmp_path)
+    return Runner("part", tools, dict(os.environ), [])
+
+
+def test_gates_side_by_side_count_as_one_after_the_other(runner: Runner, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each waits for the other, so that neither ends unless both run."""
+    meet = (
+        "import os, sys, time\nopen(sys.argv[1], 'w').close()\nwhile not os.path.exists(sys.argv[2]): time.sleep(.01)"
+    )
+    one, two = (str(runner.tools.venv / name) for name in ("one", "two"))
+    runner.together(
+        lambda: runner.run("good", [sys.executable, "-c", meet, one, two]),
+        lambda: runner.run("bad", [sys.executable, "-c", f"{meet}\nsys.exit('it is bad')", two, one]),
+    )
+    assert runner.counts == Counts(1, 1)
+    assert "it is bad" in capsys.readouterr().out
+
+
+def test_when_one_of_them_is_interrupted_the_others_are_ended(runner: Runner) -> None:
+    begun = runner.tools.venv / "begun"
+    endless = f"import time; open({str(begun)!r}, 'w').close(); time.sleep(3600)"
+
+    def interrupted() -> None:
+        while not begun.exists():
+            time.sleep(0.01)
+        raise KeyboardInterrupt
+
+    def several() -> None:
+        for name in ("endless", "after it"):
+            runner.run(name, [sys.executable, "-c", endless])
+
+    with pytest.raises(KeyboardInterrupt):
+        runner.together(interrupted, several)
+    assert runner.counts == Counts(0, 1)
+
+
+def test_the_number_of_examples_is_handed_on_and_taken_back(tmp_path: Path) -> None:
+    path = tmp_path / "output" / "examples"
+    ask_for_examples(path, "1000")
+    assert path.read_text() == "1000\n"
+    ask_for_examples(path, "")
+    assert not path.exists()

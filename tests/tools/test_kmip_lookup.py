@@ -6,11 +6,13 @@
 from __future__ import annotations
 
 import typing as t
+from pathlib import Path
 
 import pytest
 import yaml
 from ansible.errors import AnsibleError
 from ansible.plugins.loader import lookup_loader
+from cryptography.hazmat.primitives import serialization
 
 from ansible_collections.nasops.encryption.plugins.doc_fragments.kmip import ModuleDocFragment
 from ansible_collections.nasops.encryption.plugins.lookup import kmip_key
@@ -20,7 +22,7 @@ from ansible_collections.nasops.encryption.plugins.module_utils.kmip.connection 
 )
 from ansible_collections.nasops.encryption.plugins.module_utils.kmip.session import Session
 from ansible_collections.nasops.encryption.plugins.module_utils.secrets import Mask
-from ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.kmip.certificates import CLIENT
+from ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.kmip.certificates import Pair
 from ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.kmip.kmip_server import KmipServer
 
 HEX, WORDS = "0a" * 32, "schlüssel wort"
@@ -105,16 +107,23 @@ def test_what_can_not_be_returned_is_one_clear_message(stored: KmipServer) -> No
         assert HEX not in str(caught.value) and WORDS not in str(caught.value)
 
 
-# The last one, as it gives the client another key.
+def locked(pair: Pair, passphrase: bytes, path: Path) -> Pair:
+    """The same client, whose key has a passphrase in another file."""
+    key = serialization.load_pem_private_key(pair.key.read_bytes(), None)
+    form, locking = serialization.PrivateFormat.PKCS8, serialization.BestAvailableEncryption(passphrase)
+    path.write_bytes(key.private_bytes(serialization.Encoding.PEM, form, locking))
+    return Pair(pair.certificate, path)
+
+
 def test_secrets_of_the_connection_are_hidden_and_never_come_from_the_environment(
-    stored: KmipServer, monkeypatch: pytest.MonkeyPatch
+    stored: KmipServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     plugins = yaml.safe_load(ModuleDocFragment.PLUGINS)["options"]
     assert [name for name, where in plugins.items() if "env" not in where] == ["private_key_passphrase"]
     assert "ini" not in plugins["private_key_passphrase"]
     hidden: list[str] = []
     monkeypatch.setattr(kmip_key, "register", lambda _module, texts: hidden.extend(texts))
-    locked = stored.authority.issue("alice", CLIENT, passphrase=b"open it please")
-    variables = {f"nas_kmip_{name}": value for name, value in stored.options(locked).items()}
+    client = locked(stored.alice, b"open it please", tmp_path / "locked.key")
+    variables = {f"nas_kmip_{name}": value for name, value in stored.options(client).items()}
     assert look("tank/a", variables={**variables, "nas_kmip_private_key_passphrase": "open it please"}) == [HEX]
     assert "open it please" in hidden and HEX in hidden

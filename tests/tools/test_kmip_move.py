@@ -244,4 +244,6 @@ def test_without_pipelining_the_guard_of_these_tests_fails(tmp_path: Path) -> No
         "gather_facts": False,
         "tasks": [{"name": "Ping", "ansible.builtin.ping": {}}],
     }
-    Controller(tmp_path, [secrets.token_hex(32)]).play(play, {}, fails=True)
+    said = Controller(tmp_path, [secrets.token_hex(32)]).play(play, {}, fails=True)
+    assert "Failed to create temporary directory" in said
+    assert "no-folder" in said

@@ -13,9 +13,10 @@ from ..errors import BadInput
 from ..secrets import FORMATS, Key, check_iterations, parse_option
 from . import keystore
 from .key_option import KEY_SPEC
-from .manifest import parse_manifest, parse_manifests, read_manifest_file
 from .names import ancestors, check_dataset_name
-from .offers import Offer, Offers, parse_offers, spellings
+from .offer_options import arguments as offer_arguments
+from .offer_options import offered
+from .offers import Offer, Offers, spellings
 from .properties import CIPHER_ALIASES, CIPHERS, MANAGED, filesystem_type, parse_size, wanted_text
 
 STATES = ("present", "unlocked", "locked", "inherited", "absent")
@@ -69,9 +70,7 @@ def argument_spec() -> dict[str, t.Any]:
             "elements": "dict",
             "options": {"name": {"type": "str", "required": True}, **_SHARED_SPEC, **_OWN_SPEC},
         },
-        "keys": {"type": "dict", "no_log": True},
-        "manifest": {"type": "raw", "no_log": True},
-        "manifest_file": {"type": "path", "no_log": False},
+        **offer_arguments(),
         "policy": {"type": "str", "choices": list(POLICIES), "default": "truenas"},
     }
 
@@ -155,7 +154,7 @@ def parse_options(params: t.Mapping[str, t.Any]) -> Wishes:
     _check_names(datasets)
     _check_order(datasets)
     _check_key_files(datasets)
-    return Wishes(datasets, _offers(params, datasets), params["policy"])
+    return Wishes(datasets, offered(params, _entry_offers(datasets)), params["policy"])
 
 
 def _entries(params: t.Mapping[str, t.Any]) -> t.Iterator[WantedDataset]:
@@ -292,16 +291,6 @@ def _check_key_files(datasets: t.Sequence[WantedDataset]) -> None:
                 hint="Give each a key file of its own, or make the file first and leave out key.generate and "
                 "key.value.",
             )
-
-
-def _offers(params: t.Mapping[str, t.Any], datasets: t.Sequence[WantedDataset]) -> Offers:
-    manifest: dict[str, str] = {}
-    if params.get("manifest_file") is not None:
-        path = params["manifest_file"]
-        manifest.update(parse_manifest(read_manifest_file(path), f"the manifest {path}"))
-    if params.get("manifest") is not None:
-        manifest.update(parse_manifests(params["manifest"], "the manifest"))
-    return parse_offers(params.get("keys"), manifest, _entry_offers(datasets))
 
 
 def _entry_offers(datasets: t.Sequence[WantedDataset]) -> t.Iterator[tuple[str, Offer]]:

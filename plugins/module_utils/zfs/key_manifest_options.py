@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import typing as t
 
+from . import offer_options
+
 
 def arguments() -> dict[str, t.Any]:
     """A new argument specification."""
@@ -19,9 +21,7 @@ def arguments() -> dict[str, t.Any]:
         "vault_password_file": {"type": "path", "no_log": False},
         "unsealed": {"type": "bool", "default": False},
         "remap": {"type": "dict"},
-        "keys": {"type": "dict", "no_log": True},
-        "manifest": {"type": "raw", "no_log": True},
-        "manifest_file": {"type": "path", "no_log": False},
+        **offer_options.arguments(),
         "partial": {"type": "bool", "default": False},
         "backup": {"type": "bool", "default": True},
     }

@@ -14,7 +14,7 @@ from ..secrets import Key
 from . import keystore
 from .key_manifest import Entry
 from .offers import Offers
-from .remap import remap_all
+from .remap import Remap, remap_all
 from .state import Dataset
 from .unlock_preview import Answer, Candidate, judge
 from .unlock_preview_read import TryAll, read_candidates, try_in_turn
@@ -39,7 +39,7 @@ def find_keys(
     try_all: TryAll,
     hide: t.Callable[[t.Iterable[Key]], None],
     guids: t.Mapping[str, str],
-    remap: t.Mapping[str, str],
+    remap: Remap,
 ) -> Found:
     """Look in the key files of the roots first, then among the keys that are offered; the first that fits counts.
 
@@ -64,7 +64,9 @@ def find_keys(
     # All of them, so that a name of a root whose key is not found is no typing error.
     names = remap_all([root.name for root in wanted], remap)
     entries = tuple(
-        Entry(names[name], name, guids[name.split("/")[0]], origin, key) for name, (origin, key) in proven.items()
+        Entry(new, name, guids[name.split("/")[0]], origin, key)
+        for name, (origin, key) in proven.items()
+        for new in names[name]
     )
     return Found(entries, {root.name: _reason(root) for root in roots if root not in wanted}, failures)
 

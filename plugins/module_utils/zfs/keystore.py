@@ -14,6 +14,7 @@ import typing as t
 from dataclasses import dataclass, field, replace
 
 from ..command import Command, Runner
+from ..durable import make_folder, sync_folder
 from ..errors import BadInput, Refused, StorageError
 from ..secrets import PASSPHRASE_MAX_BYTES, Key, generate, parse_file
 from .names import key_file_name
@@ -21,7 +22,6 @@ from .names import key_file_name
 DEFAULT_FOLDER = "/etc/zfs/keys"
 AUTO = "auto"
 
-_FOLDER_MODE = 0o700
 _FILE_MODE = 0o400
 # More than the longest passphrase with its newline: enough to tell "too long", little enough for a wrong path.
 _READ_LIMIT = PASSPHRASE_MAX_BYTES * 4
@@ -160,10 +160,10 @@ def store(path: str, key: Key) -> None:
     """
     folder = os.path.dirname(path)
     try:
-        _make_folder(folder)
+        make_folder(folder)
         if not _store_unnamed(folder, path, key):
             _store_renamed(folder, path, key)
-        _sync_folder(folder)
+        sync_folder(folder)
     except OSError as error:
         raise StorageError(f"The key file {path} can't be written: {error.strerror}.") from error
 
@@ -251,7 +251,7 @@ def promote(path: str) -> None:
     """
     try:
         os.replace(path + NEXT, path)
-        _sync_folder(os.path.dirname(path))
+        sync_folder(os.path.dirname(path))
     except OSError as error:
         raise StorageError(f"The key file {path + NEXT} can't be renamed to {path}: {error.strerror}.") from error
 
@@ -267,7 +267,7 @@ def mark_retired(path: str, mark: str) -> None:
                 return
             os.unlink(mark)
         os.link(path, mark)
-        _sync_folder(os.path.dirname(mark))
+        sync_folder(os.path.dirname(mark))
     except OSError as error:
         raise StorageError(f"The key file {path} can't be marked as {mark}: {error.strerror}.") from error
 
@@ -287,9 +287,9 @@ def remove_retired(mark: str, keep: str = "") -> None:
             with contextlib.suppress(FileNotFoundError):
                 if path not in (mark, keep) and os.path.samestat(os.lstat(path), status):
                     os.unlink(path)
-        _sync_folder(folder)
+        sync_folder(folder)
         os.unlink(mark)
-        _sync_folder(folder)
+        sync_folder(folder)
     except OSError as error:
         raise StorageError(f"The retired key file {mark} can't be removed: {error.strerror}.") from error
 
@@ -301,29 +301,9 @@ def remove(path: str) -> None:
     """
     try:
         os.unlink(path)
-        _sync_folder(os.path.dirname(path))
+        sync_folder(os.path.dirname(path))
     except OSError as error:
         raise StorageError(f"The file {path} can't be removed: {error.strerror}.") from error
-
-
-def _make_folder(folder: str) -> None:
-    missing: list[str] = []
-    while not os.path.isdir(folder):
-        missing.append(folder)
-        folder = os.path.dirname(folder)
-    for name in reversed(missing):
-        # Another branch of the same plan may make it at the same time.
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(name, _FOLDER_MODE)
-        _sync_folder(os.path.dirname(name))
-
-
-def _sync_folder(folder: str) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _existing(path: str) -> str:

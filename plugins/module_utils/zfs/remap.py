@@ -10,29 +10,34 @@ import typing as t
 from ..errors import BadInput
 from .names import ancestors, check_dataset_name
 
+Remap = t.Mapping[str, tuple[str, ...]]
 
-def parse_remap(given: t.Mapping[t.Any, t.Any] | None) -> dict[str, str]:
-    """New names by the names they take the place of.
+
+def parse_remap(given: t.Mapping[t.Any, t.Any] | None) -> dict[str, tuple[str, ...]]:
+    """New names by the names they take the place of: one, or several where a dataset has several replicas.
 
     :raises BadInput: one of them can't be the name of a dataset
     """
-    found: dict[str, str] = {}
+    found: dict[str, tuple[str, ...]] = {}
     for source, target in (given or {}).items():
-        if not isinstance(source, str) or not isinstance(target, str):
+        targets = target if isinstance(target, (list, tuple)) else [target]
+        if not all(isinstance(name, str) for name in (source, *targets)):
             raise BadInput("remap holds something that is no text; wanted are names of datasets and their new names.")
-        found[check_dataset_name(source)] = check_dataset_name(target)
+        if not targets:
+            raise BadInput(f"remap has no new name for '{source}'.", hint="Leave it out if it keeps its name.")
+        found[check_dataset_name(source)] = tuple(dict.fromkeys(check_dataset_name(name) for name in targets))
     return found
 
 
-def remap_name(name: str, remap: t.Mapping[str, str]) -> str:
-    """The new name of a dataset: its own, or that of the nearest dataset above it with the rest behind."""
+def remap_name(name: str, remap: Remap) -> tuple[str, ...]:
+    """The new names of a dataset: its own, or those of the nearest dataset above it with the rest behind."""
     for above in (name, *ancestors(name)):
         if above in remap:
-            return check_dataset_name(remap[above] + name[len(above) :])
-    return name
+            return tuple(check_dataset_name(target + name[len(above) :]) for target in remap[above])
+    return (name,)
 
 
-def remap_all(names: t.Sequence[str], remap: t.Mapping[str, str]) -> dict[str, str]:
+def remap_all(names: t.Sequence[str], remap: Remap) -> dict[str, tuple[str, ...]]:
     """The new names by the old ones.
 
     :raises BadInput: two datasets would get one name, or a name to replace does not occur
@@ -43,11 +48,12 @@ def remap_all(names: t.Sequence[str], remap: t.Mapping[str, str]) -> dict[str, s
                 f"remap renames '{source}', but there is no key of a dataset at or below that name.",
                 hint=f"There are keys of {', '.join(sorted(names)[:10]) or 'nothing'}.",
             )
-    found: dict[str, str] = {}
+    found: dict[str, tuple[str, ...]] = {}
     taken: dict[str, str] = {}
     for name in names:
-        new = found[name] = remap_name(name, remap)
-        if new in taken:
-            raise BadInput(f"remap gives '{taken[new]}' and '{name}' the same name '{new}'.")
-        taken[new] = name
+        found[name] = remap_name(name, remap)
+        for new in found[name]:
+            if new in taken:
+                raise BadInput(f"remap gives '{taken[new]}' and '{name}' the same name '{new}'.")
+            taken[new] = name
     return found

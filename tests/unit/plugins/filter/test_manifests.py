@@ -58,9 +58,14 @@ def test_what_was_sealed_by_hand_is_opened(tmp_path: Path) -> None:
         ({"tank/media": "media"}, {"tank": KEY, "media": OTHER}),
         ({"tank": "backup", "tank/media": "media"}, {"backup": KEY, "media": OTHER}),
         ({}, MANIFEST),
+        (
+            {"tank": ["tank", "backup/nas", "tank"]},
+            {**MANIFEST, "backup/nas": KEY, "backup/nas/media": OTHER},
+        ),
+        ({"tank/media": ["a", "b/c"]}, {"tank": KEY, "a": OTHER, "b/c": OTHER}),
     ],
 )
-def test_other_names(remap: dict[str, str], wanted: dict[str, str]) -> None:
+def test_other_names(remap: dict[str, t.Any], wanted: dict[str, str]) -> None:
     assert template("{{ manifest | remap_manifest(remap) }}", manifest=MANIFEST, remap=remap) == wanted
 
 
@@ -70,6 +75,13 @@ def test_other_names(remap: dict[str, str], wanted: dict[str, str]) -> None:
         (MANIFEST, {"tonk": "backup"}, "remap renames 'tonk', but there is no key"),
         (MANIFEST, {"tan": "backup"}, "remap renames 'tan', but there is no key"),
         (MANIFEST, {"tank/media": "tank"}, "remap gives 'tank' and 'tank/media' the same name 'tank'"),
+        (
+            MANIFEST,
+            {"tank": ["a", "b"], "tank/media": ["c", "b/media", "a"]},
+            "'tank' and 'tank/media' the same name 'a'",
+        ),
+        (MANIFEST, {"tank": []}, "remap has no new name for 'tank'"),
+        (MANIFEST, {"tank": ["a", None]}, "holds something that is no text"),
         (MANIFEST, {"tank": "1st"}, "'1st' is no name for a pool"),
         (MANIFEST, {"tank": "a" * 250}, "is longer than the 255 bytes"),
         (MANIFEST, {"tank": 3}, "holds something that is no text"),

@@ -9,7 +9,7 @@ import typing as t
 
 import pytest
 
-from ansible_collections.nasops.encryption.plugins.module_utils.masking import register
+from ansible_collections.nasops.encryption.plugins.module_utils.masking import occurs, register, release
 
 NAME = "ansible.module_utils.secrets"
 
@@ -61,3 +61,21 @@ def test_a_plugin_of_the_controller_hides_where_there_is_an_interface_for_it(
     monkeypatch.setitem(sys.modules, NAME, t.cast(t.Any, interface if new else None))
     register(None, ["longenough"])
     assert told == (["longenough"] if new else [])
+
+
+def test_what_is_no_secret_is_shown_again() -> None:
+    module = Module()
+    release(t.cast(t.Any, module), ["before", "never there"])
+    assert module.no_log_values == set()
+    release(t.cast(t.Any, object()), ["before"])
+
+
+@pytest.mark.parametrize(
+    "names,spoilt",
+    [(["tank", "tank/before"], True), (["tank/a-before-b"], True), (["tank/be", "fore"], False), ([], False)],
+)
+def test_a_name_that_holds_what_is_hidden_is_found(names: list[str], spoilt: bool) -> None:
+    module = Module()
+    module.no_log_values.add("")
+    assert occurs(t.cast(t.Any, module), iter(names)) is spoilt
+    assert occurs(t.cast(t.Any, object()), names) is False

@@ -14,6 +14,7 @@ import pytest
 from ansible.module_utils.testing import patch_module_args
 
 from ansible_collections.nasops.encryption.plugins.module_utils.command import Command, Result
+from ansible_collections.nasops.encryption.plugins.module_utils.entry import Module
 from ansible_collections.nasops.encryption.plugins.module_utils.secrets import Mask
 from ansible_collections.nasops.encryption.plugins.module_utils.zfs.keys import RootKey
 from ansible_collections.nasops.encryption.plugins.modules import zfs_encryption_info as module
@@ -177,7 +178,8 @@ def test_keys_that_are_of_no_use_are_told(host: Host, capsys: pytest.CaptureFixt
         ({"manifest": f"{{'tank': '{SECRET}'}}"}, "The manifest is not JSON"),
         ({"manifest": {"tank": {"key": SECRET}}}, "The entry 'tank' of the manifest is an object"),
         ({"manifest": f'{{"tank": "{SECRET}", "tank": "{SECRET}"}}'}, "The manifest holds 'tank' twice"),
-        ({"manifest": [SECRET]}, "The manifest is a list; wanted is an object"),
+        ({"manifest": f'["{SECRET}"]'}, "The manifest is a list; wanted is an object"),
+        ({"manifest": [{}, SECRET]}, "The manifest 2 of 2 is not JSON"),
         ({"manifest_file": "/nowhere/keys.json"}, "The manifest /nowhere/keys.json does not exist on this host"),
         ({"manifest_file": "keys.json"}, "wanted is an absolute path"),
         ({"keys": {SECRET: "tank"}}, "Entry 1 of keys does not begin with the name of a dataset"),
@@ -190,3 +192,14 @@ def test_options_that_can_not_be(
 ) -> None:
     assert message in result(options, capsys, SECRET)["msg"]
     assert host.commands == []
+
+
+@pytest.mark.parametrize("passphrase,warns", [("pass", True), ("tank/auto", True), ("password", False)])
+def test_a_key_that_is_a_part_of_a_name_is_warned_of(
+    passphrase: str, warns: bool, host: Host, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(Module, "warn", lambda _self, text: said.append(text))
+    result({"keys": {"tank/pass": passphrase}}, capsys)
+    # once in check mode, once outside of it
+    assert ["is a part of the name of a dataset" in text for text in said] == ([True] * 2 if warns else [])

@@ -153,3 +153,20 @@ def test_the_fingerprint_of_a_key() -> None:
     others = {fingerprint("43", "tank", HEX), fingerprint("42", "tonk", HEX), fingerprint("42", "tank", RAW)}
     assert len({one, *others}) == 4
     assert len(one) == 32
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"keys": {"tank/pass": "pass"}}, {"manifest": {"tank/pass": "tank/raw"}}, {"keys": {"tank/pass": "offsite"}}],
+)
+def test_a_key_that_is_a_part_of_a_name_would_spoil_the_record(
+    options: dict[str, t.Any], host: Host, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = result(capsys, remap={"tank": ["tank", "offsite-1/nas"]}, **options)
+    assert found["failed"] is True
+    assert "nothing was backed up" in found["msg"]
+    assert not any("-encrypt" in command.argv for command in host.commands)
+
+
+def test_a_key_that_is_a_part_of_no_root_is_no_obstacle(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "sealed" in result(capsys, keys={"tank/pass": "child"})

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import resource
@@ -125,3 +126,54 @@ def test_a_link_leads_to_what_it_stands_for(tmp_path: Path, monkeypatch: pytest.
     files.write(files.absolute("link"), b"data")
     assert (tmp_path / "real" / "file").read_bytes() == b"data"
     assert (tmp_path / "link").is_symlink()
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EOPNOTSUPP])
+def test_without_hard_links_a_new_file_is_made_and_another_is_left_alone(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FAT and exFAT have none."""
+
+    def refuse(_source: str, _target: str) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "link", refuse)
+    path = tmp_path / "file"
+    assert files.create(str(path), b"first") is True
+    assert files.create(str(path), b"second") is False
+    assert path.read_bytes() == b"first"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+
+
+def test_without_hard_links_a_name_that_comes_to_nothing_is_given_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_paths: str) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "link", refuse)
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(StorageError, match="Operation not permitted"):
+        files.create(str(tmp_path / "file"), b"data")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_where_no_modes_are_kept_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on FAT that is mounted as most systems do."""
+    real = os.open
+    opened: list[str] = []
+
+    def open_to_all(path: str, flags: int, mode: int = 0o777) -> int:
+        descriptor = real(path, flags, mode)
+        if flags & os.O_CREAT:
+            os.fchmod(descriptor, 0o755)
+            opened.append(path)
+        return descriptor
+
+    monkeypatch.setattr(os, "open", open_to_all)
+    for work in (files.write, files.create):
+        with pytest.raises(StorageError, match=r"mode 0755.*nothing was written.*umask=077"):
+            work(str(tmp_path / "file"), b"data")
+    assert len(opened) == 2
+    assert list(tmp_path.iterdir()) == []

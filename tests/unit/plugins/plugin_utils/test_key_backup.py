@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from ansible.parsing.vault import VaultSecret
 
-from ansible_collections.nasops.encryption.plugins.module_utils.errors import BadInput
+from ansible_collections.nasops.encryption.plugins.module_utils.errors import BadInput, StorageError
 from ansible_collections.nasops.encryption.plugins.module_utils.plan import Outcome, converge
 from ansible_collections.nasops.encryption.plugins.module_utils.zfs.key_manifest import fingerprint, write_manifest
 from ansible_collections.nasops.encryption.plugins.plugin_utils import key_backup
@@ -142,3 +142,46 @@ def test_a_key_in_the_file_that_is_another_than_the_record_says(tmp_path: Path) 
     (tmp_path / "keys.json").write_text(json.dumps(record))
     assert "its content is not that of its record" in run(replace(goal, keep_former=False), KEYS).plan.warnings[0]
     assert json.loads(path.read_text()) == KEYS
+
+
+def test_a_proof_is_written_down_and_changes_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "keys"
+    goal = wanted(path, KEYS, Protection(key_backup.UNSEALED))
+    assert key_backup.last_proof(str(path)) is None
+    monkeypatch.setattr(key_backup, "_now", lambda: "2026-11-27T03:00:00Z")
+    run(goal, KEYS)
+    assert key_backup.last_proof(str(path)) == "2026-11-27T03:00:00Z"
+    first, data = json.loads((tmp_path / "keys.json").read_text()), path.read_bytes()
+    assert (first["written"], first["proven"]) == ("2026-11-27T03:00:00Z", "2026-11-27T03:00:00Z")
+
+    monkeypatch.setattr(key_backup, "_now", lambda: "2026-11-28T03:00:00Z")
+    assert run(goal, KEYS).plan.changed is False
+    key_backup.note_proof(goal)
+    assert key_backup.last_proof(str(path)) == "2026-11-28T03:00:00Z"
+    assert json.loads((tmp_path / "keys.json").read_text()) == {**first, "proven": "2026-11-28T03:00:00Z"}
+    assert path.read_bytes() == data
+    assert run(goal, KEYS).plan.changed is False
+
+
+def test_a_record_of_an_earlier_version_was_proven_when_it_was_written(tmp_path: Path) -> None:
+    goal = wanted(tmp_path / "keys", KEYS, Protection(key_backup.UNSEALED))
+    run(goal, KEYS)
+    record = json.loads((tmp_path / "keys.json").read_text())
+    del record["proven"]
+    (tmp_path / "keys.json").write_text(json.dumps(record))
+    assert key_backup.last_proof(goal.path) == record["written"]
+    assert run(goal, KEYS).plan.changed is False
+    key_backup.note_proof(goal)
+    assert "proven" in json.loads((tmp_path / "keys.json").read_text())
+
+
+@pytest.mark.parametrize("proven", ["yesterday", 17, None])
+def test_a_time_that_is_none_makes_the_record_one_that_can_not_be_read(proven: object, tmp_path: Path) -> None:
+    goal = wanted(tmp_path / "keys", KEYS, Protection(key_backup.UNSEALED))
+    run(goal, KEYS)
+    record = json.loads((tmp_path / "keys.json").read_text())
+    (tmp_path / "keys.json").write_text(json.dumps({**record, "proven": proven}))
+    assert key_backup.last_proof(goal.path) is None
+    with pytest.raises(StorageError, match="was changed by something else meanwhile"):
+        key_backup.note_proof(goal)
+    assert run(goal, KEYS).plan.warnings[0].endswith("it has no record that can be read.")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import json
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -95,13 +96,26 @@ def test_the_private_key_is_in_no_argument_and_no_file(monkeypatch: pytest.Monke
 
     def recorded(argv: list[str], **more: object) -> object:
         seen.append((argv, dict(more["env"])))  # type: ignore[call-overload]
+        found.extend(path.read_text() for path in tmp_path.iterdir())
         del more["check"]
         return real(argv, check=False, **more)  # type: ignore[call-overload]
 
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setattr(subprocess, "run", recorded)
+    found: list[str] = []
     assert open_sealed(text, somebody.private_key) == PLAIN
     ((argv, environment),) = seen
     line = somebody.private_key.splitlines()[1]
     assert not any(line in word for word in (*argv, *environment.values()))
+    # Only what is sealed is in a file meanwhile, and no pipe is used but the one that FreeBSD shows in /dev/fd as well.
+    assert found == [text]
+    assert argv[argv.index("-inkey") + 1] == "/dev/fd/0"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_for_what_is_sealed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    somebody = person("p256")
+    text = sealed(somebody)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+    with pytest.raises(StorageError, match="can't be written to a file for openssl: No such file or directory"):
+        open_sealed(text, somebody.private_key)
