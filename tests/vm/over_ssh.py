@@ -103,9 +103,9 @@ class Playbooks:
         recovery = Recovery(self._temporary / "recovery")
         recovery.make()
         keys = self.names.keys
-        disks = [disk["id"] for disk in self.names.disks]
         variables: dict[str, Any] = {
-            "disks": disks,
+            # The first one is for the power cut.
+            "partitions": [partition["id"] for partition in self.names.partitions[1:]],
             "passphrase": keys.passphrase("playbook", 40),
             "raw_key": base64.b64encode(keys.raw("playbook")).decode("ascii"),
             "wrong_key": base64.b64encode(keys.raw("wrong")).decode("ascii"),
