@@ -55,6 +55,12 @@ for file in /etc/zfs/keys/*; do
     [ -f "$file" ] && base64 -w0 <"$file" && echo
 done
 """
+_EXPORT_OTHERS = """
+zpool list -H -o name | grep -vx -e fleet -e plain | while IFS= read -r pool; do
+    zpool export "$pool" </dev/null
+done
+zpool list -H -o name
+"""
 _AFTER_BOOT = """
 zfs list -H -o name,keystatus,mounted -r fleet plain
 systemctl is-active nasops-zfs-unlock.service
@@ -122,9 +128,7 @@ class Playbooks:
             "seal_to": [str(recovery.certificate)],
         }
         # Pools that are not in the inventory would be backed up too, and nobody gives their keys.
-        script = "for pool in $(zpool list -H -o name | grep -vx -e fleet -e plain); do zpool export $pool; done"
-        script += "; zpool list -H -o name"
-        yield self._on_nas("only the pools of the inventory are left", script, "fleet\nplain\n")
+        yield self._on_nas("only the pools of the inventory are left", _EXPORT_OTHERS, "fleet\nplain\n")
         yield from self._backups({**fleet, "nas_key_backup": backup}, recovery)
         yield from self._daily({**fleet, "nas_key_backup": backup}, recovery)
 
