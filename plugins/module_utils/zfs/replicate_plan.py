@@ -212,10 +212,16 @@ def _needs_snapshot(draft: Draft) -> bool:
             return True
         if draft.ends.source.datasets[name].value("written") not in ("0", "-"):
             return True
-    # New keys travel with an increment, even if it holds nothing else. A replica that is not there gets them anyway.
-    return (
-        wanted.mode == RAW and wanted.source in draft.replicas and any(_key_differs(draft, one) for one in draft.names)
-    )
+    return wanted.mode == RAW and wanted.source in draft.replicas and _structure_differs(draft)
+
+
+def _structure_differs(draft: Draft) -> bool:
+    """Whether an increment is wanted for the keys alone: they travel with it, even if it holds nothing else."""
+    if whole_tree(draft) and len(draft.names) > 1:
+        # What a stream of a tree that broke off has left behind can only be sent on its own, as roots.
+        if draft.received or any(name not in draft.replicas for name in draft.names):
+            return True
+    return any(_key_differs(draft, one) for one in draft.names)
 
 
 def _key_differs(draft: Draft, name: str) -> bool:

@@ -14,6 +14,7 @@ from ..errors import BadInput, Refused, StorageError
 from ..secrets import parse_file
 from . import keystore
 from .names import ancestors
+from .properties import Property
 from .replicate_options import RAW, REENCRYPT, Replication
 from .replicate_run import ReplicaRunner
 from .replicate_state import Ends, Side, Snapshot, Token
@@ -67,6 +68,8 @@ CARRIED = (
     "xattr",
 )
 
+Properties = t.Mapping[str, Property]
+
 _SNAPSHOT = ("guid", "createtxg", "ivsetguid")
 _TOKEN_GUID = re.compile(r"toguid = (0x[0-9a-fA-F]+|\d+)")
 _TOKEN_RAW = re.compile(r"rawok = (?:1|0x1)\b")
@@ -79,20 +82,24 @@ def read_ends(runner: ReplicaRunner, wanted: Replication, taken: str = "") -> En
 
     :raises StorageError: the source does not exist, or one of the ends does not answer
     """
-    return Ends(_source(runner, wanted), _at_target(wanted, lambda: _target(runner, wanted)), taken)
+    pools = _pools(runner)
+    source = _source(runner, wanted, _pool(pools, wanted.source))
+    if wanted.ssh is None:
+        return Ends(source, _target(runner, wanted, _pool(pools, wanted.target)), taken)
+    return Ends(source, _far_target(runner, wanted), taken)
 
 
-def _at_target(wanted: Replication, read: t.Callable[[], Side]) -> Side:
+def _far_target(runner: ReplicaRunner, wanted: Replication) -> Side:
+    """The target on another host, which is named in what goes wrong there."""
     try:
-        return read()
+        return _target(runner, wanted, _pool(_pools(runner.target), wanted.target))
     except StorageError as error:
         if wanted.ssh is not None and f"'{wanted.ssh.host}'" not in error.message:
             error.message = f"On the target host '{wanted.ssh.host}': {error.message}"
         raise
 
 
-def _source(runner: Runner, wanted: Replication) -> Side:
-    pool = _pool(runner, wanted.source)
+def _source(runner: Runner, wanted: Replication, pool: Properties) -> Side:
     properties = [*ENCRYPTION_PROPERTIES, "pbkdf2salt", "written"]
     if wanted.mode != RAW and wanted.send_properties:
         properties += CARRIED
@@ -102,9 +109,8 @@ def _source(runner: Runner, wanted: Replication) -> Side:
     return Side(datasets, snapshots, bookmarks, pool=pool, can_exclude=can_exclude)
 
 
-def _target(runner: ReplicaRunner, wanted: Replication) -> Side:
+def _target(runner: ReplicaRunner, wanted: Replication, pool: Properties) -> Side:
     there = runner.target
-    pool = _pool(there, wanted.target)
     properties = (
         *ENCRYPTION_PROPERTIES,
         "pbkdf2salt",
@@ -129,20 +135,23 @@ def _target(runner: ReplicaRunner, wanted: Replication) -> Side:
     return Side(datasets, snapshots, tokens=tokens, pool=pool)
 
 
-def _pool(runner: Runner, dataset: str) -> dict[str, t.Any]:
+def _pools(runner: Runner) -> t.Mapping[str, Properties]:
+    return read_pool_properties(runner, ("readonly", *(f"feature@{one}" for one in FEATURES)))
+
+
+def _pool(pools: t.Mapping[str, Properties], dataset: str) -> Properties:
     """The properties of the pool of a dataset; none if there is no such pool.
 
     :raises Refused: it does not answer, so that all that follows would hang
     """
     name = dataset.split("/")[0]
-    features = [f"feature@{one}" for one in FEATURES]
-    found = read_pool_properties(runner, ("readonly", *features)).get(name, {})
+    found = pools.get(name, {})
     if found and found["health"].value in SILENT_HEALTH:
         raise Refused(
             f"The pool '{name}' is {found['health'].value}: it answers no question about its datasets.",
             hint="See 'zpool status'.",
         )
-    return dict(found)
+    return found
 
 
 def _above(runner: Runner, wanted: Replication, properties: t.Sequence[str]) -> dict[str, Dataset]:

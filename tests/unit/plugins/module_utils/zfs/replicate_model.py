@@ -267,8 +267,8 @@ class World:
             assert tree, f"{target}@{piece.name} exists"
             return
         newest = node.snapshots[-1].guid if node.snapshots else None
-        older = [one.guid for one in origin.snapshots[: origin.snapshots.index(piece)]]
-        assert newest is None or newest in older, f"{target}: most recent snapshot does not match"
+        before = [one.guid for one in origin.snapshots[: origin.snapshots.index(piece)]]
+        assert newest is None or newest in before, f"{target}: most recent snapshot does not match"
         assert node.written == 0, f"{target} was modified"
         if raw and origin.key and newest is not None:
             mine = next(one for one in origin.snapshots if one.guid == newest)

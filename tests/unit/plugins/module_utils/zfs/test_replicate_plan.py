@@ -9,7 +9,7 @@ import dataclasses
 import typing as t
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ansible_collections.nasops.encryption.plugins.module_utils.errors import Refused
@@ -471,8 +471,6 @@ class TestBrokenStreams:
         plan = place.run(later())
         assert plan.actions[0].endswith("which broke off")
         assert sends(plan)[0].startswith("zfs send -v -P -t ")
-        # and a second run repairs the structure of keys, if there was nothing to send a tree with
-        place.run(later(stamp="20261129T010203Z"))
         assert place.target.nodes["backup/tank/docs"].key == "backup/tank"
         assert not place.run(later(stamp="20261130T010203Z")).changed
 
@@ -555,6 +553,7 @@ def histories(draw: st.DrawFn) -> tuple[World, list[tuple[str, int]]]:
     return place, events
 
 
+@settings(max_examples=40)
 @given(histories())
 def test_whatever_happens_two_runs_later_all_is_well(history: tuple[World, list[tuple[str, int]]]) -> None:
     place, events = history
@@ -576,9 +575,9 @@ def test_whatever_happens_two_runs_later_all_is_well(history: tuple[World, list[
                     place.carry(step.action, detail)
                     break
                 place.act(step.action)
-    for day in ("01", "02", "03"):
-        plan = place.run(wish(stamp=f"202701{day}T010203Z"))
-    assert not plan.changed
+    place.run(wish(stamp="20270101T010203Z"))
+    place.run(wish(stamp="20270102T010203Z"))
+    assert not place.run(wish(stamp="20270103T010203Z")).changed
     for name, node in place.source.nodes.items():
         replica = place.target.nodes["backup" + f"/{name}"]
         assert replica.snapshots[-1].guid == node.snapshots[-1].guid
