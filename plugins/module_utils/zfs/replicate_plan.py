@@ -217,10 +217,10 @@ def _needs_snapshot(draft: Draft) -> bool:
 
 def _structure_differs(draft: Draft) -> bool:
     """Whether an increment is wanted for the keys alone: they travel with it, even if it holds nothing else."""
-    if whole_tree(draft) and len(draft.names) > 1:
-        # What a stream of a tree that broke off has left behind can only be sent on its own, as roots.
-        if draft.received or any(name not in draft.replicas for name in draft.names):
-            return True
+    # What a stream of a tree that broke off has left behind can only be sent on its own, as roots.
+    behind = bool(draft.received) or any(name not in draft.replicas for name in draft.names)
+    if whole_tree(draft) and len(draft.names) > 1 and behind:
+        return True
     return any(_key_differs(draft, one) for one in draft.names)
 
 
