@@ -115,7 +115,8 @@ def _check_replica(draft: Draft, name: str) -> None:
         raise Refused(
             f"'{target}' exists, but is no replica of '{name}': it {what}.",
             hint="Choose another target. If this one was a replica, and the snapshots that it had in common with the "
-            "source were destroyed, it can't be continued: rename or destroy it, and send anew.",
+            "source were destroyed, it can't be continued: rename or destroy it, and send anew. If something is being "
+            "received into it just now, wait.",
         )
     at_target = next(one for one in has if one.guid == base.snapshot.guid)
     _check_history(draft, name, base.snapshot, at_target)

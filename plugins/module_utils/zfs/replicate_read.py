@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import re
+import time
 import typing as t
 from dataclasses import replace
 
@@ -75,6 +76,8 @@ _TOKEN_GUID = re.compile(r"toguid = (0x[0-9a-fA-F]+|\d+)")
 _TOKEN_RAW = re.compile(r"rawok = (?:1|0x1)\b")
 _VERSION = re.compile(r"zfs(?:-kmod)?-(\d+)\.(\d+)")
 _MOST_KEY_BYTES = 2048
+# Looks at a replica into which something seems to be received, and seconds between them.
+_PATIENCE, _PAUSE = 8, 1.0
 
 
 def read_ends(runner: ReplicaRunner, wanted: Replication, taken: str = "") -> Ends:
@@ -119,12 +122,11 @@ def _target(runner: ReplicaRunner, wanted: Replication, pool: Properties) -> Sid
         "readonly",
         *wanted.properties,
     )
-    try:
-        datasets = read_datasets(there, (wanted.target,), properties, wanted.recursive)
-    except NoSuchDataset:
+    found = _settled(there, wanted, properties)
+    if found is None:
         side = Side(_above(there, wanted, properties), pool=pool)
         return replace(side, key_file=read_key_file(runner, wanted))
-    snapshots, _bookmarks = _snapshots(there, wanted.target, wanted.recursive)
+    datasets, snapshots = found
     tokens = {
         name: _token(runner, dataset.value("receive_resume_token"))
         for name, dataset in datasets.items()
@@ -133,6 +135,31 @@ def _target(runner: ReplicaRunner, wanted: Replication, pool: Properties) -> Sid
     if wanted.mode == REENCRYPT:
         datasets = {**_above(there, wanted, properties), **datasets}
     return Side(datasets, snapshots, tokens=tokens, pool=pool)
+
+
+def _settled(
+    runner: Runner, wanted: Replication, properties: t.Sequence[str]
+) -> tuple[dict[str, Dataset], dict[str, tuple[Snapshot, ...]]] | None:
+    """The replica as it is when nothing is being received any more, None if there is none.
+
+    Where a line was cut, the receiving end takes a moment to notice, and only then is there a token to go on with.
+    """
+    for left in reversed(range(_PATIENCE)):
+        try:
+            datasets = read_datasets(runner, (wanted.target,), properties, wanted.recursive)
+        except NoSuchDataset:
+            return None
+        snapshots, _bookmarks = _snapshots(runner, wanted.target, wanted.recursive)
+        # Nothing but a stream that is under way makes a dataset that has neither.
+        empty = [
+            one.name
+            for one in datasets.values()
+            if not snapshots.get(one.name) and one.value("receive_resume_token") == "-"
+        ]
+        if not empty or not left:
+            return datasets, snapshots
+        time.sleep(_PAUSE)
+    return None
 
 
 def _pools(runner: Runner) -> t.Mapping[str, Properties]:

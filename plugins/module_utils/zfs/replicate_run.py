@@ -348,6 +348,7 @@ _HINTS = (
     ("space quota exceeded", "Make room at the target, then run this again."),
     ("out of space", "Make room at the target, then run this again."),
     ("encryption key does not match", "The target is no replica of this source. Choose another target."),
+    ("is busy", "Another stream is being received there, or the one that broke off is just ending. Run this again."),
     ("contains partially-complete state", "Another stream broke off there: see 'resume'."),
 )
 
