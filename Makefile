@@ -8,13 +8,14 @@
 # make vm-all         every case on the NAS, also those that need not run each time
 # make faults         kills tasks after each of their effects, and cuts the power of a NAS; over an hour
 # make bench          measures zfs_dataset_key against shell loops and bare system calls; about 25 minutes
+# make replicas       replicates between two NAS over a line that is cut again and again; about half an hour
 # make demo           boots a NAS and provisions an encrypted pool on it from inventory
 # make setup          only installs what the others need (they do so by themselves)
 # make clean          removes the working copy the gates use; caches stay
 
 PYTHON ?= python3
 
-.PHONY: help test vm-all faults bench demo setup clean
+.PHONY: help test vm-all faults bench replicas demo setup clean
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -30,6 +31,9 @@ faults:
 
 bench:
 	@$(PYTHON) tests/tools/setup.py tests/benchmarks/run
+
+replicas:
+	@$(PYTHON) tests/tools/setup.py tests/replicas/run
 
 demo:
 	@$(PYTHON) tests/tools/setup.py tests/demo/run

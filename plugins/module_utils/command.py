@@ -98,6 +98,27 @@ class HostRunner:
         :raises CommandError: its exit status is not in ``ok``
         :raises Refused: a secret is in argv
         """
+        program = self._program(command)
+        rc, out, err = self._execute((program,) + command.argv[1:], command)
+        if rc not in ok:
+            raise CommandError(Result(command.argv, rc, self._mask.text(out), self._mask.text(err)))
+        # Not masked, since it is read: a weak passphrase may be equal to a name in it.
+        return Result(command.argv, rc, out.decode("utf-8", "replace"), self._mask.text(err))
+
+    def start(self, command: Command, stdin: int, stdout: int) -> subprocess.Popen[bytes]:
+        """Start a program that is one end of a stream, with a pipe for what it says. The caller waits for it.
+
+        :raises ProgramMissing: the program is not installed
+        :raises Refused: a secret is in argv
+        """
+        return self._spawn((self._program(command),) + command.argv[1:], stdin, stdout)
+
+    def redact(self, data: bytes) -> str:
+        """What a program said as text, without the secrets of this task."""
+        return self._mask.text(data)
+
+    def _program(self, command: Command) -> str:
+        """The path of a program whose arguments hold no secret."""
         if any(self._mask.hides(word) for word in command.argv):
             raise Refused(
                 f"A secret of this task also occurs in the arguments of '{command.argv[0]}', where every user of the "
@@ -110,28 +131,11 @@ class HostRunner:
                 f"The program '{command.argv[0]}' was not found on this host.",
                 hint=f"Install the package that brings it; searched: {self._path}.",
             )
-        rc, out, err = self._execute((program,) + command.argv[1:], command)
-        if rc not in ok:
-            raise CommandError(Result(command.argv, rc, self._mask.text(out), self._mask.text(err)))
-        # Not masked, since it is read: a weak passphrase may be equal to a name in it.
-        return Result(command.argv, rc, out.decode("utf-8", "replace"), self._mask.text(err))
+        return program
 
     def _execute(self, argv: tuple[str, ...], command: Command) -> tuple[int, bytes, bytes]:
-        environment = {name: value for name, value in os.environ.items() if not name.startswith(("LC_", "LANG"))}
-        # English messages, yet zfs can make a mountpoint with letters beyond ASCII. Where there is no such locale,
-        # programs fall back to C.
-        environment.update(LANG="C.UTF-8", LC_ALL="C.UTF-8", PATH=self._path)
-        # stdin is never a terminal and always ends: zfs asks for keys there and must not wait for a person.
-        # AnsibleModule.run_command can't be used: it has no deadline, and would wait for a suspended pool for ever.
-        process = subprocess.Popen(  # pylint: disable=ansible-bad-function
-            argv,
-            stdin=subprocess.DEVNULL if command.stdin is None else subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=environment,
-            close_fds=True,
-            start_new_session=True,
-        )
+        stdin = subprocess.DEVNULL if command.stdin is None else subprocess.PIPE
+        process = self._spawn(argv, stdin, subprocess.PIPE)
         try:
             out, err = process.communicate(command.stdin, timeout=command.timeout)
         except subprocess.TimeoutExpired:
@@ -147,6 +151,23 @@ class HostRunner:
                 cmd=list(command.argv),
             ) from None
         return process.returncode, out, err
+
+    def _spawn(self, argv: tuple[str, ...], stdin: int, stdout: int) -> subprocess.Popen[bytes]:
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(("LC_", "LANG"))}
+        # English messages, yet zfs can make a mountpoint with letters beyond ASCII. Where there is no such locale,
+        # programs fall back to C.
+        environment.update(LANG="C.UTF-8", LC_ALL="C.UTF-8", PATH=self._path)
+        # stdin is never a terminal and always ends: zfs asks for keys there and must not wait for a person.
+        # AnsibleModule.run_command can't be used: it has no deadline, and would wait for a suspended pool for ever.
+        return subprocess.Popen(  # pylint: disable=ansible-bad-function
+            argv,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=subprocess.PIPE,
+            env=environment,
+            close_fds=True,
+            start_new_session=True,
+        )
 
 
 def _search_path(path: str) -> list[str]:

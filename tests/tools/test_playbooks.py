@@ -125,6 +125,13 @@ BACKUP = {"nas_key_backup": {"dest": "backup.keys", "unsealed": True}}
 UNSAVED = "h: FAILED key backup, so nothing was rotated"
 # Ends the module that started it, which leaves no result then.
 DEADLY = "#!/bin/sh\nkill -9 $PPID\n"
+REPLICA = {
+    "source": "tank/a",
+    "target": "backup/a",
+    "target_host": "nas2",
+    "mode": "reencrypt",
+    "key": {"format": "passphrase", "value": SECRET},
+}
 AWAY = {"ansible_connection": "ssh", "ansible_host": "127.0.0.1", "ansible_port": 1}
 
 
@@ -154,6 +161,7 @@ def test_one_line_for_each_host_whatever_became_of_it(controller: Controller) ->
         ("rotate_keys", {"nas_policy": "none"}, "rotation"),
         ("backup_keys", {}, "key backup"),
         ("backup_keys", {"nas_key_backup": {"dest": "{{ there_is_no_such_variable }}"}}, "key backup"),
+        ("replicate", {}, "replication"),
     ],
 )
 def test_when_all_hosts_fail_each_has_its_line(
@@ -305,6 +313,16 @@ def test_a_module_that_dies_is_told_of(
     run = controller.run(f"nasops.encryption.{playbook}", hosts)
     assert run.reports == [[line]], run.output
     assert run.status
+
+
+def test_one_replica_does_not_hold_up_the_other(controller: Controller) -> None:
+    backwards = {"source": "tank/a", "target": "tank/a/b"}
+    run = controller.run(
+        "nasops.encryption.replicate", {"away": AWAY, "h": {}}, {"nas_replicas": [backwards, REPLICA]}, words=("-vvv",)
+    )
+    assert run.reports == [["away: UNREACHABLE", "h: FAILED nas2:backup/a, tank/a/b"]], run.output
+    assert "one lies in the other" in run.output
+    assert SECRET not in run.output
 
 
 def test_one_host_after_the_other_with_host_pinned(controller: Controller) -> None:

@@ -19,7 +19,7 @@ import ansible
 
 ROOT = Path(__file__).resolve().parents[2]
 REMOTE = "/opt/suite"
-MODULES = ("zfs_dataset_key", "zfs_encrypted_pool", "zfs_encryption_info", "zfs_key_manifest")
+MODULES = ("zfs_dataset_key", "zfs_encrypted_pool", "zfs_encryption_info", "zfs_key_manifest", "zfs_replicate")
 
 _SECONDS = 180.0
 # Not needed by modules written in Python, and most of the size.

@@ -17,6 +17,7 @@ from ansible_collections.nasops.encryption.plugins.modules import (
     zfs_encrypted_pool,
     zfs_encryption_info,
     zfs_key_manifest,
+    zfs_replicate,
 )
 
 HEX = "0f" * 32
@@ -144,11 +145,33 @@ def test_a_backup_that_can_not_be(
 
 
 @pytest.mark.parametrize(
+    "options,message",
+    [
+        ({"target": "backup"}, "The target 'backup' is the root of a pool"),
+        ({"key": {"value": HEX}}, "a raw replica is opened by the key of its source"),
+        ({"mode": "reencrypt", "key": {"format": "passphrase", "value": f"{SECRET} "}}, "begins or ends with a blank"),
+        ({"target_host": "root@nas"}, "'root@nas' is no name of a host"),
+        ({"properties": {"keylocation": "prompt"}}, "'keylocation' follows from mode, key and cipher"),
+    ],
+)
+def test_a_replica_that_can_not_be(
+    options: dict[str, t.Any],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    given = {"source": "tank", "target": "backup/tank", **options}
+    assert message in fails(zfs_replicate.main, given, capsys)["msg"]
+
+
+@pytest.mark.parametrize(
     "main,options",
     [
         (zfs_encrypted_pool.main, {"name": "tank"}),
         (zfs_encryption_info.main, {}),
         (zfs_key_manifest.main, {"dest": "/x"}),
+        (zfs_replicate.main, {"source": "tank", "target": "backup/tank"}),
     ],
 )
 def test_another_user_than_root(

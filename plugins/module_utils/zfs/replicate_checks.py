@@ -1,0 +1,162 @@
+# Copyright (c) 2026 nasops.encryption contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What keeps a replication from being begun, and what every replica has to be afterwards."""
+
+from __future__ import annotations
+
+import typing as t
+
+from ..errors import Refused
+from .replicate_options import PLAINTEXT, RAW, REENCRYPT, Replication
+from .replicate_read import FEATURES
+from .replicate_state import Ends, Side
+from .state import Dataset
+
+
+def selected(wanted: Replication, source: Side) -> list[str]:
+    """The datasets to be replicated, parents first.
+
+    :raises Refused: one is excluded that does not exist
+    """
+    for name in wanted.exclude:
+        if name not in source.datasets:
+            raise Refused(f"'{name}' is excluded, but does not exist.")
+    names = [name for name in source.datasets if not _within(name, wanted.exclude)]
+    return sorted(names, key=lambda name: name.split("/"))
+
+
+def _within(name: str, tops: t.Iterable[str]) -> bool:
+    return any(f"{name}/".startswith(f"{top}/") for top in tops)
+
+
+def check_source(wanted: Replication, source: Side, names: t.Sequence[str]) -> None:
+    """:raises Refused: what is asked for can't be had of these datasets"""
+    datasets = [source.datasets[name] for name in names]
+    if wanted.mode == RAW:
+        plain = [one.name for one in datasets if not one.encrypted]
+        if plain:
+            raise Refused(
+                f"Mode 'raw' promises that nothing is readable at the target, but these are not encrypted: "
+                f"{_list(plain)}.",
+                hint="Set 'mode: reencrypt' to have them encrypted there, name them in 'exclude', or set "
+                "'mode: plaintext' if they may lie in the clear.",
+            )
+        return
+    locked = [one.name for one in datasets if one.encrypted and one.locked]
+    if locked:
+        raise Refused(
+            f"Mode '{wanted.mode}' has to read the data of the source, but these are locked: {_list(locked)}.",
+            hint="Unlock them first, or set 'mode: raw', which needs no key.",
+        )
+
+
+def check_pools(wanted: Replication, ends: Ends) -> None:
+    """:raises Refused: the target's pool is missing, can't be written to, or lacks what the stream needs"""
+    source, target = ends.source.pool, ends.target.pool
+    name = wanted.target.split("/")[0]
+    if not target:
+        raise Refused(f"There is no pool '{name}' {_there(wanted)}.", hint="Import or create it first.")
+    if target["readonly"].value == "on":
+        raise Refused(f"The pool '{name}' {_there(wanted)} is imported read-only.")
+    if source.get("guid") == target["guid"] and _within_each_other(wanted.source, wanted.target):
+        raise Refused(
+            f"The target {wanted.where} is the source '{wanted.source}', or one lies in the other: it is the same pool."
+        )
+    needed = {"encryption", "bookmark_v2"} if wanted.mode != PLAINTEXT else set()
+    for feature in FEATURES:
+        used = feature in needed or source[f"feature@{feature}"].value == "active"
+        # An unencrypted stream takes no notice of how the source is encrypted.
+        if wanted.mode == PLAINTEXT and feature in ("encryption", "bookmark_v2"):
+            used = False
+        if used and target[f"feature@{feature}"].value not in ("enabled", "active"):
+            raise Refused(
+                f"The pool '{name}' {_there(wanted)} does not have the feature '{feature}', which the stream needs.",
+                hint=f"Enable it there: 'zpool set feature@{feature}=enabled {name}', or 'zpool upgrade'. That can't "
+                "be taken back.",
+            )
+
+
+def _within_each_other(one: str, other: str) -> bool:
+    return _within(one, (other,)) or _within(other, (one,))
+
+
+def check_new_target(wanted: Replication, ends: Ends) -> None:
+    """:raises Refused: the replica can't be made where it is to be"""
+    above = wanted.target.rsplit("/", 1)[0]
+    parent = ends.target.datasets.get(above)
+    if parent is None:
+        raise Refused(
+            f"The target {wanted.where} can't be made: there is no '{above}'.",
+            hint="Create it first; it is not made here, since nobody has said how it is to be encrypted.",
+        )
+    if parent.value("type") != "filesystem":
+        raise Refused(f"The target {wanted.where} can't be made: '{above}' is a volume.")
+    if wanted.mode == PLAINTEXT and parent.encrypted:
+        raise Refused(
+            f"The target {wanted.where} would lie in the clear inside '{above}', which is encrypted.",
+            hint="Set 'mode: reencrypt' to have it encrypted there, or choose a target elsewhere.",
+        )
+    if wanted.mode != REENCRYPT or wanted.key is not None:
+        return
+    if not parent.encrypted:
+        raise Refused(
+            f"Mode 'reencrypt' without a key uses that of '{above}', which is not encrypted.",
+            hint="Give a key for the replica, or choose a target inside an encrypted dataset.",
+        )
+    if parent.locked:
+        raise Refused(
+            f"The target {wanted.where} is to be encrypted under the key of '{parent.root}', which is locked.",
+            hint=f"Unlock '{parent.root}' {_there(wanted)} first, or set 'mode: raw', which needs no key.",
+        )
+
+
+def check_promise(wanted: Replication, ends: Ends, names: t.Sequence[str]) -> None:
+    """What is received has to be encrypted as the mode says, before something is added to it and after.
+
+    :raises Refused: naming every dataset that is not
+    """
+    faults = []
+    for name in names:
+        replica = ends.target.datasets.get(wanted.at_target(name))
+        if replica is not None:
+            fault = _fault(wanted, ends, replica)
+            if fault:
+                faults.append(f"'{replica.name}' {fault}")
+    if faults:
+        raise Refused(
+            f"At the target{' on ' + repr(wanted.ssh.host) if wanted.ssh else ''}, this is not as mode '{wanted.mode}' "
+            f"promises: {'; '.join(faults)}.",
+            hint="Nothing more is sent there. Destroy what lies in the clear, or choose another mode or target."
+            if wanted.mode != PLAINTEXT
+            else "Choose another mode or target.",
+            not_as_promised=faults,
+        )
+
+
+def _fault(wanted: Replication, ends: Ends, replica: Dataset) -> str:
+    if wanted.mode == PLAINTEXT:
+        return "is encrypted" if replica.encrypted else ""
+    if not replica.encrypted:
+        return "is NOT ENCRYPTED"
+    if wanted.mode == RAW:
+        if not _within(replica.root, (wanted.target,)):
+            return (
+                f"uses the key of '{replica.root}', so the next raw increment would make it impossible to open (its "
+                "key is overwritten, see https://github.com/openzfs/zfs/issues/12614)"
+            )
+        return ""
+    above = ends.target.datasets.get(wanted.target.rsplit("/", 1)[0])
+    allowed = {wanted.target} if wanted.key is not None else {wanted.target, above.root if above is not None else ""}
+    if replica.root not in allowed:
+        return f"has another encryption root, '{replica.root}'"
+    return "is locked, so nothing can be encrypted for it" if replica.locked else ""
+
+
+def _there(wanted: Replication) -> str:
+    return f"on '{wanted.ssh.host}'" if wanted.ssh else "on this host"
+
+
+def _list(names: t.Sequence[str], most: int = 10) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(f"'{name}'" for name in names[:most]) + more

@@ -1,0 +1,227 @@
+# Copyright (c) 2026 nasops.encryption contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the plan of a replication knows while it is made: both ends as they will be after the steps up to now."""
+
+from __future__ import annotations
+
+import typing as t
+from dataclasses import dataclass
+
+from ..command import Command
+from ..errors import Refused
+from ..plan import Change, Step
+from ..secrets import Key
+from .replicate_options import PLAINTEXT, RAW, REENCRYPT, Replication
+from .replicate_read import CARRIED
+from .replicate_run import KEY_FD, WITH_KEY, Transfer
+from .replicate_state import Ends, Snapshot
+from .state import Dataset
+
+# What a snapshot that is still to be taken is called in the diff; its name holds the time, which check mode can't know.
+NEW = "a new snapshot"
+
+
+@dataclass(frozen=True)
+class Base:
+    """What an increment starts from: a snapshot of the source that the replica has, or a bookmark of it."""
+
+    snapshot: Snapshot
+    bookmark: bool = False
+
+    @property
+    def name(self) -> str:
+        return ("#" if self.bookmark else "@") + self.snapshot.name
+
+
+class Draft:
+    """The snapshots of both ends by dataset of the source, oldest first, and the steps."""
+
+    def __init__(self, wanted: Replication, ends: Ends, names: t.Sequence[str]) -> None:
+        self.wanted = wanted
+        self.ends = ends
+        self.names = names
+        self.steps: list[Step] = []
+        self.warnings: list[str] = []
+        self.snapshots: dict[str, list[Snapshot]] = {name: list(ends.source.of(name)) for name in names}
+        self.replicas: dict[str, list[Snapshot]] = {
+            name: list(ends.target.of(wanted.at_target(name)))
+            for name in names
+            if wanted.at_target(name) in ends.target.datasets
+        }
+        self.received: set[str] = set()
+        """The datasets that a stream was planned for."""
+        self.packaged = False
+        """Whether one of the streams is that of a whole tree, which brings the structure of keys along."""
+
+    def replica(self, name: str) -> Dataset | None:
+        """The replica of a dataset as it was read."""
+        return self.ends.target.datasets.get(self.wanted.at_target(name))
+
+    def named(self, dataset: str, snapshot: str) -> Snapshot | None:
+        """A snapshot of a dataset of the source by its name."""
+        return next((one for one in self.snapshots[dataset] if one.name == snapshot), None)
+
+    def base(self, name: str) -> Base | None:
+        """The newest snapshot of the replica that the source knows."""
+        known = {one.guid: Base(one, True) for one in self.ends.source.bookmarks.get(name, ())}
+        known.update({one.guid: Base(one) for one in self.snapshots[name]})
+        for one in reversed(self.replicas.get(name, [])):
+            if one.guid in known:
+                return known[one.guid]
+        return None
+
+    def check_order(self, name: str, base: Base | None, goal: Snapshot) -> None:
+        """:raises Refused: the replica is newer than what it is to be brought up to"""
+        if base is not None and base.snapshot.createtxg > goal.createtxg:
+            raise Refused(
+                f"The replica of '{name}' has {base.name}, which is newer than @{goal.name}.",
+                hint="Name a newer snapshot, or roll the replica back by hand.",
+            )
+
+    def title_of(self, snapshot: str) -> str:
+        """A snapshot in the words of a plan."""
+        return NEW if snapshot == self.wanted.new_snapshot and not self.ends.taken else f"@{snapshot}"
+
+    # --- streams -----------------------------------------------------------------------------------------------
+
+    def send_tree(self, to: str, base: Snapshot | None) -> None:
+        """One stream of all datasets, which brings along which of them have keys of their own."""
+        top = self.wanted.source
+        argv = ["zfs", "send", "-v", "-P", "-w", "-R"]
+        if self.wanted.exclude:
+            argv += ["-X", ",".join(self.wanted.exclude)]
+        if base is not None:
+            argv += ["-I", f"@{base.name}"]
+        changes = [self._change(name, to) for name in self.names]
+        below = f" and {len(self.names) - 1} below it" if len(self.names) > 1 else ""
+        title = (
+            f"Send '{top}'{below}{self._from(base)} up to {self.title_of(to)} to {self.wanted.where}, still encrypted"
+        )
+        self._stream(title, top, (*argv, f"{top}@{to}"), base is None, changes)
+        for name in self.names:
+            self._arrived(name, to)
+        self.packaged = True
+
+    def send_one(self, name: str, to: str) -> None:
+        """What a replica lacks up to a snapshot, as one or two streams of this dataset alone.
+
+        :raises Refused: the replica is newer than that
+        """
+        goal = self.named(name, to)
+        if goal is None or any(one.guid == goal.guid for one in self.replicas.get(name, ())):
+            return
+        snapshots = self.snapshots[name][: self.snapshots[name].index(goal) + 1]
+        base = self.base(name)
+        self.check_order(name, base, goal)
+        if base is None:
+            self._one(name, None, snapshots[0])
+            base = Base(snapshots[0])
+        elif base.bookmark:
+            first = next(one for one in snapshots if one.createtxg > base.snapshot.createtxg)
+            self._one(name, base, first)
+            base = Base(first)
+        if base.snapshot.guid != goal.guid:
+            self._one(name, base, goal)
+
+    def _one(self, name: str, base: Base | None, to: Snapshot) -> None:
+        wanted = self.wanted
+        argv = ["zfs", "send", "-v", "-P"]
+        if wanted.mode == RAW:
+            argv += ["-w", "-p"] if wanted.send_properties else ["-w"]
+        else:
+            argv += ["-L", "-c"]
+        if base is not None:
+            argv += ["-i" if base.bookmark else "-I", (f"{name}#" if base.bookmark else "@") + base.snapshot.name]
+        how = {RAW: "still encrypted", REENCRYPT: "to be encrypted there", PLAINTEXT: "IN THE CLEAR"}[wanted.mode]
+        where = f"'{wanted.at_target(name)}'" + (f" on '{wanted.ssh.host}'" if wanted.ssh else "")
+        start = self._from(None if base is None else base.snapshot)
+        title = f"Send '{name}'{start} up to {self.title_of(to.name)} to {where}, {how}"
+        self._stream(title, name, (*argv, f"{name}@{to.name}"), base is None, [self._change(name, to.name)])
+        self._arrived(name, to.name)
+
+    def resume(self, name: str, token: str, guid: str) -> None:
+        """Go on with a stream that broke off."""
+        arriving = next(one for one in self.snapshots[name] if one.guid == guid)
+        title = f"Go on with the stream of '{name}' up to @{arriving.name}, which broke off"
+        change = self._change(name, arriving.name)
+        self._stream(title, name, ("zfs", "send", "-v", "-P", "-t", token), False, [change], resumed=True)
+        self.replicas.setdefault(name, []).append(arriving)
+        self.received.add(name)
+
+    def _stream(
+        self, title: str, name: str, send: tuple[str, ...], new: bool, changes: list[Change], resumed: bool = False
+    ) -> None:
+        wanted, target = self.wanted, self.wanted.at_target(name)
+        key: Key | None = None
+        receive: tuple[str, ...] = ("zfs", "receive", "-s", "-u", *self._settings(name))
+        if new and wanted.mode == REENCRYPT:
+            if wanted.key is not None and name == wanted.source:
+                key = wanted.key.value if wanted.key.file is None else None
+                receive += self._new_key(None if key is None else KEY_FD)
+            else:
+                receive += ("-x", "encryption")
+        receive += (target,)
+        if key is not None:
+            receive = ("sh", "-c", WITH_KEY, "sh", *receive)
+        transfer = Transfer(title, name, target, Command(send), Command(receive), key, wanted.stall_timeout, resumed)
+        self.steps.append(Step(title, transfer, tuple(changes)))
+
+    def _new_key(self, location: str | None) -> tuple[str, ...]:
+        key = self.wanted.key
+        if key is None:
+            return ()
+        values = [f"encryption={self.wanted.cipher}", f"keyformat={key.format}"]
+        values.append(f"keylocation={location or key.location}")
+        if key.iterations is not None:
+            values.append(f"pbkdf2iters={key.iterations}")
+        return tuple(word for value in values for word in ("-o", value))
+
+    def _settings(self, name: str) -> tuple[str, ...]:
+        """Which properties the replica gets, whatever the stream says."""
+        wanted, dataset = self.wanted, self.ends.source.datasets[name]
+        given: dict[str, str | None] = {**overrides(wanted)}
+        if name != wanted.source:
+            # They are those of the top, and inherited.
+            given = dict.fromkeys(given)
+        if dataset.value("type") == "filesystem":
+            given.setdefault("mountpoint", None)
+        else:
+            given.pop("mountpoint", None)
+        if wanted.mode != RAW and wanted.send_properties:
+            for one in CARRIED:
+                found = dataset.properties.get(one)
+                if found is not None and found.own and found.value != "-":
+                    given.setdefault(
+                        one, "none" if one in ("quota", "refquota") and found.value == "0" else found.value
+                    )
+        words: list[str] = []
+        for one, value in given.items():
+            words += ["-x", one] if value is None else ["-o", f"{one}={value}"]
+        return tuple(words)
+
+    def _from(self, base: Snapshot | None) -> str:
+        return "" if base is None else f" from @{base.name}"
+
+    def _change(self, name: str, to: str) -> Change:
+        has = self.replicas.get(name, [])
+        title = self.title_of(to)
+        return Change(("replicas", self.wanted.at_target(name)), f"@{has[-1].name}" if has else None, title)
+
+    def _arrived(self, name: str, to: str) -> None:
+        """The replica has all snapshots of the source from the newest common one up to this one."""
+        goal = self.named(name, to)
+        if goal is None:
+            return
+        has = self.replicas.setdefault(name, [])
+        base = self.base(name)
+        for one in self.snapshots[name]:
+            newer = base is None or one.createtxg > base.snapshot.createtxg
+            if newer and one.createtxg <= goal.createtxg and all(one.guid != other.guid for other in has):
+                has.append(one)
+        self.received.add(name)
+
+
+def overrides(wanted: Replication) -> dict[str, str | None]:
+    """The properties that the top of the replica has, unless others are asked for: it is not to be written to."""
+    return {"readonly": "on", **wanted.properties}

@@ -1,0 +1,254 @@
+# Copyright (c) 2026 nasops.encryption contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Reads both ends of a replication: three processes at each, more only where there is more to know."""
+
+from __future__ import annotations
+
+import re
+import time
+import typing as t
+from dataclasses import replace
+
+from ..command import Command, CommandError, Runner
+from ..errors import BadInput, Refused, StorageError
+from ..secrets import parse_file
+from . import keystore
+from .names import ancestors
+from .properties import Property
+from .replicate_options import RAW, REENCRYPT, Replication
+from .replicate_run import ReplicaRunner
+from .replicate_state import Ends, Side, Snapshot, Token
+from .state import (
+    ENCRYPTION_PROPERTIES,
+    SILENT_HEALTH,
+    Dataset,
+    NoSuchDataset,
+    parse_properties,
+    read_datasets,
+    read_pool_properties,
+    run_zfs,
+)
+
+# Features that a stream can make use of, and that the pool it is received into has to have then.
+FEATURES = (
+    "encryption",
+    "bookmark_v2",
+    "large_blocks",
+    "large_dnode",
+    "lz4_compress",
+    "zstd_compress",
+    "embedded_data",
+)
+
+# Settings of a dataset that are carried over by hand where a stream can't carry them.
+CARRIED = (
+    "aclinherit",
+    "acltype",
+    "atime",
+    "canmount",
+    "checksum",
+    "compression",
+    "copies",
+    "devices",
+    "dnodesize",
+    "exec",
+    "logbias",
+    "overlay",
+    "primarycache",
+    "quota",
+    "recordsize",
+    "redundant_metadata",
+    "refquota",
+    "relatime",
+    "secondarycache",
+    "setuid",
+    "snapdir",
+    "sync",
+    "volmode",
+    "xattr",
+)
+
+Properties = t.Mapping[str, Property]
+
+_SNAPSHOT = ("guid", "createtxg", "ivsetguid")
+_TOKEN_GUID = re.compile(r"toguid = (0x[0-9a-fA-F]+|\d+)")
+_TOKEN_RAW = re.compile(r"rawok = (?:1|0x1)\b")
+_VERSION = re.compile(r"zfs(?:-kmod)?-(\d+)\.(\d+)")
+_MOST_KEY_BYTES = 2048
+# Looks at a replica into which something seems to be received, and seconds between them.
+_PATIENCE, _PAUSE = 8, 1.0
+
+
+def read_ends(runner: ReplicaRunner, wanted: Replication, taken: str = "") -> Ends:
+    """Both ends as they are now.
+
+    :raises StorageError: the source does not exist, or one of the ends does not answer
+    """
+    pools = _pools(runner)
+    source = _source(runner, wanted, _pool(pools, wanted.source))
+    if wanted.ssh is None:
+        return Ends(source, _target(runner, wanted, _pool(pools, wanted.target)), taken)
+    return Ends(source, _far_target(runner, wanted), taken)
+
+
+def _far_target(runner: ReplicaRunner, wanted: Replication) -> Side:
+    """The target on another host, which is named in what goes wrong there."""
+    try:
+        return _target(runner, wanted, _pool(_pools(runner.target), wanted.target))
+    except StorageError as error:
+        if wanted.ssh is not None and f"'{wanted.ssh.host}'" not in error.message:
+            error.message = f"On the target host '{wanted.ssh.host}': {error.message}"
+        raise
+
+
+def _source(runner: Runner, wanted: Replication, pool: Properties) -> Side:
+    properties = [*ENCRYPTION_PROPERTIES, "pbkdf2salt", "written"]
+    if wanted.mode != RAW and wanted.send_properties:
+        properties += CARRIED
+    datasets = read_datasets(runner, (wanted.source,), properties, wanted.recursive)
+    snapshots, bookmarks = _snapshots(runner, wanted.source, wanted.recursive)
+    can_exclude = not wanted.exclude or _can_exclude(runner)
+    return Side(datasets, snapshots, bookmarks, pool=pool, can_exclude=can_exclude)
+
+
+def _target(runner: ReplicaRunner, wanted: Replication, pool: Properties) -> Side:
+    there = runner.target
+    properties = (
+        *ENCRYPTION_PROPERTIES,
+        "pbkdf2salt",
+        "written",
+        "receive_resume_token",
+        "readonly",
+        *wanted.properties,
+    )
+    found = _settled(there, wanted, properties)
+    if found is None:
+        side = Side(_above(there, wanted, properties), pool=pool)
+        return replace(side, key_file=read_key_file(runner, wanted))
+    datasets, snapshots = found
+    tokens = {
+        name: _token(runner, dataset.value("receive_resume_token"))
+        for name, dataset in datasets.items()
+        if dataset.value("receive_resume_token") != "-"
+    }
+    if wanted.mode == REENCRYPT:
+        datasets = {**_above(there, wanted, properties), **datasets}
+    return Side(datasets, snapshots, tokens=tokens, pool=pool)
+
+
+def _settled(
+    runner: Runner, wanted: Replication, properties: t.Sequence[str]
+) -> tuple[dict[str, Dataset], dict[str, tuple[Snapshot, ...]]] | None:
+    """The replica as it is when nothing is being received any more, None if there is none.
+
+    Where a line was cut, the receiving end takes a moment to notice, and only then is there a token to go on with.
+    """
+    for left in reversed(range(_PATIENCE)):
+        try:
+            datasets = read_datasets(runner, (wanted.target,), properties, wanted.recursive)
+        except NoSuchDataset:
+            return None
+        snapshots, _bookmarks = _snapshots(runner, wanted.target, wanted.recursive)
+        # Nothing but a stream that is under way makes a dataset that has neither.
+        empty = [
+            one.name
+            for one in datasets.values()
+            if not snapshots.get(one.name) and one.value("receive_resume_token") == "-"
+        ]
+        if not empty or not left:
+            return datasets, snapshots
+        time.sleep(_PAUSE)
+    return None
+
+
+def _pools(runner: Runner) -> t.Mapping[str, Properties]:
+    return read_pool_properties(runner, ("readonly", *(f"feature@{one}" for one in FEATURES)))
+
+
+def _pool(pools: t.Mapping[str, Properties], dataset: str) -> Properties:
+    """The properties of the pool of a dataset; none if there is no such pool.
+
+    :raises Refused: it does not answer, so that all that follows would hang
+    """
+    name = dataset.split("/")[0]
+    found = pools.get(name, {})
+    if found and found["health"].value in SILENT_HEALTH:
+        raise Refused(
+            f"The pool '{name}' is {found['health'].value}: it answers no question about its datasets.",
+            hint="See 'zpool status'.",
+        )
+    return found
+
+
+def _above(runner: Runner, wanted: Replication, properties: t.Sequence[str]) -> dict[str, Dataset]:
+    """What lies directly above the target, nothing if it does not exist."""
+    try:
+        return read_datasets(runner, (next(ancestors(wanted.target)),), properties)
+    except NoSuchDataset:
+        return {}
+
+
+def _snapshots(runner: Runner, top: str, recursive: bool) -> tuple[dict[str, tuple[Snapshot, ...]], ...]:
+    """Snapshots and bookmarks by dataset, oldest first."""
+    depth = ("-r",) if recursive else ("-d", "1")
+    argv = ("zfs", "get", "-Hp", *depth, "-t", "snapshot,bookmark", "-o", "name,property,source,value")
+    text = run_zfs(runner, Command((*argv, ",".join(_SNAPSHOT), top)))
+    found: dict[str, dict[str, list[Snapshot]]] = {"@": {}, "#": {}}
+    for full, values in parse_properties(text, _SNAPSHOT):
+        mark = "@" if "@" in full else "#"
+        dataset, name = full.split(mark, 1)
+        ivset = values["ivsetguid"].value
+        one = Snapshot(
+            name, values["guid"].value, int(values["createtxg"].value), "" if ivset in ("-", "0", "none") else ivset
+        )
+        found[mark].setdefault(dataset, []).append(one)
+    return tuple(
+        {dataset: tuple(sorted(ones, key=lambda one: one.createtxg)) for dataset, ones in found[mark].items()}
+        for mark in "@#"
+    )
+
+
+def _token(runner: Runner, value: str) -> Token:
+    """What a token stands for, as the source understands it."""
+    result = runner.run(Command(("zfs", "send", "-nvP", "-t", value)), ok=tuple(range(256)))
+    said = result.stdout + result.stderr
+    guid = _TOKEN_GUID.search(said)
+    stale = ""
+    if result.rc or guid is None:
+        lines = [line.strip() for line in result.stderr.splitlines() if line.strip() and "=" not in line]
+        stale = (lines or ["zfs does not understand it"])[-1].rstrip(".")
+    return Token(value, str(int(guid.group(1), 0)) if guid else "", _TOKEN_RAW.search(said) is not None, stale)
+
+
+def _can_exclude(runner: Runner) -> bool:
+    """Whether ``zfs send -R`` can leave datasets out: since OpenZFS 2.2."""
+    match = _VERSION.search(run_zfs(runner, Command(("zfs", "version"))))
+    return match is not None and (int(match.group(1)), int(match.group(2))) >= (2, 2)
+
+
+# The file is printed in hexadecimal digits, since a raw key is no text. 3: there is none.
+_READ_KEY = 'test -e "$1" || exit 3; od -An -v -tx1 -N ' + str(_MOST_KEY_BYTES) + ' "$1"'
+
+
+def read_key_file(runner: ReplicaRunner, wanted: Replication) -> keystore.KeyFile | None:
+    """The key file that a new replica is to have, None if it is to have none."""
+    key = wanted.key
+    if key is None or key.file is None:
+        return None
+    if wanted.ssh is None:
+        return keystore.read(runner, key.file, key.format)
+    try:
+        result = runner.target.run(Command(("sh", "-c", _READ_KEY, "sh", key.file)), ok=(0, 3))
+    except CommandError as error:
+        # What it printed is a key.
+        raise StorageError(
+            f"The key file {key.file} can't be read: exit status {error.result.rc}.", hint="Is ssh.user root there?"
+        ) from None
+    if result.rc == 3:
+        return keystore.KeyFile(key.file, False)
+    content = bytes.fromhex("".join(result.stdout.split()))
+    try:
+        return keystore.KeyFile(key.file, True, parse_file(key.format, content, f"The key file {key.file}"))
+    except BadInput as error:
+        return keystore.KeyFile(key.file, True, fault=str(error))
