@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.nasops.encryption.tests.opal.host import Emulator, emulator
+from ansible_collections.nasops.encryption.tests.opal.player import Player, Worker
 from ansible_collections.nasops.encryption.tests.opal.programs import Sedutil, build_shim
 
 
@@ -31,3 +32,17 @@ def host() -> t.Iterator[Emulator]:
 def sedutil(host: Emulator, shim: Path) -> Sedutil:
     """sedutil-cli on that host."""
     return Sedutil(host, shim)
+
+
+@pytest.fixture(scope="session")
+def worker(shim: Path) -> t.Iterator[Worker]:
+    """A process that runs modules."""
+    one = Worker(shim)
+    yield one
+    one.close()
+
+
+@pytest.fixture
+def player(host: Emulator, worker: Worker) -> Player:
+    """Tasks on that host."""
+    return Player(host, worker)

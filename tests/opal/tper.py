@@ -87,6 +87,8 @@ class TPer:
     def _present(self) -> None:
         if self.drive.gone:
             raise Vanished
+        if not self.drive.spec.kind:
+            raise MethodError(names.INVALID_PARAMETER)
 
     def _fetch(self, room: int) -> bytes:
         if self._answer is None:
