@@ -132,8 +132,11 @@ options:
   backend:
     description:
       - V(native) speaks to the drives by itself. V(auto) is V(native).
+      - V(sedutil) starts C(sedutil-cli) (1.15 or later, or a fork), which gets passwords as arguments. Every user of
+        the host can read them there while it runs, and the task warns of that. It can't make an Enterprise drive
+        read-only, nor change the password of its owner. To try a password of an owner, it sets the same one again.
     type: str
-    choices: [auto, native]
+    choices: [auto, native, sedutil]
     default: auto
 seealso:
   - module: nasops.encryption.sed_info
@@ -306,6 +309,8 @@ from ..module_utils.sed.native import Native
 from ..module_utils.sed.options import argument_spec, parse_wishes, secrets
 from ..module_utils.sed.read import Survey, survey
 from ..module_utils.sed.result import describe
+from ..module_utils.sed.sedutil import Sedutil
+from ..module_utils.sed.state import Backend
 
 
 def main() -> None:
@@ -317,7 +322,7 @@ def main() -> None:
     except StorageError as error:
         fail(module, error)
     runner = HostRunner(mask)
-    hand = Native(module.params["hash"])
+    hand = _hand(module, mask)
     trying = not module.check_mode or module.params["check_password"]
 
     def read() -> Survey:
@@ -327,6 +332,19 @@ def main() -> None:
         return {"drives": [describe(row) for row in done.state.rows]}
 
     run(module, runner, read, lambda found: decide(Tools(hand, _unused, _rescan), wishes, found), result)
+
+
+def _hand(module: Module, mask: Mask) -> Backend:
+    """What the task works with."""
+    kind = module.params["hash"]
+    if module.params["backend"] != "sedutil":
+        return Native(kind)
+    module.warn(
+        "sedutil-cli gets passwords as arguments: every user of this host can read them while it runs, and what "
+        "records programs keeps them. With backend: native they are seen nowhere."
+    )
+    # The other runner refuses to start a program with a secret among its arguments.
+    return Sedutil(HostRunner(Mask()), mask, kind == "raw")
 
 
 def _uses(runner: Runner, drive: Drive) -> tuple[str, ...]:

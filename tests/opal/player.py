@@ -14,6 +14,7 @@ import typing as t
 from pathlib import Path
 
 from .host import Emulator
+from .programs import install_sedutil
 
 Result = dict[str, t.Any]
 
@@ -24,6 +25,9 @@ class Worker:
     def __init__(self, shim: Path) -> None:
         search = os.pathsep.join(path for path in sys.path if path)
         environment = {**os.environ, "LD_PRELOAD": str(shim), "PYTHONPATH": search}
+        folder = install_sedutil(shim, shim.parent)
+        if folder is not None:
+            environment["PATH"] = f"{folder}{os.pathsep}{os.environ['PATH']}"
         self.process = subprocess.Popen(
             [sys.executable, str(Path(__file__).with_name("worker.py"))],
             env=environment,
@@ -32,14 +36,20 @@ class Worker:
             text=True,
         )
 
-    def run(self, host: Emulator, module: str, arguments: Result) -> str:
-        """What a module prints."""
+    def run(self, host: Emulator, module: str, arguments: Result) -> tuple[str, list[str]]:
+        """What a module prints, and the programs it starts."""
         if self.process.stdin is None or self.process.stdout is None:
             raise ValueError("pipes were asked for and are not there")
         task = {"emulator": str(host.folder), "module": module, "arguments": arguments}
         self.process.stdin.write(json.dumps(task) + "\n")
         self.process.stdin.flush()
-        return t.cast(str, json.loads(self.process.stdout.readline()))
+        printed, started = json.loads(self.process.stdout.readline())
+        return printed, started
+
+    def is_bare(self, secret: str) -> bool:
+        """Whether a secret is in the process list or the environment of the process."""
+        folder = Path(f"/proc/{self.process.pid}")
+        return any(secret.encode() in (folder / name).read_bytes() for name in ("cmdline", "environ"))
 
     def close(self) -> None:
         if self.process.stdin is not None:
@@ -53,16 +63,20 @@ class Player:
     def __init__(self, host: Emulator, worker: Worker) -> None:
         self.host = host
         self.hash = "raw"
+        self.backend = "auto"
         self._worker = worker
 
     def info(self, **options: t.Any) -> list[Result]:
-        shown = json.loads(self._worker.run(self.host, "sed_info", options))
+        printed, started = self._worker.run(self.host, "sed_info", options)
+        assert not started, "it starts no program"
+        shown = json.loads(printed)
         return t.cast("list[Result]", shown["drives"])
 
     def run(self, check_mode: bool = False, **options: t.Any) -> Result:
         """One run of sed_lock."""
-        arguments = {"hash": self.hash, **options, "_ansible_check_mode": check_mode, "_ansible_diff": True}
-        shown = self._worker.run(self.host, "sed_lock", arguments)
+        defaults = {"hash": self.hash, "backend": self.backend, "_ansible_diff": True}
+        arguments = {**defaults, **options, "_ansible_check_mode": check_mode}
+        shown, started = self._worker.run(self.host, "sed_lock", arguments)
         assert "Traceback" not in shown, shown
         secrets = [options.get(name) for name in ("password", "new_password", "psid")]
         secrets += (options.get("passwords") or {}).values()
@@ -71,6 +85,9 @@ class Player:
             data = str(secret).encode()
             for spelling in (data.decode(), data.hex(), base64.b64encode(data).decode()):
                 assert spelling not in shown
+                if arguments["backend"] != "sedutil":
+                    assert not any(spelling in one for one in started)
+                    assert not self._worker.is_bare(spelling)
         return t.cast(Result, json.loads(shown))
 
     def four_runs(self, **options: t.Any) -> Result:

@@ -33,6 +33,18 @@ def sedutil_argv(root: Path, shim: Path) -> list[str]:
     return [str(loader), "--library-path", str(libraries), "--preload", str(shim), str(program)]
 
 
+def install_sedutil(shim: Path, folder: Path) -> Path | None:
+    """A program sedutil-cli in a folder of its own, for PATH; None where there is none."""
+    root = os.environ.get(SEDUTIL_ROOT)
+    if not root:
+        return None
+    program = folder / "sedutil-cli"
+    words = " ".join(f"'{word}'" for word in sedutil_argv(Path(root), shim))
+    program.write_text(f'#!/bin/sh\nexec {words} "$@"\n')
+    program.chmod(0o755)
+    return folder
+
+
 @dataclass(frozen=True)
 class Sedutil:
     """Debian's sedutil-cli, unmodified."""

@@ -10,7 +10,7 @@ import typing as t
 from dataclasses import dataclass
 
 # By feature code, the one that tells most first.
-_KINDS = {
+KINDS = {
     0x0203: "opal2",
     0x0200: "opal1",
     0x0100: "enterprise",
@@ -70,10 +70,10 @@ class Discovery:
 def parse(data: bytes) -> Discovery:
     """The answer to Level 0 discovery; a drive that answers with nothing is none of the kinds."""
     features = dict(_features(data))
-    kinds = tuple(kind for code, kind in _KINDS.items() if code in features)
+    kinds = tuple(kind for code, kind in KINDS.items() if code in features)
     if not kinds:
         return Discovery()
-    main = next(features[code] for code, kind in _KINDS.items() if kind == kinds[0])
+    main = next(features[code] for code, kind in KINDS.items() if kind == kinds[0])
     flags = features.get(_LOCKING, b"\0")[0]
     geometry = features.get(_GEOMETRY, b"")
     granularity = 1

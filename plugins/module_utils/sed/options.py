@@ -14,7 +14,7 @@ from .state import LOCKED, READONLY, UNLOCKED, Secret
 
 PRESENT, ABSENT = "present", "absent"
 STATES = (PRESENT, UNLOCKED, READONLY, LOCKED, ABSENT)
-BACKENDS = ("auto", "native")
+BACKENDS = ("auto", "native", "sedutil")
 # Numbers of ranges that a drive may have; Opal has 8 besides the global one, mostly.
 _LAST_RANGE = 1023
 

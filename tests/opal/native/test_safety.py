@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import threading
 import typing as t
+from pathlib import Path
 
 import pytest
 
 from ansible_collections.nasops.encryption.tests.opal import names
 from ansible_collections.nasops.encryption.tests.opal.drive import ENTERPRISE, OPALITE, PYRITE2, RUBY, Spec
-from ansible_collections.nasops.encryption.tests.opal.player import Player
+from ansible_collections.nasops.encryption.tests.opal.player import Player, Worker
 
 PASSWORD, WRONG = "pass-word-1", "pass-word-2"
 ADMIN = names.pin_of(names.admin(1))
@@ -230,3 +231,27 @@ def test_a_session_that_a_killed_program_left_open_is_ended(player: Player) -> N
     drive.faults.inject("EndSession", "refuse", times=1)
     assert player.run(serial="S1", password=PASSWORD, state="locked")["changed"]
     assert not drive.readable()
+
+
+def test_two_tasks_at_once_take_turns(player: Player, shim: Path) -> None:
+    drive = player.host.plug(Spec("S1"), "nvme8")
+    other = Worker(shim)
+    failures: list[str] = []
+
+    def work(one: Player) -> None:
+        for state in ("present", "locked", "unlocked", "locked", "unlocked"):
+            done = one.run(serial="S1", password=PASSWORD, state=state)
+            if done.get("failed"):
+                failures.append(done["msg"])
+
+    threads = [threading.Thread(target=work, args=(one,)) for one in (player, Player(player.host, other))]
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        other.close()
+    assert failures == []
+    assert not any(pin.tries for pin in drive.pins.values())
+    assert drive.session is None
