@@ -148,12 +148,13 @@ from ..module_utils.entry import Module, fail
 from ..module_utils.errors import StorageError
 from ..module_utils.secrets import Mask
 from ..module_utils.sed.info import rows
-from ..module_utils.sed.link import libata_passes
+from ..module_utils.sed.link import libata_passes, require_linux
 
 
 def main() -> None:
     module = Module({"devices": {"type": "list", "elements": "str"}})
     try:
+        require_linux()
         result = look(module.params["devices"])
     except StorageError as error:
         fail(module, error)

@@ -296,7 +296,8 @@ drives:
 import typing as t
 
 from ..module_utils.blockdev.host import read_table, this_host
-from ..module_utils.command import HostRunner, Runner
+from ..module_utils.blockdev.identity import DeviceTable
+from ..module_utils.command import Command, HostRunner, Runner
 from ..module_utils.entry import Module, fail, protect, run
 from ..module_utils.errors import Refused, StorageError
 from ..module_utils.plan import Outcome, Work
@@ -304,7 +305,7 @@ from ..module_utils.secrets import Key, Mask
 from ..module_utils.sed.decide import Tools, decide
 from ..module_utils.sed.drive import Drive
 from ..module_utils.sed.info import in_words, users
-from ..module_utils.sed.link import reread_partitions
+from ..module_utils.sed.link import require_linux, reread_partitions
 from ..module_utils.sed.native import Native
 from ..module_utils.sed.options import argument_spec, parse_wishes, secrets
 from ..module_utils.sed.read import Survey, survey
@@ -317,6 +318,7 @@ def main() -> None:
     module = Module(argument_spec())
     mask = Mask()
     try:
+        require_linux()
         wishes = parse_wishes(module.params)
         protect(module, mask, (Key("passphrase", text.encode("utf-8")) for text in secrets(module.params)))
     except StorageError as error:
@@ -326,7 +328,8 @@ def main() -> None:
     trying = not module.check_mode or module.params["check_password"]
 
     def read() -> Survey:
-        return survey(hand, read_table(runner), lambda drive: _uses(runner, drive), wishes, trying)
+        table = read_table(runner)
+        return survey(hand, table, lambda drive: _uses(runner, table, drive), wishes, trying)
 
     def result(done: Outcome[Survey]) -> dict[str, t.Any]:
         return {"drives": [describe(row) for row in done.state.rows]}
@@ -347,15 +350,15 @@ def _hand(module: Module, mask: Mask) -> Backend:
     return Sedutil(HostRunner(Mask()), mask, kind == "raw")
 
 
-def _uses(runner: Runner, drive: Drive) -> tuple[str, ...]:
-    return tuple(in_words(one) for one in users(runner, read_table(runner), drive))
+def _uses(runner: Runner, table: DeviceTable, drive: Drive) -> tuple[str, ...]:
+    return tuple(in_words(one) for one in users(runner, table, drive))
 
 
 def _unused(drive: Drive) -> Work:
     """Refuses when something began to use the drive since the plan was made."""
 
     def work(runner: Runner) -> None:
-        uses = _uses(runner, drive)
+        uses = _uses(runner, read_table(runner), drive)
         if uses:
             raise Refused(f"It is in use by now: {', '.join(uses)}.", hint="Nothing was done to it.")
 
@@ -366,7 +369,12 @@ def _rescan(drive: Drive) -> Work:
     """Partitions and links of a drive that can be read again."""
 
     def work(runner: Runner) -> None:
-        reread_partitions(drive.node)
+        nodes = [f"/dev/{name}" for name in drive.members]
+        for node in nodes:
+            reread_partitions(node)
+        if runner.has("udevadm"):
+            # What udev could not read when the drive was found: filesystems and labels, and the links made of them.
+            runner.run(Command(("udevadm", "trigger", "--action=change", *nodes)), ok=range(256))
         this_host().settle(runner)
 
     return work

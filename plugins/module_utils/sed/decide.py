@@ -197,6 +197,7 @@ class _Planner:
                 f"Place {name} of '{self._label}' at block {wish.start} for {wish.length} blocks",
                 functools.partial(self._hand.place, self._state, now, target),
                 Change((self._label, name, "blocks"), None, f"{wish.start}+{wish.length}"),
+                guard=self._tools.unused(self._state.drive),
             )
         if wish.range and not now.length:
             raise _Refusal(
@@ -204,7 +205,7 @@ class _Planner:
                 "Say where it is to be: range_start and range_length.",
             )
         if not now.enabled:
-            self._enable(target)
+            self._enable(now, target)
 
     def _check_place(self, now: Range) -> None:
         wish, step = self._wish, self._found.granularity
@@ -216,9 +217,16 @@ class _Planner:
         self._check_confirmed(
             f"Placing range {wish.range} ({now.length} blocks now) makes what is in these blocks unreadable"
         )
+        self._check_unused("Nothing was changed. Export or destroy the pool, unmount or stop what uses it first.")
 
-    def _enable(self, target: Secret) -> None:
+    def _enable(self, now: Range, target: Secret) -> None:
         name = f"range {self._wish.range}"
+        if (now.read_locked, now.write_locked) != (now.mode == LOCKED, now.mode != UNLOCKED):
+            # Flags without effect as long as locking is not enabled: they would close an open range then and there.
+            self._add(
+                f"Clear what would lock {name} of '{self._label}' at once",
+                functools.partial(self._hand.lock, self._state, self._wish.range, now.mode, target),
+            )
         self._add(
             f"Enable locking of {name} of '{self._label}'",
             functools.partial(self._hand.enable, self._state, self._wish.range, target),
@@ -250,13 +258,12 @@ class _Planner:
         now = self._range()
         if now.mode == wanted and now.enabled:
             return
-        if self._state.uses and (wanted == LOCKED or now.mode == UNLOCKED):
-            raise _Refusal(
-                f"'{self._label}' ({self._state.drive.node}) is in use: {', '.join(self._state.uses)}.",
-                "Export the pool, unmount or stop what uses it first; programs would hang on a drive that was locked.",
+        if wanted == LOCKED or now.mode == UNLOCKED:
+            self._check_unused(
+                "Export the pool, unmount or stop what uses it first; programs would hang on a drive that was locked."
             )
         if not now.enabled:
-            self._enable(secret)
+            self._enable(now, secret)
         if now.mode != wanted:
             guard = self._tools.unused(self._state.drive) if now.mode == UNLOCKED or wanted == LOCKED else None
             self._set_mode(now, wanted, secret, guard)
@@ -289,11 +296,7 @@ class _Planner:
             return
         size = f"{self._state.drive.size // 10**9} GB"
         self._check_confirmed(f"Resetting it erases all its data ({self._state.identity.model}, {size})")
-        if self._state.uses:
-            raise _Refusal(
-                f"'{self._label}' ({self._state.drive.node}) is in use: {', '.join(self._state.uses)}.",
-                "Nothing was erased. Export or destroy the pool, unmount or stop what uses it first.",
-            )
+        self._check_unused("Nothing was erased. Export or destroy the pool, unmount or stop what uses it first.")
         authority, secret = uids.PSID, wish.psid
         if secret is None:
             authority = uids.SID
@@ -349,6 +352,11 @@ class _Planner:
         wish, closed = self._wish, self._found.locked
         length = wish.length or int(bool(wish.range))
         return Range(wish.range, wish.start or 0, length, True, True, closed, closed)
+
+    def _check_unused(self, hint: str) -> None:
+        if self._state.uses:
+            used = ", ".join(self._state.uses)
+            raise _Refusal(f"'{self._label}' ({self._state.drive.node}) is in use: {used}.", hint)
 
     def _check_confirmed(self, what: str) -> None:
         serial = self._state.identity.serial

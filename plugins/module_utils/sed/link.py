@@ -14,6 +14,7 @@ import errno
 import fcntl
 import os
 import struct
+import sys
 import time
 import typing as t
 from dataclasses import dataclass
@@ -68,6 +69,14 @@ class Link(t.Protocol):
     def send(self, protocol: int, specific: int, data: bytes) -> None: ...
 
     def receive(self, protocol: int, specific: int, length: int) -> bytes: ...
+
+
+def require_linux() -> None:
+    """
+    :raises StorageError: this is another system, whose drives are reached in other ways
+    """
+    if not sys.platform.startswith("linux"):
+        raise StorageError("Self-encrypting drives are reached by the interfaces of Linux, which this host has not.")
 
 
 @contextlib.contextmanager

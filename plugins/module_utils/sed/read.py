@@ -35,16 +35,32 @@ def survey(backend: Backend, table: DeviceTable, uses: Uses, wishes: t.Sequence[
     """Look at every drive of the task. What is wrong with one of them does not hold up the others.
 
     :param trying: whether credentials may be tried; a wrong one costs one of the tries that the drive allows
-    :raises BadInput: a drive is not there, or two wishes are for the same one
+    :raises BadInput: two wishes are for the same drive, or for two that can't be told apart
     """
     known = drives(table)
-    meant = [find(table, known, wish.address) for wish in wishes]
-    for number, drive in enumerate(meant):
-        if drive in meant[:number]:
-            first = wishes[meant.index(drive)].address
-            raise BadInput(f"'{first}' and '{wishes[number].address}' are the same drive.")
+    meant = [_meant(table, known, wish) for wish in wishes]
+    labels: dict[str, str] = {}
+    for wish, one in zip(wishes, meant):
+        label = one.drive.label if isinstance(one, Fault) else one.label
+        if label in labels:
+            raise BadInput(
+                f"'{labels[label]}' and '{wish.address}' are the same drive, or both call themselves '{label}'."
+            )
+        labels[label] = wish.address
+
+    def look(wish: Wish, one: Drive | Fault) -> Row:
+        return one if isinstance(one, Fault) else _look_safely(backend, uses, wish, one, trying)
+
     with ThreadPoolExecutor(min(len(meant), MOST_AT_ONCE)) as pool:
-        return Survey(tuple(pool.map(lambda wish, one: _look_safely(backend, uses, wish, one, trying), wishes, meant)))
+        return Survey(tuple(pool.map(look, wishes, meant)))
+
+
+def _meant(table: DeviceTable, known: t.Sequence[Drive], wish: Wish) -> Drive | Fault:
+    """The drive of a wish. One that is not there, of many, does not keep the others locked."""
+    try:
+        return find(table, known, wish.address)
+    except BadInput as error:
+        return Fault(Drive(wish.address, ""), error)
 
 
 def _look_safely(backend: Backend, uses: Uses, wish: Wish, drive: Drive, trying: bool) -> Row:
@@ -61,7 +77,7 @@ def _look(backend: Backend, uses: Uses, wish: Wish, drive: Drive, trying: bool) 
             f"{drive.node} says that its serial number is '{identity.serial}', the kernel that it is '{drive.serial}'.",
             hint="Drives were added or removed meanwhile; run the task again.",
         )
-    used = uses(drive) if wish.state in (LOCKED, READONLY, ABSENT) else ()
+    used = uses(drive) if wish.state in (LOCKED, READONLY, ABSENT) or wish.start is not None else ()
     filtered = identity.bus == "sata" and not found.kind and libata_passes() is False
     state = DriveState(drive, identity, found, uses=used, tried=trying, filtered=filtered)
     if not found.kind or not found.locking or not trying:

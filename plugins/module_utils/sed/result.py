@@ -28,7 +28,7 @@ def plain(drive: Drive, identity: Identity | None, found: Discovery | None) -> R
     known = found if found is not None and found.kind else None
     return {
         "serial": drive.serial or (identity.serial if identity else "") or None,
-        "device": drive.node,
+        "device": drive.node or None,
         "model": identity.model if identity else None,
         "firmware": identity.firmware if identity else None,
         "bus": identity.bus if identity else None,

@@ -23,6 +23,8 @@ _ROOM = 2048
 _HOST_SESSION = 105
 # Seconds. A revert takes minutes on large drives.
 _PATIENCE = 300.0
+# How often a session is asked for while there is another one.
+_ATTEMPTS, _BUSY_PAUSE = 8, 0.1
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.001, 0.1
 
 
@@ -76,14 +78,20 @@ def open_session(
     :raises MethodFailed: the drive opens no session
     """
     session = Session(link, found)
-    try:
-        session.start(sp, authority, credential)
-    except MethodFailed as error:
-        if error.status not in (uids.NO_SESSIONS, uids.SP_BUSY):
-            raise
-        # What was left open by a program that was killed.
-        session.reset_stack()
-        session.start(sp, authority, credential)
+    for attempt in range(_ATTEMPTS):
+        try:
+            session.start(sp, authority, credential)
+            break
+        except MethodFailed as error:
+            if error.status not in (uids.NO_SESSIONS, uids.SP_BUSY) or attempt == _ATTEMPTS - 1:
+                raise
+        if attempt < _ATTEMPTS - 2:
+            # Another program may be at it, and done soon.
+            time.sleep(_BUSY_PAUSE)
+        else:
+            # What was left open by a program that was killed.
+            with contextlib.suppress(StorageError):
+                session.reset_stack()
     try:
         if found.enterprise and authority:
             session.authenticate(authority, credential)

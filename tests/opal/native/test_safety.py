@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 import typing as t
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -174,6 +175,9 @@ def test_a_range_of_its_own(player: Player) -> None:
     player.run(serial="S1", password=PASSWORD)
     place: dict[str, t.Any] = {"range": 1, "range_start": 0, "range_length": 2048, "serial": "S1", "password": PASSWORD}
     assert "confirm_serial" in player.fails(**place)
+    player.host.mount("nvme8n1", "/srv")
+    assert "is in use: mounted on /srv" in player.fails(**place, confirm_serial=["S1"])
+    player.host.write("proc/self/mountinfo", "")
     player.four_runs(**place, confirm_serial=["S1"], check_password=True)
     assert (drive.ranges[1].length, drive.ranges[1].read_enabled) == (2048, True)
     assert player.run(**place)["changed"] is False
@@ -197,8 +201,9 @@ def test_many_drives_at_once_and_one_of_them_is_wrong(player: Player) -> None:
     player.host.gate = None
     assert not done.get("failed"), done["msg"]
     player.host.unplug("nvme6")
-    failed = player.run(devices=["S5", "S7", "S8"], password=PASSWORD, passwords={"S7": WRONG}, state="unlocked")
-    assert failed["failed"] and failed["msg"].startswith("Admin1 of 'S7' does not take")
+    failed = player.run(devices=["S5", "S6", "S7", "S8"], password=PASSWORD, passwords={"S7": WRONG}, state="unlocked")
+    assert "S6: There is no drive 'S6'" in failed["msg"] and "S7: Admin1 of 'S7' does not take" in failed["msg"]
+    assert [one["locked"] for one in failed["drives"]] == [False, None, True, False]
     assert [drive.readable() for drive in drives] == [number not in (6, 7) for number in range(1, 13)]
 
 
@@ -255,3 +260,13 @@ def test_two_tasks_at_once_take_turns(player: Player, shim: Path) -> None:
     assert failures == []
     assert not any(pin.tries for pin in drive.pins.values())
     assert drive.session is None
+
+
+def test_flags_of_a_range_that_was_not_enabled_do_not_lock_it(player: Player) -> None:
+    drive = player.host.plug(Spec("S1"), "nvme8")
+    player.run(serial="S1", password=PASSWORD)
+    drive.ranges[0] = replace(drive.ranges[0], read_enabled=False, write_enabled=False, read_locked=True)
+    player.host.mount("nvme8n1", "/srv")
+    done = player.run(serial="S1", password=PASSWORD)
+    assert done["actions"][0] == "Clear what would lock range 0 of 'S1' at once"
+    assert drive.readable() and drive.ranges[0].read_enabled
