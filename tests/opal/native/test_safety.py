@@ -105,6 +105,7 @@ def test_a_drive_in_use_is_refused(player: Player, state: str, options: dict[str
     keys = drive.keys
     player.host.mount("nvme8n1", "/srv")
     assert "is in use: mounted on /srv" in player.fails(serial="S1", password=PASSWORD, state=state, **options)
+    assert player.info()[0]["uses"] == ["mounted on /srv (/dev/nvme8n1)"]
     player.host.write("proc/self/mountinfo", "")
     drive.busy = True
     assert "is in use: held by the kernel" in player.fails(serial="S1", password=PASSWORD, state=state, **options)
