@@ -310,6 +310,7 @@ class _Planner:
             Change((self._label, "data"), "there", "erased"),
             guard=self._tools.unused(self._state.drive),
         )
+        self._rescan()
 
     # common
 
