@@ -7,6 +7,7 @@
 # make test EXAMPLES=1000 T=unit    draws other and more examples for the unit tests
 # make vm-all         every case on the NAS, also those that need not run each time
 # make faults         kills tasks after each of their effects, and cuts the power of a NAS; over an hour
+# make sed-faults     injects every fault into every call to an emulated drive; about 10 minutes
 # make bench          measures zfs_dataset_key against shell loops and bare system calls; about 25 minutes
 # make replicas       replicates between two NAS over a line that is cut again and again; about half an hour
 # make demo           boots a NAS and provisions an encrypted pool on it from inventory
@@ -15,7 +16,7 @@
 
 PYTHON ?= python3
 
-.PHONY: help test vm-all faults bench replicas demo setup clean
+.PHONY: help test vm-all faults sed-faults bench replicas demo setup clean
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -28,6 +29,9 @@ vm-all:
 
 faults:
 	@$(PYTHON) tests/tools/setup.py tests/faults/run
+
+sed-faults:
+	@NASOPS_ALL_FAULTS=1 $(PYTHON) tests/tools/gates.py drives
 
 bench:
 	@$(PYTHON) tests/tools/setup.py tests/benchmarks/run

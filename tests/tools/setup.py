@@ -26,6 +26,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import drives
+
 ROOT = Path(__file__).resolve().parents[2]
 REQUIREMENTS = ROOT / "tests" / "requirements"
 GATES = (REQUIREMENTS / "gates.txt", REQUIREMENTS / "units.txt", ROOT / "tests" / "unit" / "requirements.txt")
@@ -64,6 +66,8 @@ class Tools:
     """A home directory for ansible-test, so that it leaves the user's own alone."""
     collections: Path
     """A collections path on which nasops.encryption is this very work tree."""
+    sedutil: Path | None = None
+    """Where Debian's sedutil-cli was unpacked, if it was asked for and could be had."""
 
     def environment(self) -> dict[str, str]:
         """The environment for any command: Ansible first on PATH, this collection, a UTF-8 locale."""
@@ -180,6 +184,20 @@ def nas_packages(build_image: Path = BUILD_IMAGE) -> list[str]:
     return [text]
 
 
+def sedutil_root() -> tuple[Path | None, list[str]]:
+    """Unpack Debian's sedutil-cli, and see to a compiler; where that fails, the reason."""
+    if not shutil.which("cc"):
+        apt_install(["gcc", "libc6-dev"])
+    if not shutil.which("cc"):
+        return None, ["emulated drives: no C compiler, and no right to install one; as root: apt-get install gcc"]
+    place = cache() / f"sedutil-{digest(drives.SUITE, *drives.PACKAGES)}"
+    try:
+        drives.unpack(place)
+    except drives.Unobtainable as error:
+        return None, [f"sedutil-cli: {error}"]
+    return place, []
+
+
 # Pythons
 
 
@@ -272,12 +290,19 @@ def ansible_test_home(venv: Path) -> Path:
     return home
 
 
-def prepare(nas: bool) -> Tools:
-    """Install what is missing, for a NAS also what builds and boots it, and return where everything is."""
+def prepare(nas: bool, emulated: bool = False) -> Tools:
+    """Install what is missing, for a NAS also what builds and boots it, and return where everything is.
+
+    :param emulated: what the tests with emulated drives need, too
+    """
     with lock(cache() / "setup.lock", "another set-up to finish"):
         missing = programs()
         if nas:
             missing += nas_packages()
+        sedutil = None
+        if emulated:
+            sedutil, absent = sedutil_root()
+            missing += absent
         pythons = {version: path for version, path in interpreters().items() if can_make_venvs(version, path)}
         for version in MODULE_PYTHONS:
             if version not in pythons:
@@ -303,7 +328,8 @@ def prepare(nas: bool) -> Tools:
                 make_venv(units[name], path, UNITS, [], f"unit tests on Python {name}")
         collections = cache() / f"live-{digest(str(ROOT))}"
         link(collections / "ansible_collections" / "nasops" / "encryption", ROOT)
-        return Tools(venv, dict(sorted(units.items(), key=minor)), tuple(missing), ansible_test_home(venv), collections)
+        ordered = dict(sorted(units.items(), key=minor))
+        return Tools(venv, ordered, tuple(missing), ansible_test_home(venv), collections, sedutil)
 
 
 def minor(item: tuple[str, Path]) -> int:

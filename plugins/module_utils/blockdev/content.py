@@ -134,6 +134,30 @@ def probe_all(
     return tuple(found)
 
 
+def uses_of(runner: Runner, table: DeviceTable, device: BlockDevice, host: Host | None = None) -> tuple[Finding, ...]:
+    """What uses a device or a partition of it now, found out without its content, which may be locked."""
+    host = this_host() if host is None else host
+    device = table.canonical(device)
+    parts = tuple(part.path for part in table.partitions(device))
+    target = DiskContent(device.path, device.path, "read_only", kind=device.kind, device=device.path, partitions=parts)
+    found = _uses(table, target, host.mounts(runner), host.swaps(runner)) or _busy(table, target, host)
+    return tuple(_with_pool(finding) for finding in found)
+
+
+def _with_pool(finding: Finding) -> Finding:
+    """The same, with the pool that a ZFS label names, where the kernel does not say what holds it."""
+    if finding.type != "busy":
+        return finding
+    try:
+        signatures_there = _own_signatures(finding.where)[1]
+    except OSError:
+        return finding
+    for signature in signatures_there:
+        if signature.pool:
+            return replace(finding, what=f'member of the imported pool "{signature.pool}"', pool=signature.pool)
+    return finding
+
+
 def _target(table: DeviceTable, path: str) -> DiskContent:
     """What stands behind a path, before its content is read."""
     device = table.find(path)

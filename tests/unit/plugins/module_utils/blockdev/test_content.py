@@ -17,10 +17,15 @@ from ansible_collections.nasops.encryption.plugins.module_utils.blockdev.content
     merge,
     probe,
     probe_all,
+    uses_of,
 )
 from ansible_collections.nasops.encryption.plugins.module_utils.blockdev.identity import BlockDevice, Mount
 from ansible_collections.nasops.encryption.plugins.module_utils.blockdev.signatures import Signature
 from ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.blockdev.fake_host import FakeHost, NoRunner
+from ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.blockdev.test_signatures import (
+    config,
+    zfs_disk,
+)
 
 GPT = Signature("gpt", "GPT partition table")
 EXT4 = Signature("ext4", 'ext4 filesystem "home"')
@@ -136,6 +141,27 @@ def test_a_known_use_is_not_told_twice(host: FakeHost) -> None:
     host.held = {host.path("sda"), host.path("sda1")}
     host.mounted = [Mount("8:1", "", "/srv")]
     assert uses(look(host, "sda")) == [("mounted on /srv", "sda1")]
+
+
+def test_uses_are_found_without_looking_into_the_disk(host: FakeHost) -> None:
+    runner = NoRunner()
+    table = host.read_table(runner)
+    disk = host.devices[0]
+    assert uses_of(runner, table, disk, host) == ()
+    host.held = {host.path("sda1")}
+    held = uses_of(runner, table, disk, host)
+    assert [(one.type, one.pool, one.where) for one in held] == [("busy", "", host.path("sda1"))]
+    # What the label of a pool says is told in place of "held"; a disk that can't be read is told as before.
+    with open(host.path("sda1"), "r+b") as file:
+        file.write(zfs_disk(2 << 20, config(0)))
+    assert [(one.what, one.pool) for one in uses_of(runner, table, disk, host)] == [
+        ('member of the imported pool "tänk"', "tänk")
+    ]
+    os.unlink(host.path("sda1"))
+    assert uses_of(runner, table, disk, host) == held
+    host.mounted = [Mount("8:2", host.path("sda2"), "/srv")]
+    assert [one.what for one in uses_of(runner, table, disk, host)] == ["mounted on /srv"]
+    assert host.probes == 0
 
 
 def test_many_disks_are_asked_about_at_once(host: FakeHost) -> None:

@@ -1,0 +1,365 @@
+# Copyright (c) 2026 nasops.encryption contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What to do so that drives are as a task wants them.
+
+Where no credential was tried (check mode), a drive is taken to be as this module leaves it and to have the password of
+the task.
+"""
+
+from __future__ import annotations
+
+import functools
+import typing as t
+from dataclasses import dataclass, replace
+
+from ..plan import Change, Failure, Plan, Step, Work, join
+from . import uids
+from .discovery import KIND_WORDS, WITHOUT_ENCRYPTION
+from .drive import Drive
+from .options import ABSENT, PRESENT, Wish
+from .read import Row, Survey, attempts, secret_of
+from .state import (
+    FACTORY,
+    FOREIGN,
+    LOCKED,
+    LOCKED_OUT,
+    NEW,
+    OURS,
+    READONLY,
+    UNLOCKED,
+    Backend,
+    DriveState,
+    Fault,
+    Range,
+    Secret,
+)
+
+_TIRED = (
+    "Too many wrong passwords were tried. Take the power from the drive (a restart is not enough), then use the "
+    "right one."
+)
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What the steps work with; planning asks them nothing.
+
+    ``unused``: raises if something uses the drive by now. ``rescan``: reads its partition table again.
+    """
+
+    hand: Backend
+    unused: t.Callable[[Drive], Work]
+    rescan: t.Callable[[Drive], Work]
+
+
+class _Refusal(Exception):
+    """A drive with which nothing can be done."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+def decide(tools: Tools, wishes: t.Sequence[Wish], survey: Survey) -> Plan:
+    """The plan for all drives."""
+    return join(_decide_one(tools, wish, row) for wish, row in zip(wishes, survey.rows))
+
+
+def _decide_one(tools: Tools, wish: Wish, row: Row) -> Plan:
+    label = row.drive.label
+    if isinstance(row, Fault):
+        return Plan(failures=(Failure(label, row.error.message, row.error.hint, details=row.error.details),))
+    try:
+        _check_kind(wish, row)
+        steps = _Planner(tools, wish, row).steps()
+    except _Refusal as refusal:
+        return Plan(failures=(Failure(label, refusal.message, refusal.hint),))
+    blind = not row.tried and bool(list(attempts(wish, row)))
+    warning = (
+        f"No password was tried on '{label}', since a wrong one costs a try: the plan is for a drive that has the "
+        "password of the task. With check_password: true it is tried."
+    )
+    return Plan(tuple(replace(step, branch=label) for step in steps), (warning,) if blind else ())
+
+
+def _check_kind(wish: Wish, state: DriveState) -> None:
+    label, kind = state.drive.label, state.found.kind
+    if not kind or not state.found.locking:
+        hint = "The drive encrypts nothing, or its maker turned that off. Behind a USB bridge, connect it directly."
+        if state.filtered:
+            hint = (
+                "The kernel keeps security commands from SATA drives, since libata.allow_tpm is 0. Put "
+                "'libata.allow_tpm=1' on the kernel's command line and restart, if it is such a drive."
+            )
+        raise _Refusal(f"'{label}' ({state.identity.model}) does not show itself as a self-encrypting drive.", hint)
+    if kind in WITHOUT_ENCRYPTION and wish.state == PRESENT:
+        raise _Refusal(
+            f"'{label}' is a {KIND_WORDS[kind]} drive: it can be locked, but does not encrypt.",
+            "Encrypt what is on it by ZFS.",
+        )
+
+
+class _Planner:
+    """The steps for one drive."""
+
+    def __init__(self, tools: Tools, wish: Wish, state: DriveState) -> None:
+        self._tools = tools
+        self._hand = tools.hand
+        self._wish = wish
+        self._state = state
+        self._found = state.found
+        self._label = state.drive.label
+        self._steps: list[Step] = []
+
+    def steps(self) -> list[Step]:
+        plans = {PRESENT: self._present, ABSENT: self._absent, UNLOCKED: self._unlocked}
+        plans.get(self._wish.state, self._closed)()
+        return self._steps
+
+    # present
+
+    def _present(self) -> None:
+        target = self._wish.new or self._wish.ours
+        if target is None:
+            raise _Refusal(f"No password is given for '{self._label}'.")
+        if self._found.enterprise:
+            self._own_enterprise(target)
+        elif self._found.enabled:
+            self._change_opal(target)
+        else:
+            self._own_opal(target)
+        fresh = not self._found.enabled or (self._state.range is None and self._found.owned is False)
+        self._arrange(Range(self._wish.range) if fresh else self._range(), target)
+        if self._found.shadow and not self._wish.range:
+            self._add(
+                f"Turn off the shadow MBR of '{self._label}'",
+                functools.partial(self._hand.shadow, self._state, False, True, target),
+                Change((self._label, "shadow MBR"), "on", "off"),
+            )
+
+    def _own_opal(self, target: Secret) -> None:
+        holder = self._holder(uids.SID, OURS if self._found.owned else FACTORY)
+        self._take(uids.SID, holder, target)
+        self._add(
+            f"Turn on locking of '{self._label}'",
+            functools.partial(self._hand.activate, self._state, target),
+            Change((self._label, "locking"), "off", "on"),
+        )
+
+    def _change_opal(self, target: Secret) -> None:
+        # Both are looked at before the first one is changed.
+        authorities = (uids.ADMIN1, uids.SID) if self._wish.new is not None else (uids.ADMIN1,)
+        for authority, holder in [(one, self._holder(one, OURS)) for one in authorities]:
+            self._take(authority, holder, target)
+
+    def _own_enterprise(self, target: Secret) -> None:
+        assumed = FACTORY if self._found.owned is False else OURS
+        master = uids.band_master(self._wish.range)
+        # The BandMaster comes last: with it the drive is all ours, so what was interrupted is seen.
+        holders = [(one, self._holder(one, assumed)) for one in (uids.SID, uids.ERASE_MASTER, master)]
+        for authority, holder in holders:
+            if authority == master and holder == FACTORY:
+                self._add(
+                    f"Take ownership of the ranges of '{self._label}'",
+                    functools.partial(self._hand.own_bands, self._state, target, self._wish.range),
+                    Change((self._label, authority), "password of the factory", "password of this task"),
+                )
+            else:
+                self._take(authority, holder, target)
+
+    def _take(self, authority: str, holder: str, target: Secret) -> None:
+        """Give an authority the password it is to have, if it has not."""
+        if holder == target.origin or (holder == OURS and self._wish.new is None):
+            return
+        old = secret_of(self._wish, holder)
+        if old is None:
+            raise _Refusal(f"No password is given for {authority} of '{self._label}'.")
+        if holder == FACTORY:
+            title, before = f"Take ownership of '{self._label}' ({authority})", "password of the factory"
+        else:
+            title, before = f"Change the password of {authority} of '{self._label}'", "former password"
+        after = "password of this task" if holder == FACTORY else "new password"
+        self._add(
+            title,
+            functools.partial(self._hand.set_pin, self._state, authority, old, target),
+            Change((self._label, authority), before, after),
+        )
+
+    def _arrange(self, now: Range, target: Secret) -> None:
+        """Place the range, and let it be locked."""
+        wish, name = self._wish, f"range {self._wish.range}"
+        if wish.start is not None and wish.length is not None and (now.start, now.length) != (wish.start, wish.length):
+            self._check_place(now)
+            now = replace(now, start=wish.start, length=wish.length, read_enabled=False, write_enabled=False)
+            self._add(
+                f"Place {name} of '{self._label}' at block {wish.start} for {wish.length} blocks",
+                functools.partial(self._hand.place, self._state, now, target),
+                Change((self._label, name, "blocks"), None, f"{wish.start}+{wish.length}"),
+                guard=self._tools.unused(self._state.drive),
+            )
+        if wish.range and not now.length:
+            raise _Refusal(
+                f"{name.capitalize()} of '{self._label}' has no blocks.",
+                "Say where it is to be: range_start and range_length.",
+            )
+        if not now.enabled:
+            self._enable(now, target)
+
+    def _check_place(self, now: Range) -> None:
+        wish, step = self._wish, self._found.granularity
+        if (wish.start or 0) % step or (wish.length or 0) % step:
+            raise _Refusal(
+                f"Range {wish.range} of '{self._label}' would begin at block {wish.start} and have {wish.length}; this "
+                f"drive wants multiples of {step}."
+            )
+        self._check_confirmed(
+            f"Placing range {wish.range} ({now.length} blocks now) makes what is in these blocks unreadable"
+        )
+        self._check_unused("Nothing was changed. Export or destroy the pool, unmount or stop what uses it first.")
+
+    def _enable(self, now: Range, target: Secret) -> None:
+        name = f"range {self._wish.range}"
+        if (now.read_locked, now.write_locked) != (now.mode == LOCKED, now.mode != UNLOCKED):
+            # Flags without effect as long as locking is not enabled: they would close an open range then and there.
+            self._add(
+                f"Clear what would lock {name} of '{self._label}' at once",
+                functools.partial(self._hand.lock, self._state, self._wish.range, now.mode, target),
+            )
+        self._add(
+            f"Enable locking of {name} of '{self._label}'",
+            functools.partial(self._hand.enable, self._state, self._wish.range, target),
+            Change((self._label, name, "locks when the power was off"), "no", "yes"),
+        )
+
+    # unlocked, readonly, locked
+
+    def _unlocked(self) -> None:
+        if not self._found.enabled or not (self._found.locked or self._found.shadowed):
+            return
+        secret = self._proven()
+        now = self._range()
+        if now.mode != UNLOCKED:
+            self._set_mode(now, UNLOCKED, secret)
+        if self._found.shadowed and not self._wish.range:
+            self._add(
+                f"Put away the shadow MBR of '{self._label}' until the power was off",
+                functools.partial(self._hand.shadow, self._state, True, True, secret),
+                Change((self._label, "shadow MBR"), "shown", "put away"),
+            )
+        self._rescan()
+
+    def _closed(self) -> None:
+        wanted = self._wish.state
+        if not self._found.enabled:
+            raise _Refusal(f"Locking of '{self._label}' is not turned on.", "Set the drive up first: state: present.")
+        secret = self._proven()
+        now = self._range()
+        if now.mode == wanted and now.enabled:
+            return
+        if wanted == LOCKED or now.mode == UNLOCKED:
+            self._check_unused(
+                "Export the pool, unmount or stop what uses it first; programs would hang on a drive that was locked."
+            )
+        if not now.enabled:
+            self._enable(now, secret)
+        if now.mode != wanted:
+            guard = self._tools.unused(self._state.drive) if now.mode == UNLOCKED or wanted == LOCKED else None
+            self._set_mode(now, wanted, secret, guard)
+            if now.mode == LOCKED:
+                self._rescan()
+
+    def _set_mode(self, now: Range, wanted: str, secret: Secret, guard: Work | None = None) -> None:
+        words = {UNLOCKED: "Unlock", READONLY: "Make read-only", LOCKED: "Lock"}
+        name = f"range {self._wish.range}"
+        change = Change((self._label, name, "state"), now.mode, wanted)
+        action = functools.partial(self._hand.lock, self._state, self._wish.range, wanted, secret)
+        self._add(f"{words[wanted]} {name} of '{self._label}'", action, change, guard=guard)
+
+    def _rescan(self) -> None:
+        if self._steps:
+            title = f"Read the partition table of '{self._label}' again"
+            self._steps.append(Step(title, self._tools.rescan(self._state.drive)))
+
+    # absent
+
+    def _absent(self) -> None:
+        found, wish = self._found, self._wish
+        locking = found.enabled and not found.enterprise
+        assumed = OURS if locking or found.owned or (found.enterprise and found.owned is None) else FACTORY
+        if locking and wish.psid is not None:
+            holder = FOREIGN
+        else:
+            holder = self._state.holders.get(uids.SID, FOREIGN) if self._state.tried else assumed
+        if holder == FACTORY and not locking:
+            return
+        size = f"{self._state.drive.size // 10**9} GB"
+        self._check_confirmed(f"Resetting it erases all its data ({self._state.identity.model}, {size})")
+        self._check_unused("Nothing was erased. Export or destroy the pool, unmount or stop what uses it first.")
+        authority, secret = uids.PSID, wish.psid
+        if secret is None:
+            authority = uids.SID
+            self._check_holder(authority, holder)
+            secret = secret_of(wish, holder)
+        if secret is None:
+            raise _Refusal(f"No password is given for '{self._label}'.")
+        self._add(
+            f"Reset '{self._label}' to the factory's settings, which erases all its data",
+            functools.partial(self._hand.revert, self._state, authority, secret),
+            Change((self._label, "data"), "there", "erased"),
+            guard=self._tools.unused(self._state.drive),
+        )
+        self._rescan()
+
+    # common
+
+    def _add(self, title: str, action: t.Callable[[], None], *changes: Change, guard: Work | None = None) -> None:
+        self._steps.append(Step(title, lambda _runner: action(), changes, guard=guard))
+
+    def _holder(self, authority: str, assumed: str) -> str:
+        """Which credential an authority has; one that is not known is refused."""
+        holder = self._state.holders.get(authority, FOREIGN) if self._state.tried else assumed
+        self._check_holder(authority, holder)
+        return holder
+
+    def _check_holder(self, authority: str, holder: str) -> None:
+        if holder == LOCKED_OUT:
+            raise _Refusal(f"{authority} of '{self._label}' is locked out.", _TIRED)
+        if holder == FOREIGN:
+            raise _Refusal(
+                f"{authority} of '{self._label}' does not take the password that is given.",
+                "That cost one of the tries the drive allows; a few more, and only taking its power helps. Was it "
+                "set up with another password, another 'hash', or on another host? If the password is lost, psid "
+                "erases the drive.",
+            )
+
+    def _proven(self) -> Secret:
+        """The password with which the range is opened and closed."""
+        master = uids.band_master(self._wish.range) if self._found.enterprise else uids.ADMIN1
+        holder = self._holder(master, OURS)
+        secret = secret_of(self._wish, holder)
+        if holder not in (OURS, NEW, FACTORY) or secret is None:
+            raise _Refusal(f"No password is given for '{self._label}'.")
+        if holder == FACTORY:
+            raise _Refusal(
+                f"'{self._label}' still has the password of the factory.", "Set the drive up first: state: present."
+            )
+        return secret
+
+    def _range(self) -> Range:
+        if self._state.range is not None:
+            return self._state.range
+        wish, closed = self._wish, self._found.locked
+        length = wish.length or int(bool(wish.range))
+        return Range(wish.range, wish.start or 0, length, True, True, closed, closed)
+
+    def _check_unused(self, hint: str) -> None:
+        if self._state.uses:
+            used = ", ".join(self._state.uses)
+            raise _Refusal(f"'{self._label}' ({self._state.drive.node}) is in use: {used}.", hint)
+
+    def _check_confirmed(self, what: str) -> None:
+        serial = self._state.identity.serial
+        if not serial or serial not in self._wish.confirm:
+            raise _Refusal(f"{what}.", f"If that is meant, say so: confirm_serial: {serial or 'its serial number'}.")

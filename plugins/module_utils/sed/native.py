@@ -1,0 +1,218 @@
+# Copyright (c) 2026 nasops.encryption contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Drives through the kernel's own interfaces: no program is started, so no password can be seen in a process list."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import typing as t
+
+from ..errors import Refused, StorageError
+from . import pin, uids
+from .discovery import Discovery
+from .drive import Drive
+from .link import Identity, Link, open_link
+from .session import LockedOut, MethodFailed, Rejected, Session, discover, open_session
+from .state import FACTORY, FOREIGN, LOCKED, LOCKED_OUT, READONLY, UNLOCKED, DriveState, Range, Secret
+from .tokens import BadAnswer
+
+_POWER_CYCLE = [0]
+_READ = ("RangeStart", "RangeLength", "ReadLockEnabled", "WriteLockEnabled", "ReadLocked", "WriteLocked", "LockOnReset")
+
+Opener = t.Callable[[str, bool], t.ContextManager[Link]]
+
+
+class Native:
+    """The TCG protocol, spoken by this process.
+
+    :param kind: how a password becomes a credential
+    """
+
+    name = "native"
+
+    def __init__(self, kind: str, opener: Opener = open_link) -> None:
+        self._kind = kind
+        self._open = opener
+        self._lock = threading.Lock()
+        self._derived: dict[tuple[bytes, bytes], bytes] = {}
+        # Credentials that a drive did not take: they are not offered again.
+        self._refused: set[tuple[str, str, bytes]] = set()
+
+    def look(self, drive: Drive) -> tuple[Identity, Discovery]:
+        with self._open(drive.node, False) as link:
+            return link.identify(), discover(link)
+
+    def holder(self, state: DriveState, authority: str, offers: t.Sequence[Secret]) -> str:
+        with self._reach(state) as link:
+            for secret in offers:
+                try:
+                    with self._as(link, state, authority, secret):
+                        return secret.origin
+                except Rejected:
+                    continue
+                except LockedOut:
+                    return LOCKED_OUT
+        return FOREIGN
+
+    def read_range(self, state: DriveState, number: int, secret: Secret) -> Range:
+        with self._reach(state) as link, self._as(link, state, self._master(state, number), secret) as session:
+            row = session.get(uids.range_uid(number, state.found.enterprise), *_READ)
+        if not set(_READ[2:6]) <= set(row):
+            raise BadAnswer(f"The drive does not show range {number} to its owner.")
+        return Range(
+            number=number,
+            start=row.get("RangeStart", 0),
+            length=row.get("RangeLength", 0),
+            read_enabled=bool(row["ReadLockEnabled"]),
+            write_enabled=bool(row["WriteLockEnabled"]),
+            read_locked=bool(row["ReadLocked"]),
+            write_locked=bool(row["WriteLocked"]),
+            on_reset=0 in row.get("LockOnReset", _POWER_CYCLE),
+        )
+
+    def set_pin(self, state: DriveState, authority: str, old: Secret, new: Secret) -> None:
+        with self._reach(state) as link:
+            with self._as(link, state, authority, old) as session:
+                what = f"set the password of {authority}"
+                session.set(what, uids.pin_uid(authority), PIN=self._credential(link, state, new))
+            self._prove(link, state, authority, new)
+
+    def own_bands(self, state: DriveState, new: Secret, last: int) -> None:
+        factory = Secret(FACTORY)
+        with self._reach(state) as link:
+            with open_session(link, state.found, uids.ENTERPRISE_LOCKING_SP) as session:
+                most = session.get(uids.LOCKING_INFO, "MaxRanges").get("MaxRanges", 0)
+            if not isinstance(most, int) or not 0 <= most < 1024:
+                raise BadAnswer(f"The drive says that it has {most} ranges.")
+            for number in sorted(range(most + 1), key=lambda one: one == last):
+                authority = uids.band_master(number)
+                try:
+                    with self._as(link, state, authority, factory) as session:
+                        what = f"set the password of {authority}"
+                        session.set(what, uids.pin_uid(authority), PIN=self._credential(link, state, new))
+                except Rejected:
+                    # Disabled, as drives leave the factory, or somebody's. Only the range that is meant has to be ours.
+                    if number == last:
+                        raise
+            self._prove(link, state, uids.band_master(last), new)
+
+    def activate(self, state: DriveState, secret: Secret) -> None:
+        with self._reach(state) as link, self._as(link, state, uids.SID, secret) as session:
+            session.call("turn locking on", uids.LOCKING_SP, uids.ACTIVATE)
+
+    def place(self, state: DriveState, wanted: Range, secret: Secret) -> None:
+        with self._master_session(state, wanted.number, secret) as session:
+            session.set(
+                f"place range {wanted.number}",
+                uids.range_uid(wanted.number, state.found.enterprise),
+                RangeStart=wanted.start,
+                RangeLength=wanted.length,
+            )
+
+    def enable(self, state: DriveState, number: int, secret: Secret) -> None:
+        with self._master_session(state, number, secret) as session:
+            session.set(
+                f"enable locking of range {number}",
+                uids.range_uid(number, state.found.enterprise),
+                ReadLockEnabled=1,
+                WriteLockEnabled=1,
+                LockOnReset=_POWER_CYCLE,
+            )
+
+    def lock(self, state: DriveState, number: int, mode: str, secret: Secret) -> None:
+        words = {UNLOCKED: "unlock", READONLY: "write-protect", LOCKED: "lock"}
+        with self._master_session(state, number, secret) as session:
+            session.set(
+                f"{words[mode]} range {number}",
+                uids.range_uid(number, state.found.enterprise),
+                ReadLocked=int(mode == LOCKED),
+                WriteLocked=int(mode != UNLOCKED),
+            )
+
+    def shadow(self, state: DriveState, enabled: bool, done: bool, secret: Secret) -> None:
+        with self._master_session(state, 0, secret) as session:
+            session.set("set the shadow MBR", uids.MBR_CONTROL, Enable=int(enabled), Done=int(done))
+
+    def revert(self, state: DriveState, authority: str, secret: Secret) -> None:
+        ways = [(uids.ADMIN_SP, uids.REVERT), (uids.THIS_SP, uids.REVERT_SP)]
+        if state.found.enterprise:
+            ways.reverse()
+        with self._reach(state) as link, self._as(link, state, authority, secret) as session:
+            try:
+                session.call("go back to the factory's settings", *ways[0])
+            except MethodFailed:
+                # Makers of Enterprise drives differ in which of the two they have.
+                session.call("go back to the factory's settings", *ways[1])
+            session.aborted = True
+        with self._lock:
+            # Its credentials are other ones from now on.
+            self._refused = {mark for mark in self._refused if mark[0] != state.drive.label}
+
+    @contextlib.contextmanager
+    def _reach(self, state: DriveState) -> t.Iterator[Link]:
+        """The drive of a state, if it is still that one."""
+        with self._open(state.drive.node, True) as link:
+            there = link.identify()
+            if (there.serial, there.model) != (state.identity.serial, state.identity.model):
+                raise Refused(
+                    f"{state.drive.node} is now {there.model} with serial number '{there.serial}'; meant was "
+                    f"'{state.identity.serial}'. Nothing was done to it.",
+                    hint="Drives were added or removed meanwhile; run the task again.",
+                )
+            yield link
+
+    @contextlib.contextmanager
+    def _master_session(self, state: DriveState, number: int, secret: Secret) -> t.Iterator[Session]:
+        with self._reach(state) as link, self._as(link, state, self._master(state, number), secret) as session:
+            yield session
+
+    @contextlib.contextmanager
+    def _as(self, link: Link, state: DriveState, authority: str, secret: Secret) -> t.Iterator[Session]:
+        """A session of an authority. A credential that was wrong once is not offered to it again."""
+        credential = self._credential(link, state, secret)
+        mark = (state.drive.label, authority, credential)
+        if mark in self._refused:
+            raise Rejected(f"authenticate {authority}", uids.NOT_AUTHORIZED)
+        sp = uids.ADMIN_SP
+        if authority not in (uids.SID, uids.PSID):
+            sp = uids.ENTERPRISE_LOCKING_SP if state.found.enterprise else uids.LOCKING_SP
+        begun = False
+        try:
+            with open_session(link, state.found, sp, authority, credential) as session:
+                begun = True
+                yield session
+        except Rejected:
+            if not begun:
+                with self._lock:
+                    self._refused.add(mark)
+            raise
+
+    def _prove(self, link: Link, state: DriveState, authority: str, secret: Secret) -> None:
+        """Open a session with a credential that was just set; what was refused before may be right by now."""
+        mark = (state.drive.label, authority, self._credential(link, state, secret))
+        with self._lock:
+            self._refused.discard(mark)
+        with self._as(link, state, authority, secret):
+            return
+
+    def _master(self, state: DriveState, number: int) -> str:
+        return uids.band_master(number) if state.found.enterprise else uids.ADMIN1
+
+    def _credential(self, link: Link, state: DriveState, secret: Secret) -> bytes:
+        if secret.origin == FACTORY:
+            return self._factory(link, state.found)
+        if secret.origin == uids.PSID:
+            return secret.value
+        key = (secret.value, state.identity.salt)
+        if key not in self._derived:
+            self._derived[key] = pin.derive(secret.value, state.identity.salt, self._kind)
+        return self._derived[key]
+
+    def _factory(self, link: Link, found: Discovery) -> bytes:
+        with open_session(link, found, uids.ADMIN_SP) as session:
+            value = session.get(uids.PIN_MSID, "PIN").get("PIN")
+        if not isinstance(value, bytes) or not value:
+            raise StorageError("The drive does not show the credential that it left the factory with (MSID).")
+        return value

@@ -1,0 +1,63 @@
+# Copyright (c) 2026 nasops.encryption contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The rows about drives in results; they hold nothing secret, nor anything that is made from a secret."""
+
+from __future__ import annotations
+
+import typing as t
+
+from .discovery import Discovery
+from .drive import Drive
+from .link import Identity
+from .read import Row
+from .state import FACTORY, DriveState, Fault, Range
+
+Result = dict[str, t.Any]
+
+
+def describe(row: Row) -> Result:
+    """One drive of a task."""
+    if isinstance(row, Fault):
+        return {**plain(row.drive, None, None), "range": None}
+    return {**plain(row.drive, row.identity, _owner(row)), "range": None if row.range is None else _range(row.range)}
+
+
+def plain(drive: Drive, identity: Identity | None, found: Discovery | None) -> Result:
+    """What is known of a drive without a password; None where nothing is."""
+    known = found if found is not None and found.kind else None
+    return {
+        "serial": drive.serial or (identity.serial if identity else "") or None,
+        "device": drive.node or None,
+        "model": identity.model if identity else None,
+        "firmware": identity.firmware if identity else None,
+        "bus": identity.bus if identity else None,
+        "wwn": drive.wwn or None,
+        "size": drive.size,
+        "type": known.kind if known else None,
+        "encrypts": known.encrypts if known else None,
+        "owned": known.owned if known else None,
+        "locking_enabled": known.enabled if known else None,
+        "locked": known.locked if known else None,
+        "shadow_mbr": known.shadow if known else None,
+        "shadow_mbr_done": known.shadow_done if known and known.shadow else None,
+    }
+
+
+def _owner(row: DriveState) -> Discovery:
+    """Discovery, with what was found out about the owner by a password."""
+    holder = row.holders.get("SID")
+    if row.found.owned is not None or holder is None:
+        return row.found
+    values = {**vars(row.found), "owned": holder != FACTORY}
+    return Discovery(**values)
+
+
+def _range(one: Range) -> Result:
+    return {
+        "number": one.number,
+        "start": one.start,
+        "length": one.length,
+        "enabled": one.enabled,
+        "state": one.mode,
+    }

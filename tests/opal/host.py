@@ -1,0 +1,242 @@
+# Copyright (c) 2026 nasops.encryption contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Emulated drives behind a Unix socket, and the part of /sys, /dev and /proc that shows them to a host.
+
+The preloaded library of ``shim.c`` forwards what a program does with the device nodes, and shows it the tree.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import socket
+import struct
+import tempfile
+import threading
+import typing as t
+from pathlib import Path
+
+from . import transports
+from .drive import Drive, Spec
+from .tper import TPer, Vanished
+
+_REQUEST = struct.Struct("=III")
+_ANSWER = struct.Struct("=iIII")
+_OPEN, _NVME, _SG, _OTHER = 1, 2, 3, 4
+_BLKRRPART = 0x125F
+_SECTOR = 512
+
+
+class Emulator:
+    """A host with emulated drives: a folder with a socket and a tree, until :meth:`close`."""
+
+    def __init__(self) -> None:
+        # The path of a Unix socket has little room, so not below a test's own folder.
+        self.folder = Path(tempfile.mkdtemp(prefix="opal-"))
+        self.root = self.folder / "root"
+        self.drives: dict[str, Drive] = {}
+        # Nodes whose partition table was read again.
+        self.rescans: list[str] = []
+        # How many drives were at work at the same time at most, if they wait for each other.
+        self.gate: threading.Barrier | None = None
+        self._tpers: dict[int, TPer] = {}
+        self._locks: dict[int, threading.Lock] = {}
+        self._skeleton()
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(str(self.folder / "socket"))
+        self._listener.listen(64)
+        self._thread = threading.Thread(target=self._accept, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._thread.join()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def environment(self, library: Path) -> dict[str, str]:
+        """What makes a program see the drives."""
+        return {"LD_PRELOAD": str(library), "OPAL_EMULATOR": str(self.folder)}
+
+    # The drives
+
+    def plug(self, spec: Spec, name: str) -> Drive:
+        """A new drive, as ``nvme8`` or ``sdx``."""
+        drive = Drive(spec)
+        self.attach(drive, name)
+        return drive
+
+    def attach(self, drive: Drive, name: str) -> None:
+        """Show a drive under a kernel name, also one that had another name before."""
+        drive.gone = False
+        self._tpers.setdefault(id(drive), TPer(drive))
+        self._locks.setdefault(id(drive), threading.Lock())
+        nodes = (name, f"{name}n1") if name.startswith("nvme") else (name,)
+        for node in nodes:
+            self.drives[node] = drive
+            (self.root / "dev" / node).touch()
+        block = nodes[-1]
+        self._show(drive, name, block)
+
+    def unplug(self, name: str) -> Drive:
+        """Pull a drive: its nodes go, and what is open to it fails."""
+        drive = self.drives[name]
+        drive.gone = True
+        for node in [node for node, one in self.drives.items() if one is drive]:
+            del self.drives[node]
+            (self.root / "dev" / node).unlink()
+            shutil.rmtree(self.root / "sys/devices" / node, ignore_errors=True)
+            for link in (self.root / "sys/class/block" / node, self.root / "sys/class/nvme" / node):
+                link.unlink(missing_ok=True)
+        for link in (self.root / "dev/disk/by-id").iterdir():
+            if not link.exists():
+                link.unlink()
+        return drive
+
+    def power_cycle(self) -> None:
+        """All drives off and on."""
+        for drive in {id(one): one for one in self.drives.values()}.values():
+            drive.power_cycle()
+
+    # The tree
+
+    def _skeleton(self) -> None:
+        for folder in ("dev/disk/by-id", "sys/class/block", "sys/class/nvme", "sys/devices", "proc/self"):
+            (self.root / folder).mkdir(parents=True)
+        self.write("proc/self/mountinfo", "1 0 0:1 / / rw - rootfs none rw\n")
+        self.write("proc/swaps", "Filename Type Size Used Priority\n")
+        self.allow_tpm(True)
+
+    def write(self, path: str, content: str | bytes) -> None:
+        """A file of the tree."""
+        file = self.root / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content.encode() if isinstance(content, str) else content)
+
+    def allow_tpm(self, allowed: bool) -> None:
+        """What libata lets through."""
+        self.write("sys/module/libata/parameters/allow_tpm", "1\n" if allowed else "0\n")
+        for drive in self.drives.values():
+            drive.filtered = not allowed and drive.spec.transport == "sata"
+
+    def mount(self, node: str, where: str) -> None:
+        """Let a filesystem be mounted from a drive."""
+        number = (self.root / "sys/class/block" / node / "dev").read_text().strip()
+        old = (self.root / "proc/self/mountinfo").read_text()
+        self.write("proc/self/mountinfo", f"{old}30 1 {number} / {where} rw - ext4 /dev/{node} rw\n")
+
+    def _show(self, drive: Drive, name: str, block: str) -> None:
+        spec = drive.spec
+        folder = f"sys/devices/{block}"
+        minor = sorted({*(node for node in self.drives)}).index(block)
+        self.write(f"{folder}/size", f"{spec.blocks * spec.block_size // _SECTOR}\n")
+        self.write(f"{folder}/dev", f"259:{minor}\n")
+        self.write(f"{folder}/ro", "0\n")
+        if name.startswith("nvme"):
+            wwn, folder_id = f"eui.{spec.serial[-16:].lower().rjust(16, '0')}", "nvme"
+            self.write(f"sys/devices/{name}/serial", spec.serial.ljust(20) + "\n")
+            self.write(f"sys/devices/{name}/model", spec.model.ljust(40) + "\n")
+            self._link(f"sys/class/nvme/{name}", f"../../devices/{name}")
+            self._link(f"{folder}/device", f"../{name}")
+        else:
+            wwn = f"naa.5{spec.serial[-15:].lower().rjust(15, '0')}"
+            folder_id = "ata" if spec.transport == "sata" else "scsi"
+            text = spec.serial.encode("ascii")
+            self.write(f"{folder}/device/vpd_pg80", bytes([0, 0x80, 0, len(text)]) + text)
+            self.write(f"{folder}/device/vendor", "ATA\n" if spec.transport == "sata" else f"{spec.vendor}\n")
+            self.write(f"{folder}/device/model", f"{spec.model}\n")
+            self.write(f"{folder}/device/wwid", f"{wwn}\n")
+        if name.startswith("nvme"):
+            self.write(f"{folder}/wwid", f"{wwn}\n")
+        self._link(f"sys/class/block/{block}", f"../../devices/{block}")
+        label = f"{folder_id}-{spec.model.replace(' ', '_')}_{spec.serial}"
+        self._link(f"dev/disk/by-id/{label}", f"../../{block}")
+        self._link(f"dev/disk/by-id/wwn-{wwn.replace('naa.', '0x')}", f"../../{block}")
+
+    def _link(self, path: str, target: str) -> None:
+        link = self.root / path
+        link.unlink(missing_ok=True)
+        link.symlink_to(target)
+
+    # The socket
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _address = self._listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        with connection, contextlib.suppress(_Closed, ConnectionError):
+            name = ""
+            drive: Drive | None = None
+            while True:
+                kind, head_length, data_length = _REQUEST.unpack(_read(connection, _REQUEST.size))
+                head, data = _read(connection, head_length), _read(connection, data_length)
+                if kind == _OPEN:
+                    name = os.path.basename(head.decode())
+                    drive = self.drives.get(name)
+                    connection.sendall(_ANSWER.pack(-self._opening(drive, data), 0, 0, 0))
+                elif drive is None:
+                    return
+                else:
+                    connection.sendall(self._command(kind, name, drive, head, data))
+
+    def _opening(self, drive: Drive | None, flags: bytes) -> int:
+        if drive is None or drive.gone:
+            return errno.ENXIO
+        exclusive = int.from_bytes(flags, "little") & os.O_EXCL
+        return errno.EBUSY if drive.busy and exclusive else 0
+
+    def _command(self, kind: int, name: str, drive: Drive, head: bytes, data: bytes) -> bytes:
+        tper = self._tpers[id(drive)]
+        nvme = drive.spec.transport == "nvme"
+        if kind == _OTHER:
+            request = int.from_bytes(head, "little")
+            if request != _BLKRRPART:
+                return _ANSWER.pack(-errno.ENOTTY, 0, 0, 0)
+            self.rescans.append(name)
+            return _ANSWER.pack(-errno.ENODEV if drive.gone else 0, 0, 0, 0)
+        if (kind == _NVME) != nvme:
+            return _ANSWER.pack(-errno.ENOTTY, 0, 0, 0)
+        if drive.gone:
+            return _ANSWER.pack(-errno.ENODEV, 0, 0, 0)
+        if self.gate is not None and head[0] in (transports.NVME_SEND,):
+            self.gate.wait(60)
+        try:
+            with self._locks[id(drive)]:
+                answer = transports.nvme(tper, head, data) if nvme else transports.scsi(tper, head, data)
+        except Vanished:
+            return _ANSWER.pack(-errno.ENODEV, 0, 0, 0)
+        return _ANSWER.pack(0, answer.status, len(answer.sense), len(answer.data)) + answer.sense + answer.data
+
+
+class _Closed(Exception):
+    """The host closed the device."""
+
+
+def _read(connection: socket.socket, length: int) -> bytes:
+    parts: list[bytes] = []
+    while length:
+        part = connection.recv(length)
+        if not part:
+            raise _Closed
+        parts.append(part)
+        length -= len(part)
+    return b"".join(parts)
+
+
+@contextlib.contextmanager
+def emulator() -> t.Iterator[Emulator]:
+    """An emulator that is gone afterwards."""
+    one = Emulator()
+    try:
+        yield one
+    finally:
+        one.close()

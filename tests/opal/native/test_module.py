@@ -1,0 +1,74 @@
+# Copyright (c) 2026 nasops.encryption contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The modules with their real system calls, against emulated drives of every bus and kind."""
+
+from __future__ import annotations
+
+import pytest
+
+from ansible_collections.nasops.encryption.tests.opal import names
+from ansible_collections.nasops.encryption.tests.opal.drive import ENTERPRISE, OPAL2, Drive, Spec
+from ansible_collections.nasops.encryption.tests.opal.player import Player
+
+OLD, NEW, WRONG = "an old password", "the new password", "not the password"
+NODES = {"nvme": "nvme8", "sata": "sdx", "sas": "sdy"}
+MATRIX = [(bus, kind) for bus in NODES for kind in (OPAL2, ENTERPRISE)]
+
+
+def plug(player: Player, bus: str = "nvme", kind: str = OPAL2, tells_owner: bool = False) -> Drive:
+    spec = Spec(f"SER{bus.upper()}1", kind=kind, transport=bus, ranges=3, tells_owner=tells_owner)
+    return player.host.plug(spec, NODES[bus])
+
+
+@pytest.mark.parametrize("bus,kind", MATRIX)
+def test_a_drive_from_its_first_day_to_its_last(player: Player, bus: str, kind: str) -> None:
+    player.hash = "sha1" if bus == "nvme" else "raw"
+    # An Enterprise drive that does not tell its owner is another test: check mode can't know.
+    drive = plug(player, bus, kind, tells_owner=kind == ENTERPRISE)
+    serial = drive.spec.serial
+    keys = drive.keys
+    player.four_runs(serial=serial, password=OLD)
+    assert drive.owned() and drive.locking_enabled and drive.readable()
+    assert drive.ranges[0].read_enabled and drive.ranges[0].write_enabled
+    assert player.run(serial=serial, password=OLD, state="unlocked")["changed"] is False
+
+    locked = player.four_runs(serial=serial, password=OLD, state="locked")
+    assert locked["drives"][0]["locked"] is True and not drive.readable()
+    unlocked = player.four_runs(serial=serial, password=OLD, state="unlocked")
+    assert unlocked["actions"][-1] == f"Read the partition table of '{serial}' again"
+    assert player.host.rescans and drive.readable()
+
+    player.host.power_cycle()
+    assert not drive.readable()
+    # What was set up stays as it is while it is locked.
+    assert player.run(serial=serial, password=OLD)["changed"] is False
+    # Discovery tells neither whether a range can be read, nor which password is in the drive.
+    player.four_runs(serial=serial, password=OLD, state="readonly", check_password=True)
+    assert drive.ranges[0].reads and not drive.ranges[0].writes
+    player.four_runs(serial=serial, password=OLD, state="unlocked", check_password=True)
+
+    player.four_runs(serial=serial, password=OLD, new_password=NEW, check_password=True)
+    player.host.power_cycle()
+    assert "does not take the password" in player.fails(serial=serial, password=OLD, state="unlocked")
+    player.four_runs(serial=serial, password=NEW, state="unlocked")
+    assert drive.readable()
+    assert drive.keys == keys, "no data was lost until now"
+
+    assert "confirm_serial" in player.fails(serial=serial, password=NEW, state="absent")
+    player.four_runs(serial=serial, password=NEW, state="absent", confirm_serial=[serial])
+    assert not drive.owned() and not set(drive.keys) & set(keys)
+
+
+@pytest.mark.parametrize("bus,kind", MATRIX)
+def test_a_drive_whose_password_is_lost(player: Player, bus: str, kind: str) -> None:
+    drive = plug(player, bus, kind, tells_owner=kind == ENTERPRISE)
+    serial = drive.spec.serial
+    player.run(serial=serial, password=OLD)
+    psid = drive.spec.psid.decode()
+    grouped = "-".join(psid[at : at + 4] for at in range(0, 32, 4)).lower()
+    wrong = player.fails(serial=serial, psid="F" * 32, state="absent", confirm_serial=[serial])
+    assert "not authorized" in wrong and drive.owned()
+    player.four_runs(serial=serial, psid=grouped, state="absent", confirm_serial=[serial])
+    assert not drive.owned()
+    assert drive.pins[names.PSID].tries == 0

@@ -1,0 +1,102 @@
+# Copyright (c) 2026 nasops.encryption contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Emulated drives in this very process: the native client talks to them without a kernel in between."""
+
+from __future__ import annotations
+
+import contextlib
+import typing as t
+
+from ansible_collections.nasops.encryption.plugins.module_utils.blockdev.identity import BlockDevice, DeviceTable
+from ansible_collections.nasops.encryption.plugins.module_utils.command import Runner
+from ansible_collections.nasops.encryption.plugins.module_utils.plan import Outcome, Plan, Work, converge
+from ansible_collections.nasops.encryption.plugins.module_utils.sed.decide import Tools, decide
+from ansible_collections.nasops.encryption.plugins.module_utils.sed.drive import Drive as Seen
+from ansible_collections.nasops.encryption.plugins.module_utils.sed.link import (
+    Gone,
+    Identity,
+    Link,
+    Unsupported,
+)
+from ansible_collections.nasops.encryption.plugins.module_utils.sed.native import Native
+from ansible_collections.nasops.encryption.plugins.module_utils.sed.options import argument_spec, parse_wishes
+from ansible_collections.nasops.encryption.plugins.module_utils.sed.read import Survey, survey
+from ansible_collections.nasops.encryption.tests.opal.drive import Drive, MethodError, Spec
+from ansible_collections.nasops.encryption.tests.opal.tper import TPer
+from ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.recorded import RecordedRunner
+
+
+@contextlib.contextmanager
+def _translated() -> t.Iterator[None]:
+    try:
+        yield
+    except MethodError as error:
+        raise Unsupported(str(error)) from None
+
+
+class Direct:
+    """A link to an emulated drive."""
+
+    def __init__(self, drive: Drive, tper: TPer) -> None:
+        self._drive = drive
+        self._tper = tper
+
+    def identify(self) -> Identity:
+        spec = self._drive.spec
+        return Identity(spec.transport, spec.serial, spec.model, spec.firmware, spec.serial.encode().ljust(20))
+
+    def send(self, protocol: int, specific: int, data: bytes) -> None:
+        with _translated():
+            self._tper.send(protocol, specific, data)
+
+    def receive(self, protocol: int, specific: int, length: int) -> bytes:
+        with _translated():
+            return self._tper.receive(protocol, specific, length)
+
+
+class Host:
+    """Drives by their nodes, and tasks on them."""
+
+    def __init__(self, *specs: Spec) -> None:
+        self.drives = [Drive(spec) for spec in specs]
+        self._tpers = [TPer(drive) for drive in self.drives]
+        self.runner: Runner = RecordedRunner()
+
+    def table(self) -> DeviceTable:
+        return DeviceTable(
+            tuple(
+                BlockDevice(f"nvme{number}n1", f"/dev/nvme{number}n1", serial=drive.spec.serial, size=10**12)
+                for number, drive in enumerate(self.drives)
+            )
+        )
+
+    @contextlib.contextmanager
+    def open(self, node: str, exclusive: bool = True) -> t.Iterator[Link]:
+        number = int(node[len("/dev/nvme") : -len("n1")])
+        if self.drives[number].gone:
+            raise Gone(f"{node} can't be opened.")
+        yield Direct(self.drives[number], self._tpers[number])
+
+    def play(self, check_mode: bool = False, **options: t.Any) -> Outcome[Survey]:
+        """One run of a task, as the module does it."""
+        defaults = {name: one.get("default") for name, one in argument_spec().items()}
+        wishes = parse_wishes({**defaults, "hash": "raw", **options})
+        hand = Native("raw", self.open)
+        tools = Tools(hand, _nothing, _nothing)
+        trying = not check_mode or bool(options.get("check_password"))
+
+        def read() -> Survey:
+            return survey(hand, self.table(), lambda _drive: (), wishes, trying)
+
+        def plan(found: Survey) -> Plan:
+            return decide(tools, wishes, found)
+
+        return converge(read, plan, self.runner, check_mode)
+
+
+def _nothing(_drive: Seen) -> Work:
+    def work(_runner: Runner) -> None:
+        return
+
+    return work

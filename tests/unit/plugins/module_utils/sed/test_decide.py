@@ -1,0 +1,113 @@
+# Copyright (c) 2026 nasops.encryption contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The states of a drive, from any state before: what is done, that it is enough, and that nothing more is."""
+
+from __future__ import annotations
+
+import typing as t
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ansible_collections.nasops.encryption.tests.opal import names
+from ansible_collections.nasops.encryption.tests.opal.drive import ENTERPRISE, OPAL2, Spec
+from ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.sed.drives import Host
+
+OLD, NEW = "old-password", "new-password"
+
+
+STATES = ["present", "unlocked", "readonly", "locked", "absent"]
+STEPS = st.lists(st.sampled_from([*STATES, "power", "interrupt"]), min_size=1, max_size=6)
+
+
+@pytest.mark.parametrize("kind", [OPAL2, ENTERPRISE])
+@given(steps=STEPS, last=st.sampled_from(STATES))
+def test_every_state_is_reached_from_every_other_one(kind: str, steps: list[str], last: str) -> None:
+    host = Host(Spec("S1", kind=kind, ranges=2))
+    drive = host.drives[0]
+    options: dict[str, t.Any] = {"serial": "S1", "password": OLD, "confirm_serial": ["S1"]}
+    for step in steps:
+        if step == "power":
+            drive.power_cycle()
+        elif step == "interrupt":
+            drive.faults.inject("Set", skip=1)
+            host.play(**options)
+            drive.faults.clear()
+        else:
+            host.play(**options, state=step)
+    master = names.band_master(0) if kind == ENTERPRISE else names.admin(1)
+    ready = drive.pins[names.pin_of(master)].value == OLD.encode()
+    done = host.play(**options, state=last)
+    refused = bool(done.plan.failures)
+    assert refused == (last in ("readonly", "locked") and not ready), "only what was set up can be closed"
+    if not refused:
+        assert host.play(**options, state=last).plan.steps == ()
+        wanted = {"unlocked": True, "readonly": True, "locked": False, "absent": True}
+        assert drive.readable() == wanted.get(last, drive.readable())
+        assert drive.owned() or last in ("absent", "unlocked")
+    assert not any(pin.locked_out for pin in drive.pins.values())
+
+
+@pytest.mark.parametrize("kind", [OPAL2, ENTERPRISE])
+def test_a_change_of_the_password_that_stopped_in_between_goes_on(kind: str) -> None:
+    for place in range(3):
+        host = Host(Spec("S1", kind=kind, ranges=1))
+        drive = host.drives[0]
+        host.play(serial="S1", password=OLD)
+        drive.faults.inject("Set", skip=place)
+        first = host.play(serial="S1", password=OLD, new_password=NEW)
+        assert bool(first.plan.failures) == (place < (3 if kind == ENTERPRISE else 2))
+        drive.faults.clear()
+        done = host.play(serial="S1", password=OLD, new_password=NEW)
+        assert not done.plan.failures
+        assert drive.pins[names.PIN_SID].value == NEW.encode()
+        again = host.play(serial="S1", password=OLD, new_password=NEW)
+        assert not again.plan.steps and not again.plan.failures
+        assert not host.play(serial="S1", password=NEW).plan.steps
+        assert not any(pin.tries for pin in drive.pins.values())
+
+
+def test_in_check_mode_nothing_is_sent_that_needs_a_session() -> None:
+    host = Host(Spec("S1"))
+    drive = host.drives[0]
+    host.play(check_mode=True, serial="S1", password=OLD)
+    host.play(serial="S1", password=OLD)
+    drive.calls.clear()
+    for state in ("present", "unlocked", "locked", "readonly"):
+        host.play(check_mode=True, serial="S1", password=OLD, state=state)
+    assert drive.calls == []
+
+
+def test_a_range_that_does_not_lock_at_power_off_is_mended() -> None:
+    host = Host(Spec("S1"))
+    drive = host.drives[0]
+    host.play(serial="S1", password=OLD)
+    drive.ranges[0] = replace(drive.ranges[0], lock_on_reset=())
+    done = host.play(serial="S1", password=OLD)
+    assert done.plan.actions == ["Enable locking of range 0 of 'S1'"]
+    assert done.plan.diff() == {
+        "before": {"S1": {"range 0": {"locks when the power was off": "no"}}},
+        "after": {"S1": {"range 0": {"locks when the power was off": "yes"}}},
+    }
+
+
+def test_bands_that_are_somebody_elses_stay_theirs() -> None:
+    host = Host(Spec("S1", kind=ENTERPRISE, ranges=2))
+    drive = host.drives[0]
+    other = names.pin_of(names.band_master(1))
+    drive.pins[other].value = b"theirs"
+    done = host.play(serial="S1", password=OLD)
+    assert not done.plan.failures
+    assert drive.pins[other].value == b"theirs"
+    assert drive.pins[names.pin_of(names.band_master(0))].value == OLD.encode()
+
+
+def test_drives_are_planned_apart() -> None:
+    host = Host(Spec("S1"), Spec("S2"), Spec("S3", kind=""))
+    host.drives[1].gone = True
+    done = host.play(devices=["S1", "S2", "S3"], password=OLD)
+    assert [one.branch for one in done.plan.failures] == ["S2", "S3"]
+    assert host.drives[0].locking_enabled
