@@ -33,7 +33,8 @@ attributes:
   idempotent:
     support: partial
     details:
-      - A task finds nothing to do if nothing was written to the source. With O(snapshot_when=always) it always does.
+      - A task finds nothing to do if nothing was written to the source, and nobody else has taken a snapshot of it.
+        With O(snapshot_when=always) it always does.
 options:
   source:
     description:
@@ -178,7 +179,8 @@ options:
     default: nasops-
   snapshot_when:
     description:
-      - With V(changed) a snapshot is taken only if something was written since the last one, a dataset is new, or it
+      - With V(changed) a snapshot is taken only if something was written or another snapshot taken since the last one
+        of these, a dataset is new, or it
         shows that a key was changed. A new hex or raw key does not show, and travels with the next increment.
       - With V(always) every run takes one, and is never without a change.
     type: str
@@ -414,11 +416,12 @@ def main() -> None:
     try:
         wanted = parse(module.params, datetime.datetime.now(datetime.timezone.utc).strftime(STAMP))
         require_root()
+        progress = ProgressFile(None if module.check_mode else module.params["progress_file"])
     except StorageError as error:
         fail(module, error)
     mask = Mask()
     protect(module, mask, key_to_hide(wanted))
-    runner = ReplicaRunner(mask, ProgressFile(None if module.check_mode else module.params["progress_file"]))
+    runner = ReplicaRunner(mask, progress)
     try:
         with contextlib.ExitStack() as held:
             held.callback(runner.progress.close)

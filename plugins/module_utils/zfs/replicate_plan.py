@@ -372,7 +372,9 @@ def _properties(draft: Draft) -> None:
     if replica is None or draft.wanted.source not in draft.replicas:
         return
     path = ("properties", replica.name)
-    for step in dataset_property_steps(replica, overrides(draft.wanted), path):
+    altroot = draft.ends.target.pool["altroot"].value
+    above = altroot if altroot.startswith("/") else ""
+    for step in dataset_property_steps(replica, overrides(draft.wanted), path, above):
         draft.steps.append(replace(step, action=AtTarget(step.action)))
 
 

@@ -12,6 +12,8 @@ import re
 import time
 import typing as t
 
+from ..errors import BadInput
+
 _SIZE = re.compile(r"size\t(\d+)")
 # Time of day, bytes, with -vv blocks, and the snapshot.
 _SENT = re.compile(r"\d\d:\d\d:\d\d\t(\d+)\t(?:\d+\t)?(.+@.+)")
@@ -48,10 +50,17 @@ class ProgressFile:
     """A file that only its owner can read, replaced as a whole, and gone when the run ends."""
 
     def __init__(self, path: str | None) -> None:
+        """:raises BadInput: there can't be such a file"""
         self._path = path
         self._last = 0.0
-        if path is not None:
+        if path is None:
+            return
+        if not path.startswith("/"):
+            raise BadInput(f"progress_file is '{path}'; wanted is an absolute path on the source.")
+        try:
             os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise BadInput(f"The folder of progress_file {path} can't be made: {error.strerror}.") from None
 
     def write(self, what: str, meter: Meter, begun: float, final: bool = False) -> None:
         """Tell how far a stream is, at most once a second."""

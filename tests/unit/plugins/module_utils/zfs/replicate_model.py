@@ -85,7 +85,7 @@ class Host:
         names = self.below(top) if recursive else [name for name in (top,) if name in self.nodes]
         if above:
             names += [name for name in (top.rsplit("/", 1)[0],) if name in self.nodes]
-        pool = {"guid": self.guid, "readonly": "off", "health": "ONLINE"}
+        pool = {"guid": self.guid, "readonly": "off", "health": "ONLINE", "altroot": "-"}
         pool.update({f"feature@{one}": "enabled" if one in self.features else "disabled" for one in FEATURES})
         return Side(
             {name: self._dataset(name) for name in names},
