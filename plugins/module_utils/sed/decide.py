@@ -157,6 +157,8 @@ class _Planner:
     def _own_enterprise(self, target: Secret) -> None:
         assumed = FACTORY if self._found.owned is False else OURS
         master = uids.band_master(self._wish.range)
+        # What was tried first is told first; nothing else was, if that did not open.
+        self._holder(master, assumed)
         # The BandMaster comes last: with it the drive is all ours, so what was interrupted is seen.
         holders = [(one, self._holder(one, assumed)) for one in (uids.SID, uids.ERASE_MASTER, master)]
         for authority, holder in holders:
