@@ -117,6 +117,8 @@ def attempts(wish: Wish, state: DriveState) -> t.Iterator[tuple[str, list[Secret
     found, ours = state.found, wish.offers()
     maybe_factory = [] if found.owned else [FACTORY_SECRET]
     if wish.state == ABSENT:
+        if found.owned is False:
+            return
         if not found.enabled or found.enterprise:
             yield uids.SID, maybe_factory + ours
         elif ours:
