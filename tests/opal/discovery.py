@@ -29,7 +29,9 @@ def level0(drive: Drive) -> bytes:
     else:
         features.append(_feature(_CODES[spec.kind], struct.pack(">HH5xBB5x", spec.com_id, 1, 0, 0)))
     if spec.tells_owner:
-        features.append(_feature(0x0402, bytes([int(drive.owned())]) + bytes(11)))
+        features.append(
+            _feature(0x0402, bytes([int(drive.owned()) | drive.blocked << 1 | drive.frozen << 3]) + bytes(11))
+        )
     body = struct.pack(">I8x32x", 1) + b"".join(features)
     return struct.pack(">I", len(body)) + body
 

@@ -139,6 +139,8 @@ class Drive:
         self.session: Session | None = None
         # Shut off: every command fails as for a drive that was pulled.
         self.gone = False
+        # The firmware of the host had its say (Block SID Authentication), if the drive knows that.
+        self.blocked = self.frozen = False
         # Something on the host holds it.
         self.busy = False
         # Filtered by libata without allow_tpm.
@@ -177,6 +179,7 @@ class Drive:
         self.pins = {names.PIN_SID: self._pin(self.spec.msid), names.PSID: self._pin(self.spec.psid)}
         self.enabled = {}
         self.session = None
+        self.blocked = self.frozen = False
         self._factory_locking()
 
     def _factory_locking(self, keep_key: int | None = None) -> None:
@@ -220,7 +223,7 @@ class Drive:
     def power_cycle(self) -> None:
         """Power off and on."""
         self.session = None
-        self.gone = False
+        self.gone = self.blocked = self.frozen = False
         for pin in self.pins.values():
             pin.tries = 0
         self.ranges = [

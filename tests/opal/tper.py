@@ -207,6 +207,8 @@ class TPer:
         options = {one.name: one.value for one in arguments[3:] if isinstance(one, Named)}
         if sp not in (names.ADMIN_SP, drive.locking_sp) or (sp == drive.locking_sp and not drive.locking_enabled):
             raise MethodError(names.INVALID_PARAMETER)
+        if sp == drive.locking_sp and drive.frozen:
+            raise MethodError(names.NOT_AUTHORIZED)
         if drive.session is not None:
             raise MethodError(names.NO_SESSIONS_AVAILABLE)
         session = Session(sp, host, self._next_session, bool(write))
@@ -222,6 +224,8 @@ class TPer:
         """Add an authority to a session, if the credential is right and belongs there."""
         drive = self.drive
         own = (names.SID, names.PSID) if session.sp == names.ADMIN_SP else tuple(drive.enabled)
+        if authority == names.SID and drive.blocked:
+            return False
         if authority not in own or not drive.enabled.get(authority, True):
             return False
         if not drive.attempt(pin_for(authority), proof):

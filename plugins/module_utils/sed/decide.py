@@ -99,6 +99,16 @@ def _check_kind(wish: Wish, state: DriveState) -> None:
             f"'{label}' is a {KIND_WORDS[kind]} drive: it can be locked, but does not encrypt.",
             "Encrypt what is on it by ZFS.",
         )
+    if state.found.blocked and wish.state == PRESENT and (not state.found.enabled or state.found.enterprise):
+        raise _Refusal(
+            f"The firmware of this host keeps everybody from taking ownership of '{label}' (Block SID).",
+            "Turn that off in the setup of the firmware, or pull the drive and plug it in again while the host runs.",
+        )
+    if state.found.frozen and wish.state != ABSENT:
+        raise _Refusal(
+            f"The firmware of this host has frozen the locks of '{label}' (Locking SP Freeze Lock).",
+            "Turn that off in the setup of the firmware, or pull the drive and plug it in again while the host runs.",
+        )
 
 
 class _Planner:
@@ -157,6 +167,8 @@ class _Planner:
     def _own_enterprise(self, target: Secret) -> None:
         assumed = FACTORY if self._found.owned is False else OURS
         master = uids.band_master(self._wish.range)
+        # What was tried first is told first; nothing else was, if that did not open.
+        self._holder(master, assumed)
         # The BandMaster comes last: with it the drive is all ours, so what was interrupted is seen.
         holders = [(one, self._holder(one, assumed)) for one in (uids.SID, uids.ERASE_MASTER, master)]
         for authority, holder in holders:
@@ -288,7 +300,9 @@ class _Planner:
         found, wish = self._found, self._wish
         locking = found.enabled and not found.enterprise
         assumed = OURS if locking or found.owned or (found.enterprise and found.owned is None) else FACTORY
-        if locking and wish.psid is not None:
+        if found.owned is False:
+            holder = FACTORY
+        elif locking and wish.psid is not None:
             holder = FOREIGN
         else:
             holder = self._state.holders.get(uids.SID, FOREIGN) if self._state.tried else assumed

@@ -41,7 +41,9 @@ class Discovery:
     """What is known of a drive without a password. ``kind`` "" is a drive that has none of this.
 
     ``enabled``: the Locking SP is active (an Enterprise drive always tells so). ``locked``: some range can't be read or
-    written. ``owned``: None where the drive does not tell whether its owner is still the factory.
+    written. ``owned``: None where the drive does not tell whether its owner is still the factory. ``blocked``: the
+    firmware of the host keeps everybody from becoming its owner; ``frozen``: from locking and unlocking it. Both until
+    its power was off.
     """
 
     kind: str = ""
@@ -56,6 +58,8 @@ class Discovery:
     granularity: int = 1
     # Other kinds it is, too.
     also: tuple[str, ...] = ()
+    blocked: bool = False
+    frozen: bool = False
 
     @property
     def enterprise(self) -> bool:
@@ -92,6 +96,8 @@ def parse(data: bytes) -> Discovery:
         owned=bool(owner[0] & 0x01) if owner else None,
         granularity=granularity,
         also=kinds[1:],
+        blocked=bool(owner and owner[0] & 0x02),
+        frozen=bool(owner and owner[0] & 0x08),
     )
 
 

@@ -15,7 +15,20 @@ from . import uids
 from .drive import Drive, drives, find
 from .link import libata_passes
 from .options import ABSENT, PRESENT, Wish
-from .state import FACTORY, FACTORY_SECRET, LOCKED, NEW, OURS, READONLY, Backend, DriveState, Fault, Secret
+from .state import (
+    FACTORY,
+    FACTORY_SECRET,
+    FOREIGN,
+    LOCKED,
+    LOCKED_OUT,
+    NEW,
+    OURS,
+    READONLY,
+    Backend,
+    DriveState,
+    Fault,
+    Secret,
+)
 
 # Drives answer slowly, and do not wait for each other.
 MOST_AT_ONCE = 32
@@ -90,6 +103,9 @@ def _look(backend: Backend, uses: Uses, wish: Wish, drive: Drive, trying: bool) 
             secret = secret_of(wish, holders[authority])
             if secret is not None:
                 state = replace(state, range=backend.read_range(state, wish.range, secret))
+        if holders[authority] in (FOREIGN, LOCKED_OUT):
+            # The drive is somebody else's, so the others would cost tries for nothing.
+            break
     return state
 
 
@@ -101,6 +117,8 @@ def attempts(wish: Wish, state: DriveState) -> t.Iterator[tuple[str, list[Secret
     found, ours = state.found, wish.offers()
     maybe_factory = [] if found.owned else [FACTORY_SECRET]
     if wish.state == ABSENT:
+        if found.owned is False:
+            return
         if not found.enabled or found.enterprise:
             yield uids.SID, maybe_factory + ours
         elif ours:

@@ -9,7 +9,7 @@ import typing as t
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ansible_collections.nasops.encryption.tests.opal import names
@@ -24,6 +24,7 @@ STEPS = st.lists(st.sampled_from([*STATES, "power", "interrupt"]), min_size=1, m
 
 
 @pytest.mark.parametrize("kind", [OPAL2, ENTERPRISE])
+@settings(max_examples=25)
 @given(steps=STEPS, last=st.sampled_from(STATES))
 def test_every_state_is_reached_from_every_other_one(kind: str, steps: list[str], last: str) -> None:
     host = Host(Spec("S1", kind=kind, ranges=2))
