@@ -121,7 +121,7 @@ def load(folder: Path) -> list[Case]:
         for entry in yaml.safe_load(path.read_text("utf-8")):
             try:
                 cases.append(_case(entry, path.stem.split("_", 1)[-1]))
-            except (KeyError, TypeError, BadCase) as error:
+            except (AttributeError, KeyError, TypeError, BadCase) as error:
                 raise BadCase(f"{path.name}: case {entry.get('name', entry)!r}: {error}") from error
     names = [case.name for case in cases]
     twice = {name for name in names if names.count(name) > 1}
