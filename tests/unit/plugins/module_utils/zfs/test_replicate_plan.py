@@ -139,7 +139,7 @@ class TestRaw:
     def test_what_is_excluded_stays_here(self) -> None:
         place = world()
         plan = place.run(wish(exclude=("tank/media",)))
-        assert sends(plan) == [f"zfs send -v -P -w -R -X tank/media tank@{NEW}"]
+        assert sends(plan) == [f"zfs send -v -P -w -R -s -X tank/media tank@{NEW}"]
         assert "backup/tank/media" not in place.target.nodes
         assert place.source.nodes["tank/media"].snapshots == []
         assert not place.run(later(exclude=("tank/media",))).changed
