@@ -90,7 +90,8 @@ class Draft:
         top = self.wanted.source
         argv = ["zfs", "send", "-v", "-P", "-w", "-R"]
         if self.wanted.exclude:
-            argv += ["-X", ",".join(self.wanted.exclude)]
+            # What is left out has no such snapshot, which zfs would complain of (-s) before it leaves it out.
+            argv += ["-s", "-X", ",".join(self.wanted.exclude)]
         if base is not None:
             argv += ["-I", f"@{base.name}"]
         changes = [self._change(name, to) for name in self.names]

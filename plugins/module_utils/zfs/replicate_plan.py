@@ -239,11 +239,14 @@ def _key_differs(draft: Draft, name: str) -> bool:
 
 
 def _send(draft: Draft, to: str) -> None:
-    if not whole_tree(draft) or not _send_tree(draft, to):
-        created = [name for name in draft.names if name not in draft.replicas]
-        for name in draft.names:
-            draft.send_one(name, to)
-        _warn_of_roots(draft, created)
+    created = [name for name in draft.names if name not in draft.replicas]
+    if whole_tree(draft) and _send_tree(draft, to):
+        # The stream brings the structure along, but for what is above the top.
+        _warn_of_roots(draft, [name for name in created if name == draft.wanted.source])
+        return
+    for name in draft.names:
+        draft.send_one(name, to)
+    _warn_of_roots(draft, created)
 
 
 def _send_tree(draft: Draft, to: str) -> bool:

@@ -1,7 +1,7 @@
 # Copyright (c) 2026 nasops.encryption contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Reads both ends of a replication: three processes at each, more only where there is more to know."""
+"""Reads both ends of a replication: six processes, or eight for two hosts, more only where there is more to know."""
 
 from __future__ import annotations
 
@@ -85,6 +85,9 @@ def read_ends(runner: ReplicaRunner, wanted: Replication, taken: str = "") -> En
 
     :raises StorageError: the source does not exist, or one of the ends does not answer
     """
+    if not wanted.snapshot and not taken:
+        # What was written a moment ago does not show before it is on the disks.
+        runner.run(Command(("zpool", "sync", wanted.source.split("/")[0])), ok=(0, 1, 2))
     pools = _pools(runner)
     source = _source(runner, wanted, _pool(pools, wanted.source))
     if wanted.ssh is None:

@@ -128,6 +128,10 @@ class TestRaw:
             {"name": "backup/docs", "opened_by": "tank", "keyformat": "hex", "extra": True}
         ]
 
+    def test_so_is_the_top_of_a_tree_below_a_root(self) -> None:
+        plan = world().run(wish(source="tank/docs", target="backup/docs"))
+        assert "'backup/docs'. 'roots' in the result" in plan.warnings[0]
+
     def test_without_properties_each_goes_alone_and_is_a_root(self) -> None:
         place = world()
         plan = place.run(wish(send_properties=False))
@@ -139,7 +143,7 @@ class TestRaw:
     def test_what_is_excluded_stays_here(self) -> None:
         place = world()
         plan = place.run(wish(exclude=("tank/media",)))
-        assert sends(plan) == [f"zfs send -v -P -w -R -X tank/media tank@{NEW}"]
+        assert sends(plan) == [f"zfs send -v -P -w -R -s -X tank/media tank@{NEW}"]
         assert "backup/tank/media" not in place.target.nodes
         assert place.source.nodes["tank/media"].snapshots == []
         assert not place.run(later(exclude=("tank/media",))).changed

@@ -51,6 +51,8 @@ class Fake(ReplicaRunner):
         raise AssertionError("nothing is to be sent")
 
     def _answer(self, argv: tuple[str, ...]) -> Result:
+        if argv[:2] == ("zpool", "sync"):
+            return Result(argv, 0, "", "")
         if argv[0] == "zpool":
             return Result(argv, 0, self._table(self.pools, argv[-1].split(",")), "")
         properties, top = argv[-2].split(","), argv[-1]
@@ -92,13 +94,14 @@ def test_a_target_that_is_not_there_is_read_with_what_lies_above() -> None:
     own = Fake(DATASETS, {})
     ends = read_ends(own, wish())
     assert set(ends.target.datasets) == {"backup"}
-    assert len(own.commands) == 5, "one of zpool, two for the source, one for the target and one for what is above"
+    assert len(own.commands) == 6, "two of zpool, two for the source, one for the target and one for what is above"
 
 
-def test_nothing_to_do_takes_five_processes() -> None:
+def test_nothing_to_do_takes_six_processes() -> None:
     own = Fake({**DATASETS, "backup/tank": {"type": "filesystem"}}, {"backup/tank@a": snapshot("1", "1")})
     read_ends(own, wish())
-    assert len(own.commands) == 5
+    assert len(own.commands) == 6
+    assert own.commands[0] == ("zpool", "sync", "tank"), "what was written a moment ago has to show"
 
 
 def test_a_pool_that_does_not_answer_is_not_asked() -> None:
