@@ -335,7 +335,7 @@ _TRIES = 3
 
 def _carry_out(step: Step, runner: Runner) -> StorageError | None:
     """The error of a step that failed, at its last try."""
-    for _ in range(_TRIES - 1):
+    for _number in range(_TRIES - 1):
         error = _try(step, runner)
         if error is None or step.passes is None or not step.passes(error) or error.details["undo_errors"]:
             return error

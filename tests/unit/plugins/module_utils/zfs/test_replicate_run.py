@@ -240,5 +240,5 @@ def test_what_is_done_at_the_target_is_not_done_here(tmp_path: Path) -> None:
 
     own.target = There()  # type: ignore[assignment]
     AtTarget(Command(("zfs", "set", "a=b", "c")))(own)
-    AtTarget(lambda where: seen.append(where))(own)
+    AtTarget(seen.append)(own)
     assert seen == [("zfs", "set", "a=b", "c"), own.target]
