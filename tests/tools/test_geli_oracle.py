@@ -34,7 +34,6 @@ from ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.geli.
     write_disk,
 )
 
-ASS = b"geheimes wort"
 PASS = b"geheimes wort"
 FILE = bytes(range(64))
 SIZE = 1 << 18
