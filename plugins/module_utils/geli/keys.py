@@ -74,65 +74,79 @@ def check_passphrase(text: bytes) -> bytes:
     return text
 
 
-def user_key(metadata: Metadata, key_files: t.Sequence[bytes], passphrase: bytes | None) -> bytes:
-    """The 64 bytes that key files and passphrase make together.
+def stretch(metadata: Metadata, passphrase: bytes) -> bytes:
+    """What stands for a passphrase in the user key: 64 bytes of PBKDF2-HMAC-SHA512, which takes a second or two.
 
-    HMAC-SHA512 without a key over the whole files one after another, then 64 bytes of PBKDF2-HMAC-SHA512 of the
-    passphrase; with 0 iterations salt and passphrase as they are.
+    With 0 iterations it is salt and passphrase as they are.
 
     :raises StorageError: more iterations than any FreeBSD has chosen
     """
+    if metadata.iterations > MOST_ITERATIONS:
+        raise StorageError(
+            f"The metadata asks for {metadata.iterations} PBKDF2 iterations, which would take hours; at most "
+            f"{MOST_ITERATIONS} are made.",
+            hint="FreeBSD chooses some millions at most, so the metadata is damaged or forged.",
+        )
+    if metadata.iterations <= 0:
+        return metadata.salt + passphrase
+    return hashlib.pbkdf2_hmac("sha512", passphrase, metadata.salt, metadata.iterations, KEY_BYTES)
+
+
+def user_key(key_files: t.Sequence[bytes], stretched: bytes = b"") -> bytes:
+    """The 64 bytes that key files and a stretched passphrase make together.
+
+    HMAC-SHA512 without a key over the whole files one after another, and then the passphrase.
+    """
     found = hmac.new(b"", digestmod=hashlib.sha512)
-    for content in key_files:
+    for content in (*key_files, stretched):
         found.update(content)
-    if passphrase is not None:
-        if metadata.iterations > MOST_ITERATIONS:
-            raise StorageError(
-                f"The metadata asks for {metadata.iterations} PBKDF2 iterations, which would take hours; at most "
-                f"{MOST_ITERATIONS} are made.",
-                hint="FreeBSD chooses some millions at most, so the metadata is damaged or forged.",
-            )
-        if metadata.iterations > 0:
-            found.update(
-                hashlib.pbkdf2_hmac("sha512", passphrase, metadata.salt, metadata.iterations, KEY_BYTES),
-            )
-        else:
-            found.update(metadata.salt + passphrase)
     return found.digest()
 
 
 def open_slots(metadata: Metadata, credential: Credential, engine: Engine, slot: int | None = None) -> MasterKey:
-    """The master key in the first slot that the credential opens.
+    """The master key in the first slot that the credential opens. Errors are those of :func:`open_first`."""
+    return open_first(metadata, (credential,), engine, slot)[1]
+
+
+def open_first(
+    metadata: Metadata, credentials: t.Sequence[Credential], engine: Engine, slot: int | None = None
+) -> tuple[int, MasterKey]:
+    """The first credential that opens a slot, by its index, and the master key in the slot.
 
     The number of iterations is one for both slots, so it does not tell whether one of them needs the passphrase: a
-    recovery key never does. So the key files are tried alone first, and then together with the passphrase.
+    recovery key never does. So all key files are tried alone first, and then together with their passphrase, which is
+    stretched once.
 
     :param slot: try only this one
     :raises WrongKey: none opens
     :raises NoCipher: the engine does not know the cipher of the volume
-    :raises StorageError: no slot is in use, or there is nothing to try
+    :raises StorageError: no slot is in use, there is nothing to try, or it would take hours
     """
-    if not credential:
+    if not any(credentials):
         raise BadInput("Neither a key file nor a passphrase is given.")
     slots = [one for one in metadata.slots if slot in (None, one)]
     if not slots:
         which = "no key slot" if slot is None else f"key slot {slot} not"
         raise WrongKey(f"The metadata has {which} in use: nothing can open it any more.")
-    for passphrase in _passphrases(metadata, credential):
-        user = user_key(metadata, credential.key_files, passphrase)
-        for one in slots:
-            keys = _open_slot(metadata, metadata.master_keys[one], user, engine)
-            if keys is not None:
-                return MasterKey(one, passphrase is not None, *keys)
-    raise WrongKey(_complaint(metadata, credential), hint=_advice(metadata, credential))
-
-
-def _passphrases(metadata: Metadata, credential: Credential) -> list[bytes | None]:
-    """What to try, the cheap attempt first; a passphrase is of no use if there never was one."""
-    found: list[bytes | None] = [None] if credential.key_files else []
-    if credential.passphrase is not None and metadata.iterations >= 0:
-        found.append(credential.passphrase)
-    return found
+    stretched: dict[bytes, bytes] = {}
+    for with_passphrase in (False, True):
+        for index, credential in enumerate(credentials):
+            if with_passphrase:
+                # It is of no use if there never was one.
+                if credential.passphrase is None or metadata.iterations < 0:
+                    continue
+                if credential.passphrase not in stretched:
+                    stretched[credential.passphrase] = stretch(metadata, credential.passphrase)
+                user = user_key(credential.key_files, stretched[credential.passphrase])
+            elif credential.key_files:
+                user = user_key(credential.key_files)
+            else:
+                continue
+            for one in slots:
+                keys = _open_slot(metadata, metadata.master_keys[one], user, engine)
+                if keys is not None:
+                    return index, MasterKey(one, with_passphrase, *keys)
+    raise WrongKey(_complaint(metadata, credentials), hint=_advice(metadata, credentials))
 
 
 def _open_slot(metadata: Metadata, slot: bytes, user: bytes, engine: Engine) -> tuple[bytes, bytes] | None:
@@ -196,19 +210,21 @@ def _hmac(key: bytes, message: bytes) -> bytes:
     return hmac.new(key, message, hashlib.sha512).digest()
 
 
-def _complaint(metadata: Metadata, credential: Credential) -> str:
-    if credential.passphrase is None:
-        return "The key file does not open it by itself."
-    if not credential.key_files:
+def _complaint(metadata: Metadata, credentials: t.Sequence[Credential]) -> str:
+    files = len([one for one in credentials if one.key_files])
+    if not files:
         return "The passphrase does not open it by itself."
+    subject = "The key file does not open it" if files == 1 else f"None of {files} keys opens it"
     if metadata.iterations < 0:
-        return "The key file does not open it."
-    return "The key file does not open it, neither by itself nor together with the passphrase."
+        return f"{subject}."
+    if any(one.passphrase is not None for one in credentials):
+        return f"{subject}, alone or together with the passphrase."
+    return f"{subject} alone."
 
 
-def _advice(metadata: Metadata, credential: Credential) -> str:
-    if not credential.key_files:
+def _advice(metadata: Metadata, credentials: t.Sequence[Credential]) -> str:
+    if not any(one.key_files for one in credentials):
         return "FreeNAS and TrueNAS always use a key file too, named geli/<uuid>.key in a backup of the configuration."
-    if credential.passphrase is None and metadata.iterations >= 0:
+    if metadata.iterations >= 0 and all(one.passphrase is None for one in credentials):
         return "A passphrase was set once on this disk: give it too, or the recovery key as key file."
     return "Is it the key file of this pool, and as it was before the passphrase was changed last?"

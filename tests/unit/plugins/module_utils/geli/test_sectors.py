@@ -70,7 +70,7 @@ def test_a_freenas_disk(shape: Shape, iterations: int) -> None:
 
 def test_a_key_file_without_its_passphrase() -> None:
     volume = Volume(SIZE, Shape(iterations=5), (Secret((FILE,), PASS),))
-    with pytest.raises(WrongKey, match="does not open it by itself") as caught:
+    with pytest.raises(WrongKey, match="The key file does not open it alone") as caught:
         opened(volume, Credential((FILE,)))
     assert "A passphrase was set once on this disk" in caught.value.hint
 
