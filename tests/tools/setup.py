@@ -38,7 +38,13 @@ CONTROLLER_PYTHONS = ((3, 11), (3, 14))
 MODULE_PYTHONS = tuple((3, minor) for minor in range(9, 15))
 """Pythons the modules support on a host: TrueNAS CORE has 3.9."""
 
-PROGRAMS = {"git": "git", "openssl": "openssl", "shellcheck": "shellcheck", "ssh": "openssh-client"}
+PROGRAMS = {
+    "git": "git",
+    "grub-fstest": "grub-common",
+    "openssl": "openssl",
+    "shellcheck": "shellcheck",
+    "ssh": "openssh-client",
+}
 """Programs the gates and the tests need, and the Debian package of each."""
 BUILD_IMAGE = ROOT / "roles" / "test_nas" / "files" / "build_image.sh"
 """Builds the image of the NAS; knows what this machine lacks for that."""
