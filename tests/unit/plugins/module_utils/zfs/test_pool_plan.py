@@ -953,7 +953,7 @@ def test_the_same_disk_twice_is_bad_input_before_anything_else() -> None:
 
 def test_a_failed_creation_and_a_failed_unlock_can_be_taken_back() -> None:
     (create,) = plan(tank(vdevs=AB, cipher="off"), host()).steps
-    assert len(create.undo) == 2
+    assert len(create.undo) == 3
     imported = plan(tank(key=FILE), host(importable=[dormant()], files=[key_file()])).steps
     assert imported[1].undo == (Command(("zpool", "export", "tank")),)
     (unlock, _mount) = plan(
