@@ -19,7 +19,15 @@ import ansible
 
 ROOT = Path(__file__).resolve().parents[2]
 REMOTE = "/opt/suite"
-MODULES = ("zfs_dataset_key", "zfs_encrypted_pool", "zfs_encryption_info", "zfs_key_manifest", "zfs_replicate")
+MODULES = (
+    "geli_device",
+    "geli_info",
+    "zfs_dataset_key",
+    "zfs_encrypted_pool",
+    "zfs_encryption_info",
+    "zfs_key_manifest",
+    "zfs_replicate",
+)
 
 _SECONDS = 180.0
 # Not needed by modules written in Python, and most of the size.
@@ -43,6 +51,8 @@ def bundle() -> bytes:
 
 def _files() -> Iterator[tuple[Path, str]]:
     yield Path(__file__).with_name("agent.py"), "agent.py"
+    # for cases that need disks of a FreeNAS
+    yield ROOT / "tests" / "unit" / "plugins" / "module_utils" / "geli" / "writer.py", "geli_writer.py"
     core = Path(ansible.__file__).parent / "module_utils"
     for path in sorted(core.rglob("*.py")):
         relative = path.relative_to(core)

@@ -59,6 +59,12 @@ class ConfigBackup:
 
     disks: tuple[BackedUpDisk, ...] = ()
     keys: t.Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    # The folder with the key files, if they are not in a tar file.
+    folder: str = ""
+
+    def path_of(self, key: str) -> str:
+        """The path of a key file on this host; empty if it has none."""
+        return os.path.join(self.folder, f"{key}.key") if self.folder else ""
 
     def disk(self, partuuid: str, names: t.Iterable[str]) -> BackedUpDisk | None:
         """What is known of a disk with these names."""
@@ -109,7 +115,7 @@ def _from_folder(path: str) -> ConfigBackup:
             if name.endswith(".key"):
                 with open(os.path.join(folder, name), "rb", opener=_opener) as file:
                     keys[name[: -len(".key")]] = _limited(file, MOST_KEY_FILE, os.path.join(folder, name))
-    return ConfigBackup(disks, keys)
+    return ConfigBackup(disks, keys, folder)
 
 
 def _from_tar(file: t.BinaryIO, path: str) -> ConfigBackup:

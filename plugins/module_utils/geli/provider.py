@@ -19,7 +19,8 @@ from ..errors import StorageError
 from .metadata import BadMetadata, Located, NotGeli, Reader, locate
 
 # Where Linux and FreeBSD name a partition by the UUID in its partition table.
-_BY_UUID = ("/dev/disk/by-partuuid/", "/dev/gptid/")
+_GPTID = "/dev/gptid/"
+_BY_UUID = ("/dev/disk/by-partuuid/", _GPTID)
 _BY_ID = "/dev/disk/by-id/"
 # What a name below /dev/mapper may be made of.
 _ODD = re.compile(r"[^A-Za-z0-9._-]+")
@@ -45,6 +46,8 @@ class Provider:
     serial: str = ""
     # Bytes.
     size: int = 0
+    # Number of the device on Linux, as 8:18; empty for a file, and on FreeBSD.
+    number: str = ""
     # Kernel names of what is built upon it.
     holders: tuple[str, ...] = ()
     # geli, damaged (there is metadata, but it can't be used), none (no metadata), or unreadable.
@@ -56,10 +59,14 @@ class Provider:
     @property
     def label(self) -> str:
         """A name for it that stays the same when disks are added, good for a file name."""
-        if self.partuuid:
-            return self.partuuid
-        base = self.serial or posixpath.basename(self.names[0] if self.names else self.path)
+        by_id = next((name for name in self.names if name.startswith(_BY_ID)), self.path)
+        base = self.partuuid or posixpath.basename(by_id)
         return _ODD.sub("_", base).strip("_.") or "provider"
+
+    @property
+    def handle(self) -> str:
+        """The name that FreeNAS attaches it by, so that its own programs find the device that comes of it."""
+        return next((name for name in self.names if name.startswith(_GPTID)), self.path)
 
 
 def require_root() -> None:
@@ -86,12 +93,12 @@ def opened(path: str) -> t.Iterator[tuple[Reader, int]]:
         if stat.S_ISFIFO(os.fstat(descriptor).st_mode):
             raise OSError(errno.ESPIPE, os.strerror(errno.ESPIPE))
         size = os.lseek(descriptor, 0, os.SEEK_END)
-        yield (lambda offset, length: _read(descriptor, offset, length)), size
+        yield (lambda offset, length: read_fully(descriptor, offset, length)), size
     finally:
         os.close(descriptor)
 
 
-def _read(descriptor: int, offset: int, length: int) -> bytes:
+def read_fully(descriptor: int, offset: int, length: int) -> bytes:
     """All bytes that were asked for, fewer only at the end: a single call may give less."""
     parts: list[bytes] = []
     while length > 0:
@@ -143,6 +150,7 @@ def _of_device(table: DeviceTable, asked: str, device: BlockDevice) -> Provider:
         disk=table.whole(device.path),
         serial=device.serial,
         size=device.size,
+        number=device.number,
         holders=device.holders,
     )
 

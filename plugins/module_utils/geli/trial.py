@@ -31,6 +31,8 @@ class Candidate:
 
     origin: str
     credential: Credential
+    # Where its key files lie on this host, if they do.
+    paths: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class Offer:
     passphrase: bytes | None = field(default=None, repr=False)
     # Where the key files come from, in words.
     origin: str = ""
+    paths: tuple[str, ...] = ()
     backup: ConfigBackup = field(default_factory=ConfigBackup)
 
     def __bool__(self) -> bool:
@@ -53,12 +56,15 @@ class Offer:
         """
         found: list[Candidate] = []
         if self.key_files or (self.passphrase is not None and not self.backup.keys):
-            found.append(Candidate(self.origin or "passphrase", Credential(self.key_files, self.passphrase)))
+            found.append(
+                Candidate(self.origin or "passphrase", Credential(self.key_files, self.passphrase), self.paths)
+            )
         known = self.backup.disk(provider.partuuid, provider.names)
         own = known.key if known is not None else ""
         for name in sorted(self.backup.keys, key=lambda name: (name != own, name)):
-            origin = f"{name}.key in the backup"
-            found.append(Candidate(origin, Credential((self.backup.keys[name],), self.passphrase)))
+            origin, path = f"{name}.key in the backup", self.backup.path_of(name)
+            credential = Credential((self.backup.keys[name],), self.passphrase)
+            found.append(Candidate(origin, credential, (path,) if path else ()))
         return found
 
     def secrets(self) -> list[Key]:
@@ -84,6 +90,9 @@ class Verdict:
     # Why the inside could not be read although a key fits, in words.
     content_error: str = ""
     master: MasterKey | None = field(default=None, repr=False)
+    # What opened it, and where its key files lie on this host, if they do.
+    credential: Credential = field(default_factory=Credential, repr=False)
+    paths: tuple[str, ...] = ()
 
 
 def try_offer(provider: Provider, offer: Offer, engine: Engine) -> Verdict:
@@ -108,6 +117,8 @@ def try_offer(provider: Provider, offer: Offer, engine: Engine) -> Verdict:
         content=content,
         content_error=problem,
         master=master,
+        credential=candidates[index].credential,
+        paths=candidates[index].paths,
     )
 
 
@@ -146,7 +157,7 @@ def parse_offer(
         text = None if passphrase is None else check_passphrase(passphrase.encode("utf-8"))
     except UnicodeEncodeError:
         raise BadInput("passphrase holds half a character, which can't be written in UTF-8.") from None
-    return Offer(files, text, origin, ConfigBackup() if backup is None else backup)
+    return Offer(files, text, origin, tuple(paths), ConfigBackup() if backup is None else backup)
 
 
 def read_key_file(path: str) -> bytes:
