@@ -44,11 +44,11 @@ zfs create tank/docs/deep
 zfs create -o keyformat=passphrase -o pbkdf2iters=100000 -o keylocation=prompt tank/media <<<{pass1}
 zfs create -V 8M tank/media/vol
 udevadm settle
-for number in 1 2 3; do head -c 3000000 /dev/urandom >/root/work/tank/docs/$number; done
-head -c 2000000 /dev/urandom >/root/work/tank/docs/deep/file
-head -c 2000000 /dev/urandom >/root/work/tank/media/file
+for number in 1 2 3; do head -c 8000000 /dev/urandom >/root/work/tank/docs/$number; done
+head -c 4000000 /dev/urandom >/root/work/tank/docs/deep/file
+head -c 6000000 /dev/urandom >/root/work/tank/media/file
 for number in $(seq 1000); do echo '{mark}'; done >/root/work/tank/docs/words
-dd if=/dev/urandom of=/dev/zvol/tank/media/vol bs=1M count=2 conv=fsync status=none
+dd if=/dev/urandom of=/dev/zvol/tank/media/vol bs=1M count=6 conv=fsync status=none
 ssh-keygen -q -t ed25519 -N '' -f /root/work/id </dev/null
 cat /root/work/id.pub
 """
@@ -62,9 +62,9 @@ END
 cat /etc/ssh/ssh_host_ed25519_key.pub
 """
 MORE = """
-head -c $((1000000 + RANDOM * 60)) /dev/urandom >/root/work/tank/docs/$(( RANDOM % 5 ))
-head -c 400000 /dev/urandom >/root/work/tank/docs/deep/file
-head -c 600000 /dev/urandom >/root/work/tank/media/more
+head -c $((2000000 + RANDOM * 120)) /dev/urandom >/root/work/tank/docs/$(( RANDOM % 5 ))
+head -c 900000 /dev/urandom >/root/work/tank/docs/deep/file
+head -c 1200000 /dev/urandom >/root/work/tank/media/more
 dd if=/dev/urandom of=/dev/zvol/tank/media/vol bs=256k count=1 conv=fsync status=none
 """
 NEW_KEYS = """
@@ -81,7 +81,7 @@ udevadm settle
 sha256sum </dev/zvol/{dataset}/media/vol
 """
 # The raw disks, below everything that could decrypt them.
-ON_DISK = "zpool sync; for disk in {p1} {p2}; do LC_ALL=C grep -a -o -m1 '{mark}' $disk | head -1; done"
+ON_DISK = "zpool sync; for disk in {p1} {p2}; do LC_ALL=C grep -a -o -m1 '{mark}' $disk || true; done"
 BARE = """
 zpool sync
 begun=$(date +%s.%N)
@@ -111,6 +111,7 @@ class Machine:
         self.nas.start()
         self.agent = Agent(self.nas.ssh, self.log)
         found = self.agent.start(self.nas.serials[:WHOLE], self.nas.serials[WHOLE:])
+        self.agent.ask("reset")
         self.names = {f"p{number}": str(one["id"]) for number, one in enumerate(found["partitions"], 1)}
 
     def shell(self, script: str, **words: str) -> str:
@@ -186,7 +187,8 @@ class Proof:
         chance = random.Random(self.seed)
         up_to_date = 0
         while len(self.cuts) < cuts:
-            line.arm(chance.randrange(150_000, 2_000_000))
+            # What is on the way when the line breaks is lost: some MiB in the buffers of ssh and of the network.
+            line.arm(chance.randrange(300_000, 8_000_000))
             result = self.source.module("zfs_replicate", **self.options)
             carried, broke = line.carried, line.disarm()
             if "replicas" in result:

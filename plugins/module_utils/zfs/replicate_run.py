@@ -37,6 +37,8 @@ _REAP = 10.0
 _TICK = 0.5
 # Characters of what an end said that are worth keeping; the reason comes last.
 _SAID = 8000
+# What zfs send tells of a token.
+_CONTENTS = re.compile(r"^(?:resume token contents:|nvlist version: \d+|\s+\w+ = .*)$", re.MULTILINE)
 _TOKEN = re.compile(r"\b\d-[0-9a-f]+-[0-9a-f]+-[0-9a-f]{40,}\b")
 
 # The key comes first on standard input, as a line, and the stream behind it. The shell reads no further than that line.
@@ -309,7 +311,9 @@ class _Watch:
     def _words(self) -> str:
         parts = []
         for name, process in (("The sending end", self._sender), ("The receiving end", self._receiver)):
-            said = " ".join(self._text(process).split()).rstrip(".")
+            said = " ".join(_CONTENTS.sub("", self._text(process)).split()).rstrip(".")
+            if not said and process is self._receiver and process.returncode == 255:
+                said = "the connection to the target host was lost"
             ended = "was still running" if process.returncode is None else f"ended with status {process.returncode}"
             parts.append(f"{name} {ended}{': ' + said if said else ''}.")
         return " ".join(parts)

@@ -153,6 +153,17 @@ def test_neither_keys_nor_tokens_nor_the_stream_get_into_a_message() -> None:
     assert "secret" not in everything
 
 
+def test_what_is_told_of_a_token_is_no_reason() -> None:
+    contents = "resume token contents:\\nnvlist version: 0\\n\\tbytes = 0x50\\n\\ttoname = tank@a\\nit is gone\\n"
+    send = f"printf '{contents}' >&2; exit 1"
+    with pytest.raises(Broken) as caught:
+        transfer(send, "cat >/dev/null; exit 255")(runner())
+    assert caught.value.message == (
+        "The sending end ended with status 1: it is gone. "
+        "The receiving end ended with status 255: the connection to the target host was lost."
+    )
+
+
 def test_an_end_that_can_not_be_started() -> None:
     one = dataclasses.replace(transfer("echo x", "cat"), send=Command(("no-such-program",)))
     with pytest.raises(StorageError, match="no-such-program"):
