@@ -36,7 +36,9 @@ class ActionModule(ActionBase):
         watch: contextlib.AbstractContextManager[t.Any] = contextlib.nullcontext()
         if interval and not self._task.check_mode and not self._task.async_val:
             # Unpredictable, so that nobody can put another file there.
-            given.setdefault("progress_file", f"{_FOLDER}/replicate-{random_source.token_hex(8)}.json")
+            given["progress_file"] = (
+                given.get("progress_file") or f"{_FOLDER}/replicate-{random_source.token_hex(8)}.json"
+            )
             watch = self._watch(str(given["progress_file"]), interval, task_vars or {})
         with watch:
             answer = self._execute_module(

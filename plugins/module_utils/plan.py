@@ -334,25 +334,37 @@ _TRIES = 3
 
 
 def _carry_out(step: Step, runner: Runner) -> StorageError | None:
-    """The error of a step that failed, at its last try."""
-    for _number in range(_TRIES - 1):
+    """The error of a step that failed, at its last try; what keeps it from another try is in the details."""
+    error: StorageError | None = None
+    for _number in range(_TRIES):
+        refusal = None if step.guard is None else _caught(step.guard, runner)
+        if refusal is not None:
+            if error is not None:
+                # Why another try was needed is the cause; the guard only tells what that has led to.
+                error.details["not_tried_again"] = refusal.message
+                return error
+            refusal.details["undo_errors"] = []
+            return refusal
         error = _try(step, runner)
         if error is None or step.passes is None or not step.passes(error) or error.details["undo_errors"]:
             return error
-    return _try(step, runner)
+    return error
 
 
 def _try(step: Step, runner: Runner) -> StorageError | None:
-    """The error of a step that failed; what it may have left half-done is taken back as far as possible."""
-    begun = False
-    try:
-        if step.guard is not None:
-            step.guard(runner)
-        begun = True
-        act(step.action, runner)
-    except StorageError as error:
-        leaves = begun and not (step.left_nothing is not None and step.left_nothing(error))
+    """The error of an action that failed; what it may have left half-done is taken back as far as possible."""
+    error = _caught(step.action, runner)
+    if error is not None:
+        leaves = step.left_nothing is None or not step.left_nothing(error)
         error.details["undo_errors"] = _run_all(step.undo, runner) if leaves else []
+    return error
+
+
+def _caught(action: Action, runner: Runner) -> StorageError | None:
+    """The error of an action, None if it ended well."""
+    try:
+        act(action, runner)
+    except StorageError as error:
         return error
     return None
 

@@ -194,8 +194,9 @@ def test_a_disk_that_something_was_written_to_meanwhile_is_not_tried_again(monke
     foreign = [content("a", GPT, label("other")), content("b")]
     finds(monkeypatch, [[content("a"), content("b")], foreign])
     runner = Failing(AWAY)
-    with pytest.raises(StepFailed, match="not blank any more"):
+    with pytest.raises(StepFailed, match="currently unavailable") as caught:
         apply(planned(NEW), runner)
+    assert "not blank any more" in caught.value.details["not_tried_again"]
     assert [argv[:2] for argv in runner.started].count(("zpool", "create")) == 1
 
 
