@@ -146,7 +146,9 @@ class Draft:
         arriving = next(one for one in self.snapshots[name] if one.guid == guid)
         title = f"Go on with the stream of '{name}' up to @{arriving.name}, which broke off"
         change = self._change(name, arriving.name)
-        self._stream(title, name, ("zfs", "send", "-v", "-P", "-t", token), False, [change], resumed=True)
+        # Whatever the token says, which comes from the target: nothing leaves this host decrypted.
+        raw = ("-w",) if self.wanted.mode == RAW else ()
+        self._stream(title, name, ("zfs", "send", "-v", "-P", *raw, "-t", token), False, [change], resumed=True)
         self.replicas.setdefault(name, []).append(arriving)
         self.received.add(name)
 

@@ -474,7 +474,7 @@ class TestBrokenStreams:
         place = self.broken(parts)
         plan = place.run(later())
         assert plan.actions[0].endswith("which broke off")
-        assert sends(plan)[0].startswith("zfs send -v -P -t ")
+        assert sends(plan)[0].startswith("zfs send -v -P -w -t ")
         assert place.target.nodes["backup/tank/docs"].key == "backup/tank"
         assert not place.run(later(stamp="20261130T010203Z")).changed
 
