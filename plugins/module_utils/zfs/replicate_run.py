@@ -133,15 +133,12 @@ class StoreTargetKey:
         )
 
 
-# Under a name of its own until it is complete; a file that is there is never overwritten.
-_STORE_KEY = """\
-umask 077
-mkdir -p "$(dirname "$1")" && cat >"$1.$$" && chmod 400 "$1.$$" && sync && ln "$1.$$" "$1"
-result=$?
-rm -f "$1.$$"
-sync
-exit $result
-"""
+# Under a name of its own until it is complete; a file that is there is never overwritten. One line, since the login
+# shell of the other host may be csh, which takes no line break within quotes.
+_STORE_KEY = (
+    'umask 077; mkdir -p "$(dirname "$1")" && cat >"$1.$$" && chmod 400 "$1.$$" && sync && ln "$1.$$" "$1"; '
+    'result=$?; rm -f "$1.$$"; sync; exit $result'
+)
 
 
 @dataclass(frozen=True)
