@@ -403,7 +403,7 @@ from ..module_utils.zfs.replicate_plan import plan_replication, takes_snapshot
 from ..module_utils.zfs.replicate_progress import ProgressFile
 from ..module_utils.zfs.replicate_read import read_ends
 from ..module_utils.zfs.replicate_result import describe_ends
-from ..module_utils.zfs.replicate_run import ReplicaRunner
+from ..module_utils.zfs.replicate_run import ReplicaRunner, end_in_order
 from ..module_utils.zfs.replicate_state import Ends
 from ..module_utils.zfs.state import require_root
 
@@ -422,6 +422,7 @@ def main() -> None:
     mask = Mask()
     protect(module, mask, key_to_hide(wanted))
     runner = ReplicaRunner(mask, progress)
+    end_in_order()
     try:
         with contextlib.ExitStack() as held:
             held.callback(runner.progress.close)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import signal
 import subprocess
 import time
 import typing as t
@@ -114,6 +115,37 @@ def test_a_stream_that_stands_still_is_ended(tmp_path: Path) -> None:
     with pytest.raises(Stalled, match="Nothing has moved for 1 seconds"):
         transfer(sleeps, sleeps, stall_timeout=1.0)(runner())
     assert all(gone(int(pid)) for pid in (tmp_path / "pids").read_text().split())
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_a_signal_ends_both_ends_first(tmp_path: Path, name: str) -> None:
+    number = signal.Signals[name]
+    before = {one: signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGHUP)}
+    receives = f"echo $$ >{tmp_path}/one; exec sleep 600"
+    sends = f"while ! [ -s {tmp_path}/one ]; do sleep 0.05; done; echo $$ >{tmp_path}/two; kill -{number.value} "
+    try:
+        for one in before:
+            signal.signal(one, signal.SIG_DFL)
+        replicate_run.end_in_order()
+        with pytest.raises(SystemExit) as caught:
+            transfer(f"{sends} {os.getpid()}; exec sleep 600", receives)(runner())
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN, "a second one breaks nothing off"
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
+    assert caught.value.code == 143
+    assert all(gone(int((tmp_path / one).read_text())) for one in ("one", "two"))
+
+
+def test_a_signal_that_is_ignored_stays_so() -> None:
+    before = {one: signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        replicate_run.end_in_order()
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
 
 
 def test_only_more_bytes_count_as_movement(monkeypatch: pytest.MonkeyPatch) -> None:
