@@ -43,6 +43,7 @@ def plan_replication(wanted: Replication, ends: Ends) -> Plan:
         _store_key(draft)
     _warn_of_keys(draft)
     _send(draft, to)
+    _check_roots(draft)
     _key_locations(draft)
     _properties(draft)
     _retention(draft)
@@ -271,6 +272,28 @@ def _send_tree(draft: Draft, to: str) -> bool:
         draft.send_one(name, start)
     draft.send_tree(to, base.snapshot)
     return True
+
+
+def _check_roots(draft: Draft) -> None:
+    """A raw increment brings the wrapped key along; only a stream of the tree makes its dataset the root of it.
+
+    :raises Refused: a replica would hold a key that is wrapped for a root of its own, and not be one
+    """
+    if draft.wanted.mode != RAW or draft.packaged:
+        return
+    faults = []
+    for name in draft.names:
+        replica = draft.replica(name)
+        if name not in draft.received or replica is None or replica.is_root:
+            continue
+        if draft.ends.source.datasets[name].is_root:
+            faults.append(f"'{name}' has a key of its own, and '{replica.name}' uses that of '{replica.root}'")
+    if faults:
+        raise Refused(
+            f"A raw increment of a single dataset would make these impossible to open: {'; '.join(faults)}.",
+            hint="Replicate the whole tree ('recursive: true' and 'send_properties: true', up to a snapshot that is "
+            "not there yet), which makes them roots at the target. Or rename such a replica away, to send it anew.",
+        )
 
 
 def _warn_of_roots(draft: Draft, created: t.Sequence[str]) -> None:

@@ -201,6 +201,33 @@ class TestKeyChanges:
         assert place.target.nodes["backup/tank/docs"].key == "backup/tank"
         assert all(place.opens(name) for name in place.target.below("backup/tank"))
 
+    def test_a_child_that_got_a_key_of_its_own_is_not_sent_alone(self) -> None:
+        place = world()
+        place.run(wish())
+        node = place.source.nodes["tank/docs"]
+        node.key, node.wrapped, node.written = "tank/docs", "k4", 1
+        refused(
+            place,
+            later(send_properties=False),
+            "'tank/docs' has a key of its own, and 'backup/tank/docs' uses that of 'backup/tank'.*whole tree",
+        )
+        place.run(later())
+        assert all(place.opens(name) for name in place.target.below("backup/tank"))
+        node.written = 1
+        assert place.run(wish(stamp="20261129T010203Z", send_properties=False)).changed, "now it is a root"
+        assert all(place.opens(name) for name in place.target.below("backup/tank"))
+
+    def test_nor_is_the_rest_of_its_stream_gone_on_with_alone(self) -> None:
+        place = world()
+        place.run(wish())
+        node = place.source.nodes["tank/docs"]
+        node.key, node.wrapped = "tank/docs", "k4"
+        place.source.snapshot(place.source.nodes, "more")
+        place.target.nodes["backup/tank/docs"].token = node.snapshots[-1].guid
+        refused(place, later(send_properties=False, snapshot="more"), "'tank/docs' has a key of its own")
+        assert place.run(later()).changed
+        assert all(place.opens(name) for name in place.target.below("backup/tank"))
+
     def test_a_replica_that_was_made_to_inherit_is_refused(self) -> None:
         place = world()
         place.run(wish(target="backup/vault/tank"))
