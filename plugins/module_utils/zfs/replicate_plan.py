@@ -38,6 +38,7 @@ def plan_replication(wanted: Replication, ends: Ends) -> Plan:
     _broken_streams(draft)
     for name in names:
         _check_replica(draft, name)
+    _check_renamed(draft)
     to = _snapshot(draft)
     if wanted.mode == REENCRYPT and wanted.source not in draft.replicas:
         _store_key(draft)
@@ -143,6 +144,46 @@ def _check_replica(draft: Draft, name: str) -> None:
         )
     )
     del has[has.index(at_target) + 1 :]
+
+
+def _check_renamed(draft: Draft) -> None:
+    """What was renamed at the source has to be renamed at the target: sent anew, it would collide with the old one.
+
+    :raises Refused: naming the commands
+    """
+    wanted = draft.wanted
+    lacking = {
+        one.guid: wanted.at_target(name)
+        for name in draft.names
+        if name not in draft.replicas
+        for one in draft.snapshots[name]
+    }
+    moved: dict[str, str] = {}
+    for old in _strangers(draft):
+        new = next((lacking[one.guid] for one in draft.ends.target.of(old) if one.guid in lacking), None)
+        if new is not None:
+            moved[old] = new
+    if moved:
+        commands = [f"'zfs rename {old} {new}'" for old, new in _renames(moved)]
+        raise Refused(
+            "These were renamed at the source, and their replicas were not: "
+            f"{', '.join(repr(old) for old in moved)}. Sent anew, they would collide.",
+            hint=f"Rename them at the target{' on ' + repr(wanted.ssh.host) if wanted.ssh else ''}: "
+            f"{', then '.join(commands)}. Then run this again.",
+        )
+
+
+def _renames(moved: t.Mapping[str, str]) -> list[tuple[str, str]]:
+    """What is to be renamed, one after the other, parents first: what lies below goes along."""
+    done: list[tuple[str, str]] = []
+    for old, new in moved.items():
+        now = old
+        for before, after in done:
+            if f"{now}/".startswith(f"{before}/"):
+                now = after + now[len(before) :]
+        if now != new:
+            done.append((now, new))
+    return done
 
 
 def _check_history(draft: Draft, name: str, ours: Snapshot, theirs: Snapshot) -> None:
@@ -430,14 +471,17 @@ def _retention(draft: Draft) -> None:
 
 def _warn_of_strangers(draft: Draft) -> None:
     """What is below the target, but not in the source, is left alone."""
-    wanted = draft.wanted
-    ours = {wanted.at_target(name) for name in draft.names}
-    strangers = sorted(
-        name for name in draft.ends.target.datasets if name not in ours and name.startswith(f"{wanted.target}/")
-    )
+    strangers = _strangers(draft)
     if strangers:
         shown = ", ".join(f"'{name}'" for name in strangers[:10])
         draft.warnings.append(
             f"These are below the target, but not among what is sent: {shown}{' ...' if len(strangers) > 10 else ''}. "
             "They were renamed, destroyed or excluded at the source, or made at the target, and are left as they are."
         )
+
+
+def _strangers(draft: Draft) -> list[str]:
+    """What is below the target and has no namesake among what is sent."""
+    ours = {draft.wanted.at_target(name) for name in draft.names}
+    below = f"{draft.wanted.target}/"
+    return sorted(name for name in draft.ends.target.datasets if name not in ours and name.startswith(below))

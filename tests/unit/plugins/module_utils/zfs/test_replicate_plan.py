@@ -436,6 +436,37 @@ class TestWhatIsThere:
         assert "not among what is sent: 'backup/tank/docs'" in plan.warnings[0]
         assert "backup/tank/docs" in place.target.nodes
 
+    @pytest.mark.parametrize("mode", ["raw", "plaintext"])
+    def test_what_was_renamed_at_the_source_is_to_be_renamed_at_the_target(self, mode: str) -> None:
+        place = world()
+        place.source.add("tank/docs/deep", key="tank", written=1)
+        place.run(wish(mode=mode))
+        for end, top in ((place.source, "tank"), (place.target, "backup/tank")):
+            for name in (f"{top}/docs", f"{top}/docs/deep"):
+                end.nodes[name.replace("docs", "papers")] = end.nodes.pop(name)
+            if end is place.source:
+                refused(
+                    place,
+                    later(mode=mode),
+                    "renamed at the source.*: 'zfs rename backup/tank/docs backup/tank/papers'. Then run this again",
+                )
+        place.source.nodes["tank/papers"].written = 1
+        assert "backup/tank/papers" in str(place.run(later(mode=mode)).diff())
+        assert "backup/tank/docs" not in place.target.nodes
+
+    def test_each_rename_is_named(self) -> None:
+        place = world()
+        place.source.add("tank/docs/deep", key="tank", written=1)
+        place.run(wish())
+        place.source.nodes["tank/papers"] = place.source.nodes.pop("tank/docs")
+        place.source.nodes["tank/papers/flat"] = place.source.nodes.pop("tank/docs/deep")
+        refused(
+            place,
+            later(ssh=Ssh("nas2")),
+            "at the target on 'nas2': 'zfs rename backup/tank/docs backup/tank/papers', then "
+            "'zfs rename backup/tank/papers/deep backup/tank/papers/flat'",
+        )
+
     def test_a_snapshot_that_not_all_have(self) -> None:
         place = world()
         place.source.snapshot(["tank"], "one")
