@@ -51,12 +51,14 @@ class Draft:
         }
         self.received: set[str] = set()
         """The datasets that a stream was planned for."""
+        self.discarded: set[str] = set()
+        """The datasets whose replica goes with what was received of its first stream."""
         self.packaged = False
         """Whether one of the streams is that of a whole tree, which brings the structure of keys along."""
 
     def replica(self, name: str) -> Dataset | None:
-        """The replica of a dataset as it was read."""
-        return self.ends.target.datasets.get(self.wanted.at_target(name))
+        """The replica of a dataset as it was read, if it stays."""
+        return None if name in self.discarded else self.ends.target.datasets.get(self.wanted.at_target(name))
 
     def named(self, dataset: str, snapshot: str) -> Snapshot | None:
         """A snapshot of a dataset of the source by its name."""

@@ -33,9 +33,9 @@ def plan_replication(wanted: Replication, ends: Ends) -> Plan:
     draft = Draft(wanted, ends, names)
     if wanted.target in ends.target.datasets:
         check_promise(wanted, ends, names)
-    else:
-        check_new_target(wanted, ends)
     _broken_streams(draft)
+    if wanted.source not in draft.replicas:
+        check_new_target(wanted, ends)
     for name in names:
         _check_replica(draft, name)
     _check_renamed(draft)
@@ -87,6 +87,7 @@ def _broken_streams(draft: Draft) -> None:
         )
         if not draft.replicas.get(name):
             draft.replicas.pop(name, None)
+            draft.discarded.add(name)
 
 
 def _check_token(draft: Draft, name: str, token: Token) -> None:

@@ -142,9 +142,12 @@ def _target(runner: ReplicaRunner, wanted: Replication, pool: Properties) -> Sid
         for name, dataset in datasets.items()
         if dataset.value("receive_resume_token") != "-"
     }
-    if wanted.mode == REENCRYPT:
+    # What was received of a first stream may be discarded, and the replica made anew.
+    unfinished = not snapshots.get(wanted.target)
+    if wanted.mode == REENCRYPT or unfinished:
         datasets = {**_above(there, wanted, properties), **datasets}
-    return Side(datasets, snapshots, tokens=tokens, pool=pool)
+    key_file = read_key_file(runner, wanted) if unfinished else None
+    return Side(datasets, snapshots, tokens=tokens, pool=pool, key_file=key_file)
 
 
 def _settled(

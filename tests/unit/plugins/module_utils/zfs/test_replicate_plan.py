@@ -552,6 +552,35 @@ class TestBrokenStreams:
     def test_or_refused(self, token: Token, match: str) -> None:
         refused(self.broken(0), later(), match, tokens={"backup/tank": token})
 
+    def broken_anew(self, key: WantedKey, **facts: t.Any) -> World:
+        """The first stream of a replica that is encrypted anew has broken off at its beginning."""
+        place, wanted = world(), wish(mode="reencrypt", key=key)
+        for step in plan_replication(wanted, place.ends(wanted, **facts)).steps:
+            if isinstance(step.action, Transfer):
+                place.carry(step.action, 0)
+                return place
+            place.act(step.action)
+        raise AssertionError("nothing was sent")
+
+    def test_what_is_made_anew_is_made_under_the_key_that_is_given(self) -> None:
+        place = self.broken_anew(WantedKey("hex", HEX))
+        wanted = later(mode="reencrypt", key=WantedKey("hex", HEX, "/k"), resume=False)
+        refused(place, wanted, "holds another key than key.value", key_file=KeyFile("/k", True, Key("hex", b"b2" * 32)))
+        plan = place.run(wanted, key_file=KeyFile("/k", False))
+        assert plan.actions[0].startswith("Discard")
+        assert place.keys == {"/k": "hex"}
+        assert place.target.nodes["backup/tank"].location == "file:///k"
+
+    def test_and_does_not_look_for_a_key_that_was_handed_over(self) -> None:
+        file = KeyFile("/k", True, HEX)
+        place = self.broken_anew(WantedKey("hex", HEX, "/k"), key_file=file)
+        place.run(later(mode="reencrypt", key=WantedKey("hex", HEX), resume=False))
+        assert place.target.nodes["backup/tank"].location == "prompt"
+
+    def test_and_not_where_none_can_be_made(self) -> None:
+        place = self.broken_anew(WantedKey("hex", HEX))
+        refused(place, later(mode="reencrypt", resume=False), "uses that of 'backup', which is not encrypted")
+
 
 class TestRetention:
     def test_the_oldest_of_our_own_go_at_both_ends(self) -> None:

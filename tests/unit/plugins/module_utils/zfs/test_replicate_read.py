@@ -185,6 +185,20 @@ def test_a_token_of_something_else_is_not_used(name: str) -> None:
     assert token_of(CONTENTS.replace("tank@a\n\tcomp", f"{name}\n\tcomp")).stale == "it is not of a snapshot of 'tank'"
 
 
+@pytest.mark.parametrize("mode", ["raw", "reencrypt"])
+def test_a_replica_that_may_be_made_anew_is_read_as_a_new_one(mode: str) -> None:
+    own = Fake({**DATASETS, "backup/tank": {"type": "filesystem", "receive_resume_token": "1-ab"}}, {})
+    own.special["send -nvP -t 1-ab"] = Result((), 0, CONTENTS, "")
+    own.special["sh -c"] = Result((), 3, "", "")
+    own.target = own
+    key = WantedKey("hex", None, "/k") if mode == "reencrypt" else None
+    target = read_ends(own, wish(mode=mode, key=key, ssh=Ssh("nas2"))).target
+    assert set(target.datasets) == {"backup", "backup/tank"}
+    assert (target.key_file is not None) == (key is not None)
+    own.snapshots = {"backup/tank@a": snapshot("1", "1")}
+    assert read_ends(own, wish(mode=mode, key=key, ssh=Ssh("nas2"))).target.key_file is None
+
+
 def test_a_stream_that_is_just_ending_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     own = Fake({**DATASETS, "backup/tank": {"type": "filesystem"}}, {})
     own.special["send -nvP -t 1-ab"] = Result((), 0, CONTENTS, "")
