@@ -194,7 +194,8 @@ options:
   force:
     description:
       - Roll the replica back to the newest snapshot that both ends have, if it was written to or has newer snapshots of
-        its own. These are destroyed. Nothing else is ever destroyed at the target.
+        its own. These are destroyed, and what was received of a stream that broke off. Nothing else is ever destroyed
+        at the target.
     type: bool
     default: false
   resume:

@@ -74,7 +74,7 @@ def _broken_streams(draft: Draft) -> None:
         token = draft.ends.target.tokens.get(target)
         if token is None:
             continue
-        if wanted.resume:
+        if wanted.resume and not _went_its_own_way(draft, name):
             _check_token(draft, name, token)
             draft.resume(name, token.value, token.guid)
             continue
@@ -88,6 +88,15 @@ def _broken_streams(draft: Draft) -> None:
         if not draft.replicas.get(name):
             draft.replicas.pop(name, None)
             draft.discarded.add(name)
+
+
+def _went_its_own_way(draft: Draft, name: str) -> bool:
+    """Whether the rest of a stream would not fit, since something else was done to the replica meanwhile."""
+    has, base, dataset = draft.replicas.get(name), draft.base(name), draft.replica(name)
+    if not has:
+        return False
+    written = dataset is not None and dataset.value("written") not in ("0", "-")
+    return base is None or base.snapshot.guid != has[-1].guid or written
 
 
 def _check_token(draft: Draft, name: str, token: Token) -> None:

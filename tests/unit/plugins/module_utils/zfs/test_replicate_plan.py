@@ -552,6 +552,23 @@ class TestBrokenStreams:
     def test_or_refused(self, token: Token, match: str) -> None:
         refused(self.broken(0), later(), match, tokens={"backup/tank": token})
 
+    @pytest.mark.parametrize("what", ["written", "snapshot"])
+    def test_or_given_up_if_the_replica_went_its_own_way(self, what: str) -> None:
+        place = world()
+        place.run(wish())
+        place.source.snapshot(place.source.nodes, "more")
+        place.target.nodes["backup/tank"].token = place.source.nodes["tank"].snapshots[-1].guid
+        assert place.copy().run(later()).actions[0].endswith("which broke off")
+        if what == "written":
+            place.target.nodes["backup/tank"].written = 5
+        else:
+            place.target.snapshot(["backup/tank"], "mine")
+        refused(place, later(), f"'backup/tank' .* since @{NEW}.*force: true")
+        plan = place.run(later(force=True))
+        assert plan.actions[0] == "Discard what was received of a stream to 'backup/tank' that broke off"
+        assert plan.actions[1].startswith(f"Roll 'backup/tank' back to @{NEW}")
+        assert not any("-t" in one.split() for one in sends(plan))
+
     def broken_anew(self, key: WantedKey, **facts: t.Any) -> World:
         """The first stream of a replica that is encrypted anew has broken off at its beginning."""
         place, wanted = world(), wish(mode="reencrypt", key=key)
