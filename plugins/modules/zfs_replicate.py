@@ -194,7 +194,8 @@ options:
   force:
     description:
       - Roll the replica back to the newest snapshot that both ends have, if it was written to or has newer snapshots of
-        its own. These are destroyed. Nothing else is ever destroyed at the target.
+        its own. These are destroyed, and what was received of a stream that broke off. Nothing else is ever destroyed
+        at the target.
     type: bool
     default: false
   resume:
@@ -403,7 +404,7 @@ from ..module_utils.zfs.replicate_plan import plan_replication, takes_snapshot
 from ..module_utils.zfs.replicate_progress import ProgressFile
 from ..module_utils.zfs.replicate_read import read_ends
 from ..module_utils.zfs.replicate_result import describe_ends
-from ..module_utils.zfs.replicate_run import ReplicaRunner
+from ..module_utils.zfs.replicate_run import ReplicaRunner, end_in_order
 from ..module_utils.zfs.replicate_state import Ends
 from ..module_utils.zfs.state import require_root
 
@@ -422,6 +423,7 @@ def main() -> None:
     mask = Mask()
     protect(module, mask, key_to_hide(wanted))
     runner = ReplicaRunner(mask, progress)
+    end_in_order()
     try:
         with contextlib.ExitStack() as held:
             held.callback(runner.progress.close)

@@ -51,12 +51,14 @@ class Draft:
         }
         self.received: set[str] = set()
         """The datasets that a stream was planned for."""
+        self.discarded: set[str] = set()
+        """The datasets whose replica goes with what was received of its first stream."""
         self.packaged = False
         """Whether one of the streams is that of a whole tree, which brings the structure of keys along."""
 
     def replica(self, name: str) -> Dataset | None:
-        """The replica of a dataset as it was read."""
-        return self.ends.target.datasets.get(self.wanted.at_target(name))
+        """The replica of a dataset as it was read, if it stays."""
+        return None if name in self.discarded else self.ends.target.datasets.get(self.wanted.at_target(name))
 
     def named(self, dataset: str, snapshot: str) -> Snapshot | None:
         """A snapshot of a dataset of the source by its name."""
@@ -146,7 +148,9 @@ class Draft:
         arriving = next(one for one in self.snapshots[name] if one.guid == guid)
         title = f"Go on with the stream of '{name}' up to @{arriving.name}, which broke off"
         change = self._change(name, arriving.name)
-        self._stream(title, name, ("zfs", "send", "-v", "-P", "-t", token), False, [change], resumed=True)
+        # Whatever the token says, which comes from the target: nothing leaves this host decrypted.
+        raw = ("-w",) if self.wanted.mode == RAW else ()
+        self._stream(title, name, ("zfs", "send", "-v", "-P", *raw, "-t", token), False, [change], resumed=True)
         self.replicas.setdefault(name, []).append(arriving)
         self.received.add(name)
 

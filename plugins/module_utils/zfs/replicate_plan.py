@@ -33,16 +33,18 @@ def plan_replication(wanted: Replication, ends: Ends) -> Plan:
     draft = Draft(wanted, ends, names)
     if wanted.target in ends.target.datasets:
         check_promise(wanted, ends, names)
-    else:
-        check_new_target(wanted, ends)
     _broken_streams(draft)
+    if wanted.source not in draft.replicas:
+        check_new_target(wanted, ends)
     for name in names:
         _check_replica(draft, name)
+    _check_renamed(draft)
     to = _snapshot(draft)
     if wanted.mode == REENCRYPT and wanted.source not in draft.replicas:
         _store_key(draft)
     _warn_of_keys(draft)
     _send(draft, to)
+    _check_roots(draft)
     _key_locations(draft)
     _properties(draft)
     _retention(draft)
@@ -72,7 +74,7 @@ def _broken_streams(draft: Draft) -> None:
         token = draft.ends.target.tokens.get(target)
         if token is None:
             continue
-        if wanted.resume:
+        if wanted.resume and not _went_its_own_way(draft, name):
             _check_token(draft, name, token)
             draft.resume(name, token.value, token.guid)
             continue
@@ -85,6 +87,16 @@ def _broken_streams(draft: Draft) -> None:
         )
         if not draft.replicas.get(name):
             draft.replicas.pop(name, None)
+            draft.discarded.add(name)
+
+
+def _went_its_own_way(draft: Draft, name: str) -> bool:
+    """Whether the rest of a stream would not fit, since something else was done to the replica meanwhile."""
+    has, base, dataset = draft.replicas.get(name), draft.base(name), draft.replica(name)
+    if not has:
+        return False
+    written = dataset is not None and dataset.value("written") not in ("0", "-")
+    return base is None or base.snapshot.guid != has[-1].guid or written
 
 
 def _check_token(draft: Draft, name: str, token: Token) -> None:
@@ -142,6 +154,46 @@ def _check_replica(draft: Draft, name: str) -> None:
         )
     )
     del has[has.index(at_target) + 1 :]
+
+
+def _check_renamed(draft: Draft) -> None:
+    """What was renamed at the source has to be renamed at the target: sent anew, it would collide with the old one.
+
+    :raises Refused: naming the commands
+    """
+    wanted = draft.wanted
+    lacking = {
+        one.guid: wanted.at_target(name)
+        for name in draft.names
+        if name not in draft.replicas
+        for one in draft.snapshots[name]
+    }
+    moved: dict[str, str] = {}
+    for old in _strangers(draft):
+        new = next((lacking[one.guid] for one in draft.ends.target.of(old) if one.guid in lacking), None)
+        if new is not None:
+            moved[old] = new
+    if moved:
+        commands = [f"'zfs rename {old} {new}'" for old, new in _renames(moved)]
+        raise Refused(
+            "These were renamed at the source, and their replicas were not: "
+            f"{', '.join(repr(old) for old in moved)}. Sent anew, they would collide.",
+            hint=f"Rename them at the target{' on ' + repr(wanted.ssh.host) if wanted.ssh else ''}: "
+            f"{', then '.join(commands)}. Then run this again.",
+        )
+
+
+def _renames(moved: t.Mapping[str, str]) -> list[tuple[str, str]]:
+    """What is to be renamed, one after the other, parents first: what lies below goes along."""
+    done: list[tuple[str, str]] = []
+    for old, new in moved.items():
+        now = old
+        for before, after in done:
+            if f"{now}/".startswith(f"{before}/"):
+                now = after + now[len(before) :]
+        if now != new:
+            done.append((now, new))
+    return done
 
 
 def _check_history(draft: Draft, name: str, ours: Snapshot, theirs: Snapshot) -> None:
@@ -271,6 +323,28 @@ def _send_tree(draft: Draft, to: str) -> bool:
         draft.send_one(name, start)
     draft.send_tree(to, base.snapshot)
     return True
+
+
+def _check_roots(draft: Draft) -> None:
+    """A raw increment brings the wrapped key along; only a stream of the tree makes its dataset the root of it.
+
+    :raises Refused: a replica would hold a key that is wrapped for a root of its own, and not be one
+    """
+    if draft.wanted.mode != RAW or draft.packaged:
+        return
+    faults = []
+    for name in draft.names:
+        replica = draft.replica(name)
+        if name not in draft.received or replica is None or replica.is_root:
+            continue
+        if draft.ends.source.datasets[name].is_root:
+            faults.append(f"'{name}' has a key of its own, and '{replica.name}' uses that of '{replica.root}'")
+    if faults:
+        raise Refused(
+            f"A raw increment of a single dataset would make these impossible to open: {'; '.join(faults)}.",
+            hint="Replicate the whole tree ('recursive: true' and 'send_properties: true', up to a snapshot that is "
+            "not there yet), which makes them roots at the target. Or rename such a replica away, to send it anew.",
+        )
 
 
 def _warn_of_roots(draft: Draft, created: t.Sequence[str]) -> None:
@@ -407,14 +481,17 @@ def _retention(draft: Draft) -> None:
 
 def _warn_of_strangers(draft: Draft) -> None:
     """What is below the target, but not in the source, is left alone."""
-    wanted = draft.wanted
-    ours = {wanted.at_target(name) for name in draft.names}
-    strangers = sorted(
-        name for name in draft.ends.target.datasets if name not in ours and name.startswith(f"{wanted.target}/")
-    )
+    strangers = _strangers(draft)
     if strangers:
         shown = ", ".join(f"'{name}'" for name in strangers[:10])
         draft.warnings.append(
             f"These are below the target, but not among what is sent: {shown}{' ...' if len(strangers) > 10 else ''}. "
             "They were renamed, destroyed or excluded at the source, or made at the target, and are left as they are."
         )
+
+
+def _strangers(draft: Draft) -> list[str]:
+    """What is below the target and has no namesake among what is sent."""
+    ours = {draft.wanted.at_target(name) for name in draft.names}
+    below = f"{draft.wanted.target}/"
+    return sorted(name for name in draft.ends.target.datasets if name not in ours and name.startswith(below))

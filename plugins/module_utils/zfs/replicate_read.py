@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import time
 import typing as t
+import zlib
 from dataclasses import replace
 
 from ..command import Command, CommandError, Runner
@@ -72,8 +73,14 @@ CARRIED = (
 Properties = t.Mapping[str, Property]
 
 _SNAPSHOT = ("guid", "createtxg", "ivsetguid")
-_TOKEN_GUID = re.compile(r"toguid = (0x[0-9a-fA-F]+|\d+)")
-_TOKEN_RAW = re.compile(r"rawok = (?:1|0x1)\b")
+# The token comes from the target, and its strings may hold lines that look like these.
+_TOKEN_GUID = re.compile(r"^\ttoguid = (.*)$", re.MULTILINE)
+_TOKEN_NAME = re.compile(r"^\ttoname = (.*)$", re.MULTILINE)
+_TOKEN_RAW = re.compile(r"^\trawok = (.*)$", re.MULTILINE)
+_NUMBER = re.compile(r"0x[0-9a-fA-F]{1,16}|0|[1-9][0-9]{0,19}")
+_SNAPSHOT_NAME = re.compile(r"[A-Za-z0-9_.: -]+")
+_FORGED = re.compile(rb"[\r\n]\s*\w+ = ")
+_MOST_TOKEN_BYTES = 1 << 16
 _VERSION = re.compile(r"zfs(?:-kmod)?-(\d+)\.(\d+)")
 _MOST_KEY_BYTES = 2048
 # Looks at a replica into which something seems to be received, and seconds between them.
@@ -131,13 +138,16 @@ def _target(runner: ReplicaRunner, wanted: Replication, pool: Properties) -> Sid
         return replace(side, key_file=read_key_file(runner, wanted))
     datasets, snapshots = found
     tokens = {
-        name: _token(runner, dataset.value("receive_resume_token"))
+        name: _token(runner, dataset.value("receive_resume_token"), wanted.source + name[len(wanted.target) :])
         for name, dataset in datasets.items()
         if dataset.value("receive_resume_token") != "-"
     }
-    if wanted.mode == REENCRYPT:
+    # What was received of a first stream may be discarded, and the replica made anew.
+    unfinished = not snapshots.get(wanted.target)
+    if wanted.mode == REENCRYPT or unfinished:
         datasets = {**_above(there, wanted, properties), **datasets}
-    return Side(datasets, snapshots, tokens=tokens, pool=pool)
+    key_file = read_key_file(runner, wanted) if unfinished else None
+    return Side(datasets, snapshots, tokens=tokens, pool=pool, key_file=key_file)
 
 
 def _settled(
@@ -212,16 +222,41 @@ def _snapshots(runner: Runner, top: str, recursive: bool) -> tuple[dict[str, tup
     )
 
 
-def _token(runner: Runner, value: str) -> Token:
-    """What a token stands for, as the source understands it."""
+def _token(runner: Runner, value: str, dataset: str) -> Token:
+    """What a token stands for, as the source understands it.
+
+    :param dataset: the dataset of the source that it has to be of
+    """
     result = runner.run(Command(("zfs", "send", "-nvP", "-t", value)), ok=tuple(range(256)))
     said = result.stdout + result.stderr
-    guid = _TOKEN_GUID.search(said)
-    stale = ""
-    if result.rc or guid is None:
+    guids, names, raws = (one.findall(said) for one in (_TOKEN_GUID, _TOKEN_NAME, _TOKEN_RAW))
+    if result.rc or not guids:
         lines = [line.strip() for line in result.stderr.splitlines() if line.strip() and "=" not in line]
         stale = (lines or ["zfs does not understand it"])[-1].rstrip(".")
-    return Token(value, str(int(guid.group(1), 0)) if guid else "", _TOKEN_RAW.search(said) is not None, stale)
+        return Token(value, stale=stale)
+    if (
+        _forged(value)
+        or len(guids) != 1
+        or not _NUMBER.fullmatch(guids[0])
+        or len(names) != 1
+        or raws not in ([], ["1"])
+    ):
+        return Token(value, stale="its contents are not as zfs makes them")
+    origin, at_sign, snapshot = names[0].partition("@")
+    if origin != dataset or not at_sign or not _SNAPSHOT_NAME.fullmatch(snapshot):
+        return Token(value, stale=f"it is not of a snapshot of '{dataset}'")
+    return Token(value, str(int(guids[0], 0)), raws == ["1"])
+
+
+def _forged(value: str) -> bool:
+    """Whether a string in a token breaks the line and goes on with what would be read as another value."""
+    try:
+        packed = bytes.fromhex(value.split("-")[3])
+        contents = zlib.decompressobj().decompress(packed, _MOST_TOKEN_BYTES)
+    except (IndexError, ValueError, zlib.error):
+        # Such a one is for zfs to refuse.
+        return False
+    return _FORGED.search(contents) is not None
 
 
 def _can_exclude(runner: Runner) -> bool:

@@ -35,6 +35,9 @@ _GRACE = 30.0
 # Seconds for a killed process to go; one that is stuck in the kernel does not.
 _REAP = 10.0
 _TICK = 0.5
+_ENDING = (signal.SIGTERM, signal.SIGHUP)
+# The exit status that a shell gives a program that SIGTERM has ended.
+_ENDED = 143
 # Characters of what an end said that are worth keeping; the reason comes last.
 _SAID = 8000
 # What zfs send tells of a token.
@@ -133,15 +136,12 @@ class StoreTargetKey:
         )
 
 
-# Under a name of its own until it is complete; a file that is there is never overwritten.
-_STORE_KEY = """\
-umask 077
-mkdir -p "$(dirname "$1")" && cat >"$1.$$" && chmod 400 "$1.$$" && sync && ln "$1.$$" "$1"
-result=$?
-rm -f "$1.$$"
-sync
-exit $result
-"""
+# Under a name of its own until it is complete; a file that is there is never overwritten. One line, since the login
+# shell of the other host may be csh, which takes no line break within quotes.
+_STORE_KEY = (
+    'umask 077; mkdir -p "$(dirname "$1")" && cat >"$1.$$" && chmod 400 "$1.$$" && sync && ln "$1.$$" "$1"; '
+    'result=$?; rm -f "$1.$$"; sync; exit $result'
+)
 
 
 @dataclass(frozen=True)
@@ -176,10 +176,12 @@ def _carry(runner: ReplicaRunner, transfer: Transfer, meter: Meter, begun: float
     try:
         try:
             _widen(writing)
-            receiver = runner.target.start(transfer.receive, reading, subprocess.DEVNULL)
+            with _held_back():
+                receiver = runner.target.start(transfer.receive, reading, subprocess.DEVNULL)
             if transfer.key is not None:
                 os.write(writing, transfer.key.stdin())
-            sender = runner.start(transfer.send, subprocess.DEVNULL, writing)
+            with _held_back():
+                sender = runner.start(transfer.send, subprocess.DEVNULL, writing)
         finally:
             # Held open here, they would keep each end from noticing that the other one is gone.
             os.close(reading)
@@ -355,6 +357,43 @@ _HINTS = (
     ("is busy", "Another stream is being received there, or the one that broke off is just ending. Run this again."),
     ("contains partially-complete state", "Another stream broke off there: see 'resume'."),
 )
+
+
+def end_in_order() -> None:
+    """Let a signal that ends this process end both ends of a stream first, which would go on without the lock."""
+
+    def stop(number: int, frame: t.Any) -> None:
+        del number, frame
+        for one in _ENDING:
+            # A second one must not break off what the first has begun.
+            signal.signal(one, signal.SIG_IGN)
+        raise SystemExit(_ENDED)
+
+    for one in _ENDING:
+        if signal.getsignal(one) != signal.SIG_IGN:
+            signal.signal(one, stop)
+
+
+@contextlib.contextmanager
+def _held_back() -> t.Iterator[None]:
+    """A signal that comes while an end is started, and nobody could end it yet, counts afterwards."""
+    came: list[int] = []
+
+    def note(number: int, frame: t.Any) -> None:
+        del frame
+        came.append(number)
+
+    before = {one: signal.getsignal(one) for one in _ENDING}
+    own = {one: handler for one, handler in before.items() if callable(handler)}
+    for one in own:
+        signal.signal(one, note)
+    try:
+        yield
+    finally:
+        for one, handler in own.items():
+            signal.signal(one, handler)
+    for number in came[:1]:
+        os.kill(os.getpid(), number)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -201,6 +201,33 @@ class TestKeyChanges:
         assert place.target.nodes["backup/tank/docs"].key == "backup/tank"
         assert all(place.opens(name) for name in place.target.below("backup/tank"))
 
+    def test_a_child_that_got_a_key_of_its_own_is_not_sent_alone(self) -> None:
+        place = world()
+        place.run(wish())
+        node = place.source.nodes["tank/docs"]
+        node.key, node.wrapped, node.written = "tank/docs", "k4", 1
+        refused(
+            place,
+            later(send_properties=False),
+            "'tank/docs' has a key of its own, and 'backup/tank/docs' uses that of 'backup/tank'.*whole tree",
+        )
+        place.run(later())
+        assert all(place.opens(name) for name in place.target.below("backup/tank"))
+        node.written = 1
+        assert place.run(wish(stamp="20261129T010203Z", send_properties=False)).changed, "now it is a root"
+        assert all(place.opens(name) for name in place.target.below("backup/tank"))
+
+    def test_nor_is_the_rest_of_its_stream_gone_on_with_alone(self) -> None:
+        place = world()
+        place.run(wish())
+        node = place.source.nodes["tank/docs"]
+        node.key, node.wrapped = "tank/docs", "k4"
+        place.source.snapshot(place.source.nodes, "more")
+        place.target.nodes["backup/tank/docs"].token = node.snapshots[-1].guid
+        refused(place, later(send_properties=False, snapshot="more"), "'tank/docs' has a key of its own")
+        assert place.run(later()).changed
+        assert all(place.opens(name) for name in place.target.below("backup/tank"))
+
     def test_a_replica_that_was_made_to_inherit_is_refused(self) -> None:
         place = world()
         place.run(wish(target="backup/vault/tank"))
@@ -409,6 +436,37 @@ class TestWhatIsThere:
         assert "not among what is sent: 'backup/tank/docs'" in plan.warnings[0]
         assert "backup/tank/docs" in place.target.nodes
 
+    @pytest.mark.parametrize("mode", ["raw", "plaintext"])
+    def test_what_was_renamed_at_the_source_is_to_be_renamed_at_the_target(self, mode: str) -> None:
+        place = world()
+        place.source.add("tank/docs/deep", key="tank", written=1)
+        place.run(wish(mode=mode))
+        for end, top in ((place.source, "tank"), (place.target, "backup/tank")):
+            for name in (f"{top}/docs", f"{top}/docs/deep"):
+                end.nodes[name.replace("docs", "papers")] = end.nodes.pop(name)
+            if end is place.source:
+                refused(
+                    place,
+                    later(mode=mode),
+                    "renamed at the source.*: 'zfs rename backup/tank/docs backup/tank/papers'. Then run this again",
+                )
+        place.source.nodes["tank/papers"].written = 1
+        assert "backup/tank/papers" in str(place.run(later(mode=mode)).diff())
+        assert "backup/tank/docs" not in place.target.nodes
+
+    def test_each_rename_is_named(self) -> None:
+        place = world()
+        place.source.add("tank/docs/deep", key="tank", written=1)
+        place.run(wish())
+        place.source.nodes["tank/papers"] = place.source.nodes.pop("tank/docs")
+        place.source.nodes["tank/papers/flat"] = place.source.nodes.pop("tank/docs/deep")
+        refused(
+            place,
+            later(ssh=Ssh("nas2")),
+            "at the target on 'nas2': 'zfs rename backup/tank/docs backup/tank/papers', then "
+            "'zfs rename backup/tank/papers/deep backup/tank/papers/flat'",
+        )
+
     def test_a_snapshot_that_not_all_have(self) -> None:
         place = world()
         place.source.snapshot(["tank"], "one")
@@ -474,7 +532,7 @@ class TestBrokenStreams:
         place = self.broken(parts)
         plan = place.run(later())
         assert plan.actions[0].endswith("which broke off")
-        assert sends(plan)[0].startswith("zfs send -v -P -t ")
+        assert sends(plan)[0].startswith("zfs send -v -P -w -t ")
         assert place.target.nodes["backup/tank/docs"].key == "backup/tank"
         assert not place.run(later(stamp="20261130T010203Z")).changed
 
@@ -493,6 +551,52 @@ class TestBrokenStreams:
     )
     def test_or_refused(self, token: Token, match: str) -> None:
         refused(self.broken(0), later(), match, tokens={"backup/tank": token})
+
+    @pytest.mark.parametrize("what", ["written", "snapshot"])
+    def test_or_given_up_if_the_replica_went_its_own_way(self, what: str) -> None:
+        place = world()
+        place.run(wish())
+        place.source.snapshot(place.source.nodes, "more")
+        place.target.nodes["backup/tank"].token = place.source.nodes["tank"].snapshots[-1].guid
+        assert place.copy().run(later()).actions[0].endswith("which broke off")
+        if what == "written":
+            place.target.nodes["backup/tank"].written = 5
+        else:
+            place.target.snapshot(["backup/tank"], "mine")
+        refused(place, later(), f"'backup/tank' .* since @{NEW}.*force: true")
+        plan = place.run(later(force=True))
+        assert plan.actions[0] == "Discard what was received of a stream to 'backup/tank' that broke off"
+        assert plan.actions[1].startswith(f"Roll 'backup/tank' back to @{NEW}")
+        assert not any("-t" in one.split() for one in sends(plan))
+
+    def broken_anew(self, key: WantedKey, **facts: t.Any) -> World:
+        """The first stream of a replica that is encrypted anew has broken off at its beginning."""
+        place, wanted = world(), wish(mode="reencrypt", key=key)
+        for step in plan_replication(wanted, place.ends(wanted, **facts)).steps:
+            if isinstance(step.action, Transfer):
+                place.carry(step.action, 0)
+                return place
+            place.act(step.action)
+        raise AssertionError("nothing was sent")
+
+    def test_what_is_made_anew_is_made_under_the_key_that_is_given(self) -> None:
+        place = self.broken_anew(WantedKey("hex", HEX))
+        wanted = later(mode="reencrypt", key=WantedKey("hex", HEX, "/k"), resume=False)
+        refused(place, wanted, "holds another key than key.value", key_file=KeyFile("/k", True, Key("hex", b"b2" * 32)))
+        plan = place.run(wanted, key_file=KeyFile("/k", False))
+        assert plan.actions[0].startswith("Discard")
+        assert place.keys == {"/k": "hex"}
+        assert place.target.nodes["backup/tank"].location == "file:///k"
+
+    def test_and_does_not_look_for_a_key_that_was_handed_over(self) -> None:
+        file = KeyFile("/k", True, HEX)
+        place = self.broken_anew(WantedKey("hex", HEX, "/k"), key_file=file)
+        place.run(later(mode="reencrypt", key=WantedKey("hex", HEX), resume=False))
+        assert place.target.nodes["backup/tank"].location == "prompt"
+
+    def test_and_not_where_none_can_be_made(self) -> None:
+        place = self.broken_anew(WantedKey("hex", HEX))
+        refused(place, later(mode="reencrypt", resume=False), "uses that of 'backup', which is not encrypted")
 
 
 class TestRetention:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import subprocess
 import time
 import typing as t
+import zlib
 
 import pytest
 
@@ -141,6 +142,61 @@ def test_a_token_is_understood_by_the_source() -> None:
     own.special["send -nvP -t 1-ab"] = Result((), 255, "", "")
     (token,) = read_ends(own, wish()).target.tokens.values()
     assert token.stale == "zfs does not understand it"
+
+
+def token_of(contents: str, value: str = "1-ab") -> Token:
+    own = Fake({**DATASETS, "backup/tank": {"type": "filesystem", "receive_resume_token": value}}, {})
+    own.special[f"send -nvP -t {value}"] = Result((), 0, contents, "")
+    (token,) = read_ends(own, wish()).target.tokens.values()
+    return token
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("toname = tank@a", "toname = tank@a\n\trawok = 1"),
+        ("toname = tank@a", "toname = other@a\n\ttoname = tank@a"),
+        ("toname = tank@a", "toname = tank@a\n\ttoguid = 0x11"),
+        ("rawok = 1", "rawok = 1x"),
+        ("toguid = 0x10", "toguid = 0x10 "),
+        ("\ttoname = tank@a\n", ""),
+    ],
+)
+def test_a_token_whose_strings_pretend_to_be_other_values_is_not_used(before: str, after: str) -> None:
+    token = token_of(CONTENTS.replace(before, after))
+    assert (token.raw, token.guid) == (False, "")
+    assert token.stale == "its contents are not as zfs makes them"
+
+
+def test_a_token_that_is_not_raw_does_not_pass_as_raw() -> None:
+    forged = "tank@a\n\trawok = 1"
+    packed = b"\x00\x00\x00\x07toname\x00" + forged.encode("ascii") + b"\x00"
+    value = f"1-ab-{len(packed):x}-{zlib.compress(packed).hex()}"
+    # What zfs prints of it is the same as of a raw one.
+    assert token_of(CONTENTS).raw
+    token = token_of(CONTENTS, value)
+    assert not token.raw
+    assert token.stale
+    assert not token_of(CONTENTS.replace("\trawok", "rawok")).raw
+
+
+@pytest.mark.parametrize("name", ["tank/other@a", "tank", "tank@", "tank@a\x1b[2J", "tank@a@b"])
+def test_a_token_of_something_else_is_not_used(name: str) -> None:
+    assert token_of(CONTENTS.replace("tank@a\n\tcomp", f"{name}\n\tcomp")).stale == "it is not of a snapshot of 'tank'"
+
+
+@pytest.mark.parametrize("mode", ["raw", "reencrypt"])
+def test_a_replica_that_may_be_made_anew_is_read_as_a_new_one(mode: str) -> None:
+    own = Fake({**DATASETS, "backup/tank": {"type": "filesystem", "receive_resume_token": "1-ab"}}, {})
+    own.special["send -nvP -t 1-ab"] = Result((), 0, CONTENTS, "")
+    own.special["sh -c"] = Result((), 3, "", "")
+    own.target = own
+    key = WantedKey("hex", None, "/k") if mode == "reencrypt" else None
+    target = read_ends(own, wish(mode=mode, key=key, ssh=Ssh("nas2"))).target
+    assert set(target.datasets) == {"backup", "backup/tank"}
+    assert (target.key_file is not None) == (key is not None)
+    own.snapshots = {"backup/tank@a": snapshot("1", "1")}
+    assert read_ends(own, wish(mode=mode, key=key, ssh=Ssh("nas2"))).target.key_file is None
 
 
 def test_a_stream_that_is_just_ending_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import signal
 import subprocess
 import time
 import typing as t
@@ -14,12 +15,15 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.nasops.encryption.plugins.module_utils.command import Command
+from ansible_collections.nasops.encryption.plugins.module_utils.command import Command, Result
 from ansible_collections.nasops.encryption.plugins.module_utils.errors import StorageError
 from ansible_collections.nasops.encryption.plugins.module_utils.remote import Ssh, connected
 from ansible_collections.nasops.encryption.plugins.module_utils.secrets import Key, Mask
 from ansible_collections.nasops.encryption.plugins.module_utils.zfs import replicate_run
+from ansible_collections.nasops.encryption.plugins.module_utils.zfs.key_option import WantedKey
+from ansible_collections.nasops.encryption.plugins.module_utils.zfs.replicate_plan import plan_replication
 from ansible_collections.nasops.encryption.plugins.module_utils.zfs.replicate_progress import Meter, ProgressFile
+from ansible_collections.nasops.encryption.plugins.module_utils.zfs.replicate_read import read_key_file
 from ansible_collections.nasops.encryption.plugins.module_utils.zfs.replicate_run import (
     KEY_FD,
     WITH_KEY,
@@ -30,6 +34,8 @@ from ansible_collections.nasops.encryption.plugins.module_utils.zfs.replicate_ru
     StoreTargetKey,
     Transfer,
 )
+
+from .replicate_model import wish, world
 
 KEY = Key("passphrase", b"a \\n %s secret")
 
@@ -109,6 +115,37 @@ def test_a_stream_that_stands_still_is_ended(tmp_path: Path) -> None:
     with pytest.raises(Stalled, match="Nothing has moved for 1 seconds"):
         transfer(sleeps, sleeps, stall_timeout=1.0)(runner())
     assert all(gone(int(pid)) for pid in (tmp_path / "pids").read_text().split())
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_a_signal_ends_both_ends_first(tmp_path: Path, name: str) -> None:
+    number = signal.Signals[name]
+    before = {one: signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGHUP)}
+    receives = f"echo $$ >{tmp_path}/one; exec sleep 600"
+    sends = f"while ! [ -s {tmp_path}/one ]; do sleep 0.05; done; echo $$ >{tmp_path}/two; kill -{number.value} "
+    try:
+        for one in before:
+            signal.signal(one, signal.SIG_DFL)
+        replicate_run.end_in_order()
+        with pytest.raises(SystemExit) as caught:
+            transfer(f"{sends} {os.getpid()}; exec sleep 600", receives)(runner())
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN, "a second one breaks nothing off"
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
+    assert caught.value.code == 143
+    assert all(gone(int((tmp_path / one).read_text())) for one in ("one", "two"))
+
+
+def test_a_signal_that_is_ignored_stays_so() -> None:
+    before = {one: signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        replicate_run.end_in_order()
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
 
 
 def test_only_more_bytes_count_as_movement(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -238,6 +275,32 @@ class TestKeyFiles:
         path = tmp_path / "keys" / "one.key"
         StoreTargetKey(str(path), None, "hex", False)(runner())
         assert len(path.read_bytes()) == 65
+
+
+def test_no_line_for_the_other_host_is_broken() -> None:
+    # A login shell that is csh takes no line break, not even within quotes.
+    lines: list[str] = []
+
+    class Local(ReplicaRunner):
+        def run(self, command: Command, ok: t.Sequence[int] = (0,)) -> Result:
+            lines.append(command.argv[-1])
+            return Result(command.argv, 0, "", "")
+
+    own, ssh = Local(Mask(), ProgressFile(None)), Ssh("nas2")
+    key = Key("hex", b"a1" * 32)
+    with connected(own, ssh) as there:
+        own.target = there
+        there.has("zfs")
+        StoreTargetKey("/k", key, "hex", True)(own)
+        read_key_file(own, wish(mode="reencrypt", ssh=ssh, key=WantedKey("hex", None, "/k")))
+    wanted = wish(mode="reencrypt", ssh=ssh, key=WantedKey("hex", key))
+    for step in plan_replication(wanted, world().ends(wanted)).steps:
+        if isinstance(step.action, Transfer):
+            lines.append(ssh.line(step.action.receive.argv))
+    assert len(lines) == 8
+    assert any("chmod 400" in one for one in lines)
+    assert any("IFS= read -r key" in one for one in lines)
+    assert [one for one in lines if "\n" in one] == []
 
 
 def test_what_is_done_at_the_target_is_not_done_here(tmp_path: Path) -> None:
