@@ -53,7 +53,8 @@ options:
       - V(locked) locks O(range) now. A drive in use is refused.
       - V(absent) resets the drive to the factory's settings, B(which erases all its data). It needs O(confirm_serial),
         and
-        a drive in use is refused.
+        a drive in use is refused. A drive that is at the factory's settings already is left as it is, with a warning.
+        B(Nothing is erased then), and what was written to it can still be read.
     type: str
     choices: [present, unlocked, readonly, locked, absent]
     default: present
@@ -300,7 +301,7 @@ from ..module_utils.blockdev.identity import DeviceTable
 from ..module_utils.command import Command, HostRunner, Runner
 from ..module_utils.entry import Module, fail, protect, run
 from ..module_utils.errors import Refused, StorageError
-from ..module_utils.plan import Outcome, Work
+from ..module_utils.plan import Outcome, Plan, Work
 from ..module_utils.secrets import Key, Mask
 from ..module_utils.sed.decide import Tools, decide
 from ..module_utils.sed.drive import Drive
@@ -308,7 +309,7 @@ from ..module_utils.sed.info import in_words, users
 from ..module_utils.sed.link import require_linux, reread_partitions
 from ..module_utils.sed.native import Native
 from ..module_utils.sed.options import argument_spec, parse_wishes, secrets
-from ..module_utils.sed.read import Survey, survey
+from ..module_utils.sed.read import Survey, after, survey
 from ..module_utils.sed.result import describe
 from ..module_utils.sed.sedutil import Sedutil
 from ..module_utils.sed.state import Backend
@@ -334,7 +335,10 @@ def main() -> None:
     def result(done: Outcome[Survey]) -> dict[str, t.Any]:
         return {"drives": [describe(row) for row in done.state.rows]}
 
-    run(module, runner, read, lambda found: decide(Tools(hand, _unused, _rescan), wishes, found), result)
+    def plan(found: Survey) -> Plan:
+        return decide(Tools(hand, _unused, _rescan), wishes, found)
+
+    run(module, runner, read, plan, result, lambda _before, done: after(read(), done))
 
 
 def _hand(module: Module, mask: Mask) -> Backend:

@@ -73,7 +73,7 @@ def _decide_one(tools: Tools, wish: Wish, row: Row) -> Plan:
         return Plan(failures=(Failure(label, row.error.message, row.error.hint, details=row.error.details),))
     try:
         _check_kind(wish, row)
-        steps = _Planner(tools, wish, row).steps()
+        plan = _Planner(tools, wish, row).plan()
     except _Refusal as refusal:
         return Plan(failures=(Failure(label, refusal.message, refusal.hint),))
     blind = not row.tried and bool(list(attempts(wish, row)))
@@ -81,7 +81,8 @@ def _decide_one(tools: Tools, wish: Wish, row: Row) -> Plan:
         f"No password was tried on '{label}', since a wrong one costs a try: the plan is for a drive that has the "
         "password of the task. With check_password: true it is tried."
     )
-    return Plan(tuple(replace(step, branch=label) for step in steps), (warning,) if blind else ())
+    warnings = plan.warnings + ((warning,) if blind else ())
+    return Plan(tuple(replace(step, branch=label) for step in plan.steps), warnings)
 
 
 def _check_kind(wish: Wish, state: DriveState) -> None:
@@ -122,11 +123,12 @@ class _Planner:
         self._found = state.found
         self._label = state.drive.label
         self._steps: list[Step] = []
+        self._warnings: list[str] = []
 
-    def steps(self) -> list[Step]:
+    def plan(self) -> Plan:
         plans = {PRESENT: self._present, ABSENT: self._absent, UNLOCKED: self._unlocked}
         plans.get(self._wish.state, self._closed)()
-        return self._steps
+        return Plan(tuple(self._steps), tuple(self._warnings))
 
     # present
 
@@ -306,7 +308,8 @@ class _Planner:
             holder = FOREIGN
         else:
             holder = self._state.holders.get(uids.SID, FOREIGN) if self._state.tried else assumed
-        if holder == FACTORY and not locking:
+        if holder == FACTORY and not locking and not (found.locked and wish.psid is not None):
+            self._leave_as_made()
             return
         size = f"{self._state.drive.size // 10**9} GB"
         self._check_confirmed(f"Resetting it erases all its data ({self._state.identity.model}, {size})")
@@ -325,6 +328,21 @@ class _Planner:
             guard=self._tools.unused(self._state.drive),
         )
         self._rescan()
+
+    def _leave_as_made(self) -> None:
+        """Nothing is to be reset, which does not mean that nothing is to be read."""
+        if self._found.locked:
+            raise _Refusal(
+                f"'{self._label}' has the factory's password for its owner, but a range of it is locked by another "
+                "one. Nothing was erased.",
+                "Only the code on its label (PSID) resets it: state: absent with psid and confirm_serial, without a "
+                "password.",
+            )
+        if not self._state.reset:
+            self._warnings.append(
+                f"'{self._label}' is at its factory settings: nothing was erased, and what was written to it can "
+                "still be read. To erase that, set the drive up (state: present) and then reset it, or overwrite it."
+            )
 
     # common
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from ..blockdev.identity import DeviceTable
 from ..errors import BadInput, Refused, StorageError
+from ..plan import Plan
 from . import uids
 from .drive import Drive, drives, find
 from .link import libata_passes
@@ -66,6 +67,17 @@ def survey(backend: Backend, table: DeviceTable, uses: Uses, wishes: t.Sequence[
 
     with ThreadPoolExecutor(min(len(meant), MOST_AT_ONCE)) as pool:
         return Survey(tuple(pool.map(look, wishes, meant)))
+
+
+def after(found: Survey, plan: Plan) -> Survey:
+    """What was found when a plan had been carried out, so that a drive that was reset is not taken for untouched."""
+    done = {step.branch for step in plan.steps}
+    return Survey(
+        tuple(
+            replace(row, reset=True) if isinstance(row, DriveState) and row.drive.label in done else row
+            for row in found.rows
+        )
+    )
 
 
 def _meant(table: DeviceTable, known: t.Sequence[Drive], wish: Wish) -> Drive | Fault:

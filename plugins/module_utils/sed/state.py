@@ -62,7 +62,7 @@ class DriveState:
 
     ``holders``: by authority, which credential it has, as far as that was tried. ``range``: None if it was not read.
     ``uses``: what uses the drive now, in words. ``tried``: False if no credential was to be tried. ``filtered``: the
-    kernel keeps security commands from it.
+    kernel keeps security commands from it. ``reset``: this very task has just reset it.
     """
 
     drive: Drive
@@ -73,6 +73,7 @@ class DriveState:
     uses: tuple[str, ...] = ()
     tried: bool = True
     filtered: bool = False
+    reset: bool = False
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from ansible_collections.nasops.encryption.plugins.module_utils.sed.link import 
 )
 from ansible_collections.nasops.encryption.plugins.module_utils.sed.native import Native
 from ansible_collections.nasops.encryption.plugins.module_utils.sed.options import argument_spec, parse_wishes
-from ansible_collections.nasops.encryption.plugins.module_utils.sed.read import Survey, survey
+from ansible_collections.nasops.encryption.plugins.module_utils.sed.read import Survey, after, survey
 from ansible_collections.nasops.encryption.tests.opal.drive import Drive, MethodError, Spec
 from ansible_collections.nasops.encryption.tests.opal.tper import TPer
 from ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.recorded import RecordedRunner
@@ -92,7 +92,7 @@ class Host:
         def plan(found: Survey) -> Plan:
             return decide(tools, wishes, found)
 
-        return converge(read, plan, self.runner, check_mode)
+        return converge(read, plan, self.runner, check_mode, lambda _before, done: after(read(), done))
 
 
 def _nothing(_drive: Seen) -> Work:

@@ -112,3 +112,32 @@ def test_drives_are_planned_apart() -> None:
     done = host.play(devices=["S1", "S2", "S3"], password=OLD)
     assert [one.branch for one in done.plan.failures] == ["S2", "S3"]
     assert host.drives[0].locking_enabled
+
+
+@pytest.mark.parametrize("kind", [OPAL2, ENTERPRISE])
+def test_a_drive_at_its_factory_settings_is_not_erased_and_that_is_said(kind: str) -> None:
+    host = Host(Spec("S1", kind=kind, ranges=1))
+    options: dict[str, t.Any] = {"serial": "S1", "password": OLD, "state": "absent", "confirm_serial": ["S1"]}
+    keys = host.drives[0].keys
+    done = host.play(**options)
+    assert not done.plan.steps and not done.plan.failures
+    assert ["'S1' is at its factory settings: nothing was erased" in one for one in done.plan.warnings] == [True]
+    assert host.drives[0].keys == keys
+    host.play(serial="S1", password=OLD)
+    erased = host.play(**options)
+    assert erased.plan.steps and not erased.plan.warnings, "what this very run has erased is not called untouched"
+
+
+def test_an_enterprise_drive_with_a_locked_range_of_another_owner_is_reset_by_its_label_alone() -> None:
+    host = Host(Spec("S1", kind=ENTERPRISE, ranges=1))
+    drive = host.drives[0]
+    host.play(serial="S1", password=OLD)
+    host.play(serial="S1", password=OLD, state="locked")
+    # Its owner went back to the factory's password, its ranges did not.
+    drive.pins[names.PIN_SID].value = drive.spec.msid
+    keys = drive.keys
+    done = host.play(serial="S1", password=NEW, state="absent", confirm_serial=["S1"])
+    assert ["a range of it is locked" in one.message and "psid" in one.hint for one in done.plan.failures] == [True]
+    assert not done.plan.steps and drive.keys == keys
+    done = host.play(serial="S1", psid=drive.spec.psid.decode(), state="absent", confirm_serial=["S1"])
+    assert done.plan.steps and not done.plan.failures and drive.readable() and drive.keys != keys
