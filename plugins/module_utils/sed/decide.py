@@ -301,13 +301,15 @@ class _Planner:
     def _absent(self) -> None:
         found, wish = self._found, self._wish
         locking = found.enabled and not found.enterprise
-        assumed = OURS if locking or found.owned or (found.enterprise and found.owned is None) else FACTORY
         if found.owned is False:
             holder = FACTORY
-        elif locking and wish.psid is not None:
+        elif wish.psid is not None and (locking or not self._state.tried):
             holder = FOREIGN
+        elif self._state.tried:
+            holder = self._state.holders.get(uids.SID, FOREIGN)
         else:
-            holder = self._state.holders.get(uids.SID, FOREIGN) if self._state.tried else assumed
+            # Where it is not known whose the drive is, the plan is the one that erases: nobody is surprised by less.
+            holder = OURS
         if holder == FACTORY and not locking and not (found.locked and wish.psid is not None):
             self._leave_as_made()
             return

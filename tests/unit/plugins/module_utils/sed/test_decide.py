@@ -141,3 +141,17 @@ def test_an_enterprise_drive_with_a_locked_range_of_another_owner_is_reset_by_it
     assert not done.plan.steps and drive.keys == keys
     done = host.play(serial="S1", psid=drive.spec.psid.decode(), state="absent", confirm_serial=["S1"])
     assert done.plan.steps and not done.plan.failures and drive.readable() and drive.keys != keys
+
+
+@pytest.mark.parametrize("secret", ["password", "psid"])
+@pytest.mark.parametrize("kind", [OPAL2, ENTERPRISE])
+def test_check_mode_takes_a_drive_of_an_unknown_owner_for_one_that_is_erased(kind: str, secret: str) -> None:
+    host = Host(Spec("S1", kind=kind, ranges=1), Spec("S2", kind=kind, ranges=1, tells_owner=True))
+    given = OLD if secret == "password" else host.drives[0].spec.psid.decode()
+    options: dict[str, t.Any] = {secret: given, "state": "absent", "check_mode": True}
+    refused = host.play(serial="S1", **options)
+    assert ["confirm_serial: S1" in one.hint for one in refused.plan.failures] == [True]
+    listed = host.play(serial="S1", confirm_serial=["S1"], **options)
+    assert listed.plan.actions[:1] == ["Reset 'S1' to the factory's settings, which erases all its data"]
+    told = host.play(serial="S2", **options)
+    assert not told.plan.steps and not told.plan.failures, "it tells that nobody owns it"
