@@ -145,6 +145,7 @@ class _Planner:
         fresh = not self._found.enabled or (self._state.range is None and self._found.owned is False)
         self._arrange(Range(self._wish.range) if fresh else self._range(), target)
         if self._found.shadow and not self._wish.range:
+            self._check_bootable()
             self._add(
                 f"Turn off the shadow MBR of '{self._label}'",
                 functools.partial(self._hand.shadow, self._state, False, True, target),
@@ -219,6 +220,7 @@ class _Planner:
                 "Say where it is to be: range_start and range_length.",
             )
         if not now.enabled:
+            self._check_bootable()
             self._enable(now, target)
 
     def _check_place(self, now: Range) -> None:
@@ -392,6 +394,15 @@ class _Planner:
         if self._state.uses:
             used = ", ".join(self._state.uses)
             raise _Refusal(f"'{self._label}' ({self._state.drive.node}) is in use: {used}.", hint)
+
+    def _check_bootable(self) -> None:
+        """Nothing unlocks a drive at boot but its shadow MBR, and the host may need the drive to get that far."""
+        if self._state.system:
+            used = ", ".join(self._state.system)
+            self._check_confirmed(
+                f"This host runs from '{self._label}' ({self._state.drive.node}): {used}. Once the power was off, the "
+                "drive would be locked and the host not start, since nothing unlocks it at boot. Nothing was changed"
+            )
 
     def _check_confirmed(self, what: str) -> None:
         serial = self._state.identity.serial

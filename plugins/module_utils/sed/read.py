@@ -30,12 +30,13 @@ from .state import (
     Fault,
     Secret,
 )
+from .usage import Usage
 
 # Drives answer slowly, and do not wait for each other.
 MOST_AT_ONCE = 32
 
 Row = t.Union[DriveState, Fault]
-Uses = t.Callable[[Drive], tuple[str, ...]]
+Uses = t.Callable[[Drive], Usage]
 
 
 @dataclass(frozen=True)
@@ -102,9 +103,9 @@ def _look(backend: Backend, uses: Uses, wish: Wish, drive: Drive, trying: bool) 
             f"{drive.node} says that its serial number is '{identity.serial}', the kernel that it is '{drive.serial}'.",
             hint="Drives were added or removed meanwhile; run the task again.",
         )
-    used = uses(drive) if wish.state in (LOCKED, READONLY, ABSENT) or wish.start is not None else ()
+    used = uses(drive) if wish.state in (PRESENT, LOCKED, READONLY, ABSENT) else Usage()
     filtered = identity.bus == "sata" and not found.kind and libata_passes() is False
-    state = DriveState(drive, identity, found, uses=used, tried=trying, filtered=filtered)
+    state = DriveState(drive, identity, found, uses=used.uses, system=used.system, tried=trying, filtered=filtered)
     if not found.kind or not found.locking or not trying:
         return state
     holders: dict[str, str] = {}

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ansible_collections.nasops.encryption.plugins.module_utils.sed.usage import Usage
 from ansible_collections.nasops.encryption.tests.opal import names
 from ansible_collections.nasops.encryption.tests.opal.drive import ENTERPRISE, OPAL2, Spec
 from ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.sed.drives import Host
@@ -155,3 +156,18 @@ def test_check_mode_takes_a_drive_of_an_unknown_owner_for_one_that_is_erased(kin
     assert listed.plan.actions[:1] == ["Reset 'S1' to the factory's settings, which erases all its data"]
     told = host.play(serial="S2", **options)
     assert not told.plan.steps and not told.plan.failures, "it tells that nobody owns it"
+
+
+def test_a_drive_that_the_host_starts_from_is_not_set_up_unasked() -> None:
+    host = Host(Spec("S1"))
+    drive = host.drives[0]
+    host.usage = Usage(('member of the imported pool "tank" (/dev/nvme0n1)',))
+    assert host.play(check_mode=True, serial="S1", password=OLD).plan.steps, "a data pool is no hindrance"
+    host.usage = Usage(("mounted on / (/dev/nvme0n1)",), ("mounted on / (/dev/nvme0n1)",))
+    refused = host.play(serial="S1", password=OLD)
+    assert ["mounted on /" in one.message and "confirm_serial: S1" in one.hint for one in refused.plan.failures] == [
+        True
+    ]
+    assert not drive.owned() and not drive.locking_enabled
+    assert host.play(serial="S1", password=OLD, confirm_serial=["S1"]).plan.steps
+    assert not host.play(serial="S1", password=OLD).plan.failures, "there is nothing left to refuse"
