@@ -46,14 +46,17 @@ options:
       - V(present) sees to it that the drive belongs to O(password), that locking is turned on, that O(range) locks
         when the
         power was off, and that no shadow MBR is in the way. It finishes what an interrupted run, or an interrupted
-        C(sedutil-cli --initialSetup), left half-done. It does not lock or unlock, and no data is lost.
+        C(sedutil-cli --initialSetup), left half-done. It does not lock or unlock, and no data is lost. A drive that
+        this host starts from (C(/), C(/boot), C(/efi), C(/usr), C(/var), active swap) is refused unless
+        O(confirm_serial) names it, since the host would not start after a power cut. A data pool on it is no hindrance.
       - V(unlocked) opens O(range), and puts a shadow MBR away until the power was off. Then the partition table is read
         again, and the links of udev are waited for. An open drive needs no password, and none is tried.
       - V(readonly) opens O(range) for reading only.
       - V(locked) locks O(range) now. A drive in use is refused.
       - V(absent) resets the drive to the factory's settings, B(which erases all its data). It needs O(confirm_serial),
         and
-        a drive in use is refused.
+        a drive in use is refused. A drive that is at the factory's settings already is left as it is, with a warning.
+        B(Nothing is erased then), and what was written to it can still be read.
     type: str
     choices: [present, unlocked, readonly, locked, absent]
     default: present
@@ -120,7 +123,8 @@ options:
     type: int
   confirm_serial:
     description:
-      - The serial numbers of the drives whose data may be lost, for O(state=absent) and for ranges that are placed.
+      - The serial numbers of the drives whose data may be lost, for O(state=absent) and for ranges that are placed; and
+        of those this host starts from and that are to be locked when the power was off all the same.
     type: list
     elements: str
     default: []
@@ -296,22 +300,21 @@ drives:
 import typing as t
 
 from ..module_utils.blockdev.host import read_table, this_host
-from ..module_utils.blockdev.identity import DeviceTable
 from ..module_utils.command import Command, HostRunner, Runner
 from ..module_utils.entry import Module, fail, protect, run
 from ..module_utils.errors import Refused, StorageError
-from ..module_utils.plan import Outcome, Work
+from ..module_utils.plan import Outcome, Plan, Work
 from ..module_utils.secrets import Key, Mask
 from ..module_utils.sed.decide import Tools, decide
 from ..module_utils.sed.drive import Drive
-from ..module_utils.sed.info import in_words, users
 from ..module_utils.sed.link import require_linux, reread_partitions
 from ..module_utils.sed.native import Native
 from ..module_utils.sed.options import argument_spec, parse_wishes, secrets
-from ..module_utils.sed.read import Survey, survey
+from ..module_utils.sed.read import Survey, after, survey
 from ..module_utils.sed.result import describe
 from ..module_utils.sed.sedutil import Sedutil
 from ..module_utils.sed.state import Backend
+from ..module_utils.sed.usage import in_words, usage, users
 
 
 def main() -> None:
@@ -329,12 +332,15 @@ def main() -> None:
 
     def read() -> Survey:
         table = read_table(runner)
-        return survey(hand, table, lambda drive: _uses(runner, table, drive), wishes, trying)
+        return survey(hand, table, lambda drive: usage(runner, table, drive), wishes, trying)
 
     def result(done: Outcome[Survey]) -> dict[str, t.Any]:
         return {"drives": [describe(row) for row in done.state.rows]}
 
-    run(module, runner, read, lambda found: decide(Tools(hand, _unused, _rescan), wishes, found), result)
+    def plan(found: Survey) -> Plan:
+        return decide(Tools(hand, _unused, _rescan), wishes, found)
+
+    run(module, runner, read, plan, result, lambda _before, done: after(read(), done))
 
 
 def _hand(module: Module, mask: Mask) -> Backend:
@@ -350,15 +356,11 @@ def _hand(module: Module, mask: Mask) -> Backend:
     return Sedutil(HostRunner(Mask()), mask, kind == "raw")
 
 
-def _uses(runner: Runner, table: DeviceTable, drive: Drive) -> tuple[str, ...]:
-    return tuple(in_words(one) for one in users(runner, table, drive))
-
-
 def _unused(drive: Drive) -> Work:
     """Refuses when something began to use the drive since the plan was made."""
 
     def work(runner: Runner) -> None:
-        uses = _uses(runner, read_table(runner), drive)
+        uses = [in_words(one) for one in users(runner, read_table(runner), drive)]
         if uses:
             raise Refused(f"It is in use by now: {', '.join(uses)}.", hint="Nothing was done to it.")
 

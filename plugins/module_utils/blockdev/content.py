@@ -140,7 +140,10 @@ def uses_of(runner: Runner, table: DeviceTable, device: BlockDevice, host: Host 
     device = table.canonical(device)
     parts = tuple(part.path for part in table.partitions(device))
     target = DiskContent(device.path, device.path, "read_only", kind=device.kind, device=device.path, partitions=parts)
-    found = _uses(table, target, host.mounts(runner), host.swaps(runner)) or _busy(table, target, host)
+    found = _uses(table, target, host.mounts(runner), host.swaps(runner))
+    told = [finding.where for finding in found]
+    # One partition may be mounted, and another one be of a pool.
+    found += [one for one in _busy(table, target, host) if not told or (one.where in parts and one.where not in told)]
     return tuple(_with_pool(finding) for finding in found)
 
 

@@ -73,7 +73,7 @@ def _decide_one(tools: Tools, wish: Wish, row: Row) -> Plan:
         return Plan(failures=(Failure(label, row.error.message, row.error.hint, details=row.error.details),))
     try:
         _check_kind(wish, row)
-        steps = _Planner(tools, wish, row).steps()
+        plan = _Planner(tools, wish, row).plan()
     except _Refusal as refusal:
         return Plan(failures=(Failure(label, refusal.message, refusal.hint),))
     blind = not row.tried and bool(list(attempts(wish, row)))
@@ -81,7 +81,8 @@ def _decide_one(tools: Tools, wish: Wish, row: Row) -> Plan:
         f"No password was tried on '{label}', since a wrong one costs a try: the plan is for a drive that has the "
         "password of the task. With check_password: true it is tried."
     )
-    return Plan(tuple(replace(step, branch=label) for step in steps), (warning,) if blind else ())
+    warnings = plan.warnings + ((warning,) if blind else ())
+    return Plan(tuple(replace(step, branch=label) for step in plan.steps), warnings)
 
 
 def _check_kind(wish: Wish, state: DriveState) -> None:
@@ -122,11 +123,12 @@ class _Planner:
         self._found = state.found
         self._label = state.drive.label
         self._steps: list[Step] = []
+        self._warnings: list[str] = []
 
-    def steps(self) -> list[Step]:
+    def plan(self) -> Plan:
         plans = {PRESENT: self._present, ABSENT: self._absent, UNLOCKED: self._unlocked}
         plans.get(self._wish.state, self._closed)()
-        return self._steps
+        return Plan(tuple(self._steps), tuple(self._warnings))
 
     # present
 
@@ -143,6 +145,7 @@ class _Planner:
         fresh = not self._found.enabled or (self._state.range is None and self._found.owned is False)
         self._arrange(Range(self._wish.range) if fresh else self._range(), target)
         if self._found.shadow and not self._wish.range:
+            self._check_bootable()
             self._add(
                 f"Turn off the shadow MBR of '{self._label}'",
                 functools.partial(self._hand.shadow, self._state, False, True, target),
@@ -217,6 +220,7 @@ class _Planner:
                 "Say where it is to be: range_start and range_length.",
             )
         if not now.enabled:
+            self._check_bootable()
             self._enable(now, target)
 
     def _check_place(self, now: Range) -> None:
@@ -299,14 +303,17 @@ class _Planner:
     def _absent(self) -> None:
         found, wish = self._found, self._wish
         locking = found.enabled and not found.enterprise
-        assumed = OURS if locking or found.owned or (found.enterprise and found.owned is None) else FACTORY
         if found.owned is False:
             holder = FACTORY
-        elif locking and wish.psid is not None:
+        elif wish.psid is not None and (locking or not self._state.tried):
             holder = FOREIGN
+        elif self._state.tried:
+            holder = self._state.holders.get(uids.SID, FOREIGN)
         else:
-            holder = self._state.holders.get(uids.SID, FOREIGN) if self._state.tried else assumed
-        if holder == FACTORY and not locking:
+            # Where it is not known whose the drive is, the plan is the one that erases: nobody is surprised by less.
+            holder = OURS
+        if holder == FACTORY and not locking and not (found.locked and wish.psid is not None):
+            self._leave_as_made()
             return
         size = f"{self._state.drive.size // 10**9} GB"
         self._check_confirmed(f"Resetting it erases all its data ({self._state.identity.model}, {size})")
@@ -325,6 +332,21 @@ class _Planner:
             guard=self._tools.unused(self._state.drive),
         )
         self._rescan()
+
+    def _leave_as_made(self) -> None:
+        """Nothing is to be reset, which does not mean that nothing is to be read."""
+        if self._found.locked:
+            raise _Refusal(
+                f"'{self._label}' has the factory's password for its owner, but a range of it is locked by another "
+                "one. Nothing was erased.",
+                "Only the code on its label (PSID) resets it: state: absent with psid and confirm_serial, without a "
+                "password.",
+            )
+        if not self._state.reset:
+            self._warnings.append(
+                f"'{self._label}' is at its factory settings: nothing was erased, and what was written to it can "
+                "still be read. To erase that, set the drive up (state: present) and then reset it, or overwrite it."
+            )
 
     # common
 
@@ -372,6 +394,15 @@ class _Planner:
         if self._state.uses:
             used = ", ".join(self._state.uses)
             raise _Refusal(f"'{self._label}' ({self._state.drive.node}) is in use: {used}.", hint)
+
+    def _check_bootable(self) -> None:
+        """Nothing unlocks a drive at boot but its shadow MBR, and the host may need the drive to get that far."""
+        if self._state.system:
+            used = ", ".join(self._state.system)
+            self._check_confirmed(
+                f"This host runs from '{self._label}' ({self._state.drive.node}): {used}. Once the power was off, the "
+                "drive would be locked and the host not start, since nothing unlocks it at boot. Nothing was changed"
+            )
 
     def _check_confirmed(self, what: str) -> None:
         serial = self._state.identity.serial

@@ -54,9 +54,12 @@ def drives(table: DeviceTable) -> tuple[Drive, ...]:
 
 
 def _key(device: BlockDevice) -> str:
+    """What two devices of one drive have in common, and those of two drives have not."""
     if device.name.startswith("nvme"):
-        return f"nvme {device.serial or device.name}"
-    return device.wwn or device.name
+        # Namespaces are of one controller; another controller with the same serial number may be another drive.
+        return f"{device.name.rpartition('n')[0]} {device.serial}"
+    # Cheap drives share a WWN, or have one of zeros, which names nobody.
+    return f"{device.wwn} {device.serial}" if _wwn(device.wwn).strip("0") else device.name
 
 
 def _natural(name: str) -> tuple[int, str]:
@@ -83,7 +86,7 @@ def find(table: DeviceTable, known: t.Sequence[Drive], address: str) -> Drive:
     if matches:
         raise BadInput(
             f"'{address}' fits {len(matches)} drives: {', '.join(drive.node for drive in matches)}.",
-            hint="Name the drive by its path in /dev/disk/by-id or its WWN.",
+            hint="Name the drive by its path in /dev/disk/by-id or its WWN, or if that is shared too, by-path.",
         )
     there = ", ".join(f"{drive.label} ({drive.name})" for drive in known) or "none"
     raise BadInput(f"There is no drive '{address}' on this host. The drives are: {there}.", hint="Is it plugged in?")

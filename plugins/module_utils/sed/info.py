@@ -8,7 +8,6 @@ from __future__ import annotations
 import typing as t
 from concurrent.futures import ThreadPoolExecutor
 
-from ..blockdev.content import Finding, uses_of
 from ..blockdev.identity import DeviceTable
 from ..command import Runner
 from ..errors import StorageError
@@ -17,6 +16,7 @@ from .link import libata_passes, open_link
 from .read import MOST_AT_ONCE
 from .result import Result, plain
 from .session import discover
+from .usage import in_words, users
 
 
 def rows(runner: Runner, table: DeviceTable, addresses: t.Sequence[str] | None) -> list[Result]:
@@ -44,15 +44,3 @@ def _row(runner: Runner, table: DeviceTable, drive: Drive) -> Result:
     if not found.kind and identity.bus == "sata" and libata_passes() is False:
         problem = "libata.allow_tpm is 0: if this is a self-encrypting drive, the kernel keeps it from telling so."
     return {**plain(drive, identity, found), **shown, "error": problem}
-
-
-def users(runner: Runner, table: DeviceTable, drive: Drive) -> tuple[Finding, ...]:
-    """What uses a drive now, by any of its namespaces or paths."""
-    members = (table.named(name) for name in drive.members)
-    found = (uses_of(runner, table, member) for member in members if member is not None)
-    return tuple(dict.fromkeys(one for group in found for one in group))
-
-
-def in_words(finding: Finding) -> str:
-    """A use in words, with the place."""
-    return f"{finding.what} ({finding.where})"

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from ..blockdev.identity import DeviceTable
 from ..errors import BadInput, Refused, StorageError
+from ..plan import Plan
 from . import uids
 from .drive import Drive, drives, find
 from .link import libata_passes
@@ -29,12 +30,13 @@ from .state import (
     Fault,
     Secret,
 )
+from .usage import Usage
 
 # Drives answer slowly, and do not wait for each other.
 MOST_AT_ONCE = 32
 
 Row = t.Union[DriveState, Fault]
-Uses = t.Callable[[Drive], tuple[str, ...]]
+Uses = t.Callable[[Drive], Usage]
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,17 @@ def survey(backend: Backend, table: DeviceTable, uses: Uses, wishes: t.Sequence[
         return Survey(tuple(pool.map(look, wishes, meant)))
 
 
+def after(found: Survey, plan: Plan) -> Survey:
+    """What was found when a plan had been carried out, so that a drive that was reset is not taken for untouched."""
+    done = {step.branch for step in plan.steps}
+    return Survey(
+        tuple(
+            replace(row, reset=True) if isinstance(row, DriveState) and row.drive.label in done else row
+            for row in found.rows
+        )
+    )
+
+
 def _meant(table: DeviceTable, known: t.Sequence[Drive], wish: Wish) -> Drive | Fault:
     """The drive of a wish. One that is not there, of many, does not keep the others locked."""
     try:
@@ -90,9 +103,9 @@ def _look(backend: Backend, uses: Uses, wish: Wish, drive: Drive, trying: bool) 
             f"{drive.node} says that its serial number is '{identity.serial}', the kernel that it is '{drive.serial}'.",
             hint="Drives were added or removed meanwhile; run the task again.",
         )
-    used = uses(drive) if wish.state in (LOCKED, READONLY, ABSENT) or wish.start is not None else ()
+    used = uses(drive) if wish.state in (PRESENT, LOCKED, READONLY, ABSENT) else Usage()
     filtered = identity.bus == "sata" and not found.kind and libata_passes() is False
-    state = DriveState(drive, identity, found, uses=used, tried=trying, filtered=filtered)
+    state = DriveState(drive, identity, found, uses=used.uses, system=used.system, tried=trying, filtered=filtered)
     if not found.kind or not found.locking or not trying:
         return state
     holders: dict[str, str] = {}

@@ -61,8 +61,9 @@ class DriveState:
     """One drive as it was found.
 
     ``holders``: by authority, which credential it has, as far as that was tried. ``range``: None if it was not read.
-    ``uses``: what uses the drive now, in words. ``tried``: False if no credential was to be tried. ``filtered``: the
-    kernel keeps security commands from it.
+    ``uses``: what uses the drive now, in words; ``system``: what of that the host needs to start. ``tried``: False if
+    no credential was to be tried. ``filtered``: the kernel keeps security commands from it. ``reset``: this very task
+    has just reset it.
     """
 
     drive: Drive
@@ -71,8 +72,10 @@ class DriveState:
     holders: t.Mapping[str, str] = field(default_factory=dict)
     range: Range | None = None
     uses: tuple[str, ...] = ()
+    system: tuple[str, ...] = ()
     tried: bool = True
     filtered: bool = False
+    reset: bool = False
 
 
 @dataclass(frozen=True)

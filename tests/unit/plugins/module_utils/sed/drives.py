@@ -21,7 +21,8 @@ from ansible_collections.nasops.encryption.plugins.module_utils.sed.link import 
 )
 from ansible_collections.nasops.encryption.plugins.module_utils.sed.native import Native
 from ansible_collections.nasops.encryption.plugins.module_utils.sed.options import argument_spec, parse_wishes
-from ansible_collections.nasops.encryption.plugins.module_utils.sed.read import Survey, survey
+from ansible_collections.nasops.encryption.plugins.module_utils.sed.read import Survey, after, survey
+from ansible_collections.nasops.encryption.plugins.module_utils.sed.usage import Usage
 from ansible_collections.nasops.encryption.tests.opal.drive import Drive, MethodError, Spec
 from ansible_collections.nasops.encryption.tests.opal.tper import TPer
 from ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.recorded import RecordedRunner
@@ -62,6 +63,7 @@ class Host:
         self.drives = [Drive(spec) for spec in specs]
         self._tpers = [TPer(drive) for drive in self.drives]
         self.runner: Runner = RecordedRunner()
+        self.usage = Usage()
 
     def table(self) -> DeviceTable:
         return DeviceTable(
@@ -87,12 +89,12 @@ class Host:
         trying = not check_mode or bool(options.get("check_password"))
 
         def read() -> Survey:
-            return survey(hand, self.table(), lambda _drive: (), wishes, trying)
+            return survey(hand, self.table(), lambda _drive: self.usage, wishes, trying)
 
         def plan(found: Survey) -> Plan:
             return decide(tools, wishes, found)
 
-        return converge(read, plan, self.runner, check_mode)
+        return converge(read, plan, self.runner, check_mode, lambda _before, done: after(read(), done))
 
 
 def _nothing(_drive: Seen) -> Work:

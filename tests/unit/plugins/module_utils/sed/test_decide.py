@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ansible_collections.nasops.encryption.plugins.module_utils.sed.usage import Usage
 from ansible_collections.nasops.encryption.tests.opal import names
 from ansible_collections.nasops.encryption.tests.opal.drive import ENTERPRISE, OPAL2, Spec
 from ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.sed.drives import Host
@@ -112,3 +113,61 @@ def test_drives_are_planned_apart() -> None:
     done = host.play(devices=["S1", "S2", "S3"], password=OLD)
     assert [one.branch for one in done.plan.failures] == ["S2", "S3"]
     assert host.drives[0].locking_enabled
+
+
+@pytest.mark.parametrize("kind", [OPAL2, ENTERPRISE])
+def test_a_drive_at_its_factory_settings_is_not_erased_and_that_is_said(kind: str) -> None:
+    host = Host(Spec("S1", kind=kind, ranges=1))
+    options: dict[str, t.Any] = {"serial": "S1", "password": OLD, "state": "absent", "confirm_serial": ["S1"]}
+    keys = host.drives[0].keys
+    done = host.play(**options)
+    assert not done.plan.steps and not done.plan.failures
+    assert ["'S1' is at its factory settings: nothing was erased" in one for one in done.plan.warnings] == [True]
+    assert host.drives[0].keys == keys
+    host.play(serial="S1", password=OLD)
+    erased = host.play(**options)
+    assert erased.plan.steps and not erased.plan.warnings, "what this very run has erased is not called untouched"
+
+
+def test_an_enterprise_drive_with_a_locked_range_of_another_owner_is_reset_by_its_label_alone() -> None:
+    host = Host(Spec("S1", kind=ENTERPRISE, ranges=1))
+    drive = host.drives[0]
+    host.play(serial="S1", password=OLD)
+    host.play(serial="S1", password=OLD, state="locked")
+    # Its owner went back to the factory's password, its ranges did not.
+    drive.pins[names.PIN_SID].value = drive.spec.msid
+    keys = drive.keys
+    done = host.play(serial="S1", password=NEW, state="absent", confirm_serial=["S1"])
+    assert ["a range of it is locked" in one.message and "psid" in one.hint for one in done.plan.failures] == [True]
+    assert not done.plan.steps and drive.keys == keys
+    done = host.play(serial="S1", psid=drive.spec.psid.decode(), state="absent", confirm_serial=["S1"])
+    assert done.plan.steps and not done.plan.failures and drive.readable() and drive.keys != keys
+
+
+@pytest.mark.parametrize("secret", ["password", "psid"])
+@pytest.mark.parametrize("kind", [OPAL2, ENTERPRISE])
+def test_check_mode_takes_a_drive_of_an_unknown_owner_for_one_that_is_erased(kind: str, secret: str) -> None:
+    host = Host(Spec("S1", kind=kind, ranges=1), Spec("S2", kind=kind, ranges=1, tells_owner=True))
+    given = OLD if secret == "password" else host.drives[0].spec.psid.decode()
+    options: dict[str, t.Any] = {secret: given, "state": "absent", "check_mode": True}
+    refused = host.play(serial="S1", **options)
+    assert ["confirm_serial: S1" in one.hint for one in refused.plan.failures] == [True]
+    listed = host.play(serial="S1", confirm_serial=["S1"], **options)
+    assert listed.plan.actions[:1] == ["Reset 'S1' to the factory's settings, which erases all its data"]
+    told = host.play(serial="S2", **options)
+    assert not told.plan.steps and not told.plan.failures, "it tells that nobody owns it"
+
+
+def test_a_drive_that_the_host_starts_from_is_not_set_up_unasked() -> None:
+    host = Host(Spec("S1"))
+    drive = host.drives[0]
+    host.usage = Usage(('member of the imported pool "tank" (/dev/nvme0n1)',))
+    assert host.play(check_mode=True, serial="S1", password=OLD).plan.steps, "a data pool is no hindrance"
+    host.usage = Usage(("mounted on / (/dev/nvme0n1)",), ("mounted on / (/dev/nvme0n1)",))
+    refused = host.play(serial="S1", password=OLD)
+    assert ["mounted on /" in one.message and "confirm_serial: S1" in one.hint for one in refused.plan.failures] == [
+        True
+    ]
+    assert not drive.owned() and not drive.locking_enabled
+    assert host.play(serial="S1", password=OLD, confirm_serial=["S1"]).plan.steps
+    assert not host.play(serial="S1", password=OLD).plan.failures, "there is nothing left to refuse"

@@ -70,3 +70,37 @@ def test_names_that_fit_none_or_two() -> None:
     for address in ("sata1", "/dev/vda", "sdz", "dm-0x", ""):
         with pytest.raises(BadInput, match="There is no drive"):
             find(TABLE, KNOWN, address)
+
+
+def test_two_disks_with_one_wwn_are_two_drives() -> None:
+    table = DeviceTable(
+        (
+            BlockDevice("sda", "/dev/sda", ("/dev/disk/by-path/pci-1-ata-1",), serial="A", wwn=WWN),
+            BlockDevice("sdb", "/dev/sdb", ("/dev/disk/by-path/pci-1-ata-2",), serial="B", wwn=WWN),
+            # No WWN at all, by its look; and no serial number to tell them apart.
+            BlockDevice("sdc", "/dev/sdc", wwn="naa.0000000000000000"),
+            BlockDevice("sdd", "/dev/sdd", wwn="naa.0000000000000000"),
+        )
+    )
+    known = drives(table)
+    assert [one.members for one in known] == [("sda",), ("sdb",), ("sdc",), ("sdd",)]
+    assert find(table, known, "B").name == "sdb"
+    assert find(table, known, "/dev/disk/by-path/pci-1-ata-2").name == "sdb"
+    with pytest.raises(BadInput, match=f"'{WWN}' fits 2 drives: /dev/sda, /dev/sdb"):
+        find(table, known, WWN)
+
+
+def test_two_controllers_with_one_serial_number_are_two_drives() -> None:
+    table = DeviceTable(
+        (
+            BlockDevice("nvme0n1", "/dev/nvme0n1", serial="SAME", wwn="eui.01"),
+            BlockDevice("nvme0n2", "/dev/nvme0n2", serial="SAME", wwn="eui.02"),
+            BlockDevice("nvme1n1", "/dev/nvme1n1", serial="SAME", wwn="eui.03"),
+        )
+    )
+    known = drives(table)
+    assert [one.members for one in known] == [("nvme0n1", "nvme0n2"), ("nvme1n1",)]
+    assert find(table, known, "/dev/nvme0n2").name == "nvme0n1"
+    assert find(table, known, "eui.03").name == "nvme1n1"
+    with pytest.raises(BadInput, match="'SAME' fits 2 drives: /dev/nvme0n1, /dev/nvme1n1"):
+        find(table, known, "SAME")
