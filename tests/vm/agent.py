@@ -276,7 +276,7 @@ class Modules:
         pid = os.fork()
         if pid == 0:
             _run_in_child(module.main, request, out, err)
-        status = _wait(pid, request.get("timeout", 120))
+        status = _wait(pid, request.get("timeout", 300))
         reply: Reply = {
             "status": os.waitstatus_to_exitcode(status) if status is not None else None,
             "out": _content(out),
@@ -653,14 +653,6 @@ def _small(path: str, size: int) -> bool:
     return size <= LARGE or not path.startswith("/run/")
 
 
-def _be_patient() -> None:
-    """Let ZFS wait longer for udev's links to new partitions than the second that is enough on real hardware."""
-    with open("/sys/module/zfs/parameters/zfs_vdev_open_timeout_ms", "w", encoding="ascii") as parameter:
-        parameter.write("20000")
-    with open("/etc/modprobe.d/agent.conf", "w", encoding="ascii") as options:
-        options.write("options zfs zfs_vdev_open_timeout_ms=20000\n")
-
-
 # --- the loop ----------------------------------------------------------------------------------------------------
 
 
@@ -679,7 +671,6 @@ def main() -> None:
         for name in request["modules"]:
             importlib.import_module(f"{PACKAGE}.{name}")
         importlib.import_module("ansible.module_utils.testing")
-        _be_patient()
         disks.partition(request["partitioned"])
         return {
             "disks": disks.find(request["whole"]),
