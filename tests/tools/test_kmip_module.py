@@ -6,7 +6,11 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import typing as t
+from pathlib import Path
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
@@ -17,7 +21,7 @@ from ansible_collections.nasops.encryption.plugins.module_utils.kmip.connection 
 )
 from ansible_collections.nasops.encryption.plugins.module_utils.kmip.fetch import fetch
 from ansible_collections.nasops.encryption.plugins.module_utils.kmip.link import LinkFailed, Wire
-from ansible_collections.nasops.encryption.plugins.module_utils.kmip.read import objects_named
+from ansible_collections.nasops.encryption.plugins.module_utils.kmip.read import Survey, objects_named
 from ansible_collections.nasops.encryption.plugins.module_utils.kmip.session import Session
 from ansible_collections.nasops.encryption.plugins.module_utils.secrets import Mask, encodings
 from ansible_collections.nasops.encryption.plugins.modules import kmip_key
@@ -222,6 +226,46 @@ def test_a_rotation_that_is_cut_off_after_a_request_loses_nothing_and_is_finishe
         assert player.run_quietly(**goal)["changed"] is (request != "destroy")
         assert player.texts() == {NAME: NEW}
         assert player.run_quietly(name=NAME, state="absent")["changed"]
+
+
+def test_two_controllers_at_once_are_noticed_and_no_key_is_lost(
+    player: Player, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each holds only a lock of its own, and neither saw a key when it looked."""
+    look = kmip_key.survey
+
+    def look_and_wait(server: Session, wishes: t.Any) -> Survey:
+        found = look(server, wishes)
+        player.session().register(NAME, OLD)
+        return found
+
+    monkeypatch.setattr(kmip_key, "survey", look_and_wait)
+    late = player.run_quietly(name=NAME, value=NEW)
+    monkeypatch.undo()
+    assert late["failed"] and "is the name of 2 objects" in late["msg"] and late["actions"]
+    uids = {
+        fetch(player.session(), [one.uid], "uid", True)[one.uid]: one.uid
+        for one in objects_named(player.session(), NAME)
+    }
+    assert set(uids) == {OLD, NEW}
+    again = player.run_quietly(name=NAME, value=NEW)
+    assert again["failed"] and not again["changed"] and all(uid in again["msg"] for uid in uids.values())
+    assert player.run_quietly(uid=uids[OLD], state="absent")["changed"]
+    assert player.run(name=NAME, value=NEW)["changed"] is False
+
+
+def test_two_tasks_at_once_on_one_controller_make_one_key(player: Player, tmp_path: Path) -> None:
+    options = {**player.server.options(), "name": NAME, "generate": True}
+    argv = [sys.executable, "-m", kmip_key.__name__]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "HOME": str(tmp_path)}
+    (tmp_path / "arguments").write_text(json.dumps({"ANSIBLE_MODULE_ARGS": options}))
+    tasks = []
+    for _number in range(2):
+        with (tmp_path / "arguments").open("rb") as arguments:
+            tasks.append(subprocess.Popen(argv, stdin=arguments, stdout=subprocess.PIPE, env=environment))
+    results = [json.loads(task.communicate()[0]) for task in tasks]
+    assert sorted(one["changed"] for one in results) == [False, True], results
+    assert len(objects_named(player.session(), NAME)) == 1
 
 
 BAD: list[tuple[Options, str]] = [

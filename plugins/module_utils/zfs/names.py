@@ -62,6 +62,11 @@ def ancestors(name: str) -> t.Iterator[str]:
         yield name
 
 
+def within(name: str, tops: t.Iterable[str]) -> bool:
+    """Whether a dataset is one of these, or lies below one."""
+    return any(f"{name}/".startswith(f"{top}/") for top in tops)
+
+
 def folders_above(mountpoint: str) -> t.Iterator[str]:
     """The folders above a mountpoint, nearest first."""
     while mountpoint not in ("/", ""):

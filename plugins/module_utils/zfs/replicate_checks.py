@@ -8,6 +8,7 @@ from __future__ import annotations
 import typing as t
 
 from ..errors import Refused
+from .names import within
 from .replicate_options import PLAINTEXT, RAW, REENCRYPT, Replication
 from .replicate_read import FEATURES
 from .replicate_state import Ends, Side
@@ -22,12 +23,8 @@ def selected(wanted: Replication, source: Side) -> list[str]:
     for name in wanted.exclude:
         if name not in source.datasets:
             raise Refused(f"'{name}' is excluded, but does not exist.")
-    names = [name for name in source.datasets if not _within(name, wanted.exclude)]
+    names = [name for name in source.datasets if not within(name, wanted.exclude)]
     return sorted(names, key=lambda name: name.split("/"))
-
-
-def _within(name: str, tops: t.Iterable[str]) -> bool:
-    return any(f"{name}/".startswith(f"{top}/") for top in tops)
 
 
 def check_source(wanted: Replication, source: Side, names: t.Sequence[str]) -> None:
@@ -78,7 +75,7 @@ def check_pools(wanted: Replication, ends: Ends) -> None:
 
 
 def _within_each_other(one: str, other: str) -> bool:
-    return _within(one, (other,)) or _within(other, (one,))
+    return within(one, (other,)) or within(other, (one,))
 
 
 def check_new_target(wanted: Replication, ends: Ends) -> None:
@@ -140,7 +137,7 @@ def _fault(wanted: Replication, ends: Ends, replica: Dataset) -> str:
     if not replica.encrypted:
         return "is NOT ENCRYPTED"
     if wanted.mode == RAW:
-        if not _within(replica.root, (wanted.target,)):
+        if not within(replica.root, (wanted.target,)):
             return (
                 f"uses the key of '{replica.root}', so the next raw increment would make it impossible to open (its "
                 "key is overwritten, see https://github.com/openzfs/zfs/issues/12614)"

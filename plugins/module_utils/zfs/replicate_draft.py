@@ -12,6 +12,7 @@ from ..command import Command
 from ..errors import Refused
 from ..plan import Change, Step
 from ..secrets import Key
+from .replicate_guard import StillEncrypted
 from .replicate_options import PLAINTEXT, RAW, REENCRYPT, Replication
 from .replicate_read import CARRIED
 from .replicate_run import KEY_FD, WITH_KEY, Transfer
@@ -101,7 +102,8 @@ class Draft:
         title = (
             f"Send '{top}'{below}{self._from(base)} up to {self.title_of(to)} to {self.wanted.where}, still encrypted"
         )
-        self._stream(title, top, (*argv, f"{top}@{to}"), base is None, changes)
+        guard = StillEncrypted(top, to, self.wanted.exclude)
+        self._stream(title, top, (*argv, f"{top}@{to}"), base is None, changes, guard=guard)
         for name in self.names:
             self._arrived(name, to)
         self.packaged = True
@@ -155,7 +157,14 @@ class Draft:
         self.received.add(name)
 
     def _stream(
-        self, title: str, name: str, send: tuple[str, ...], new: bool, changes: list[Change], resumed: bool = False
+        self,
+        title: str,
+        name: str,
+        send: tuple[str, ...],
+        new: bool,
+        changes: list[Change],
+        resumed: bool = False,
+        guard: StillEncrypted | None = None,
     ) -> None:
         wanted, target = self.wanted, self.wanted.at_target(name)
         key: Key | None = None
@@ -170,7 +179,7 @@ class Draft:
         if key is not None:
             receive = ("sh", "-c", WITH_KEY, "sh", *receive)
         transfer = Transfer(title, name, target, Command(send), Command(receive), key, wanted.stall_timeout, resumed)
-        self.steps.append(Step(title, transfer, tuple(changes)))
+        self.steps.append(Step(title, transfer, tuple(changes), guard=guard))
 
     def _new_key(self, location: str | None) -> tuple[str, ...]:
         key = self.wanted.key

@@ -11,6 +11,7 @@ from dataclasses import replace
 from ..command import Command
 from ..errors import Refused
 from ..plan import Change, Plan, Step
+from . import keystore
 from .property_steps import dataset_property_steps
 from .replicate_checks import check_new_target, check_pools, check_promise, check_source, selected
 from .replicate_draft import NEW, Draft, overrides
@@ -28,6 +29,9 @@ def plan_replication(wanted: Replication, ends: Ends) -> Plan:
     :raises Refused: the source can't be sent so, or the target is not, or would not be, its replica
     """
     names = selected(wanted, ends.source)
+    if ends.taken:
+        # What was made meanwhile is for the next run.
+        names = [name for name in names if any(one.name == ends.taken for one in ends.source.of(name))]
     check_source(wanted, ends.source, names)
     check_pools(wanted, ends)
     draft = Draft(wanted, ends, names)
@@ -383,6 +387,12 @@ def _store_key(draft: Draft) -> None:
     if key is None or key.file is None or file is None:
         return
     there = f"{key.file} {'on ' + repr(draft.wanted.ssh.host) if draft.wanted.ssh else 'on this host'}"
+    mountpoint = _mountpoint(draft)
+    if mountpoint.startswith("/") and f"{key.file}/".startswith(f"{mountpoint.rstrip('/')}/"):
+        raise Refused(
+            f"The key file {there} would lie below {mountpoint}, where the replica itself will be mounted.",
+            hint=f"Keep it on the system disk, for example in {keystore.DEFAULT_FOLDER}.",
+        )
     if not file.exists:
         if key.value is None and not key.generate:
             raise Refused(
@@ -405,6 +415,17 @@ def _store_key(draft: Draft) -> None:
             f"The key file {there} holds another key than key.value.",
             hint="It may be the only copy of the key of something else, so it is not overwritten. Move it away.",
         )
+
+
+def _mountpoint(draft: Draft) -> str:
+    """Where a new replica will be mounted, by its own wish or below what is above it; "" if that is nowhere known."""
+    above, leaf = draft.wanted.target.rsplit("/", 1)
+    parent = draft.ends.target.datasets.get(above)
+    inherited = parent.value("mountpoint") if parent is not None else "none"
+    given = draft.wanted.properties.get("mountpoint")
+    if given is not None:
+        return given
+    return f"{inherited.rstrip('/')}/{leaf}" if inherited.startswith("/") else inherited
 
 
 def _key_locations(draft: Draft) -> None:

@@ -66,6 +66,26 @@ def test_a_link_is_not_followed(tmp_path: Path) -> None:
     assert not (tmp_path / "elsewhere").exists()
 
 
+def test_who_is_not_root_has_a_lock_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = os.open
+
+    def refuse(path: str, *rest: int) -> int:
+        if path == "/var/run/of-root":
+            raise PermissionError(13, "Permission denied")
+        return opened(path, *rest)
+
+    monkeypatch.setattr(os, "open", refuse)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    child, pipe = hold("/var/run/of-root")
+    try:
+        with pytest.raises(StorageError, match=f"fuser {tmp_path}/"), exclusive("/var/run/of-root", patience=0):
+            pass
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        os.close(pipe)
+
+
 def test_without_the_right_to_it_there_is_nothing_to_protect(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_args: object) -> int:
         raise PermissionError(13, "Permission denied")

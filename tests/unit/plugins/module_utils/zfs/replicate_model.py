@@ -114,6 +114,7 @@ class Host:
             "written": str(node.written),
             "receive_resume_token": node.token or "-",
             "readonly": "off",
+            "mountpoint": f"/{name}" if node.kind == "filesystem" else "-",
         }
         found = {one: Property(value, "-") for one, value in values.items()}
         found.update({one: Property("-", "-") for one in CARRIED})

@@ -19,12 +19,14 @@ from ansible_collections.nasops.encryption.plugins.module_utils.secrets import K
 from ansible_collections.nasops.encryption.plugins.module_utils.zfs.key_option import WantedKey
 from ansible_collections.nasops.encryption.plugins.module_utils.zfs.keystore import KeyFile
 from ansible_collections.nasops.encryption.plugins.module_utils.zfs.properties import Property
+from ansible_collections.nasops.encryption.plugins.module_utils.zfs.replicate_guard import StillEncrypted
 from ansible_collections.nasops.encryption.plugins.module_utils.zfs.replicate_options import Replication
 from ansible_collections.nasops.encryption.plugins.module_utils.zfs.replicate_plan import plan_replication
 from ansible_collections.nasops.encryption.plugins.module_utils.zfs.replicate_result import describe_ends
 from ansible_collections.nasops.encryption.plugins.module_utils.zfs.replicate_run import KEY_FD, AtTarget, Transfer
 from ansible_collections.nasops.encryption.plugins.module_utils.zfs.replicate_state import Token
 
+from ..recorded import RecordedRunner, answer
 from .replicate_model import NEW, OLD, STAMP, Host, World, wish, world
 
 HEX = Key("hex", b"a1" * 32)
@@ -334,6 +336,11 @@ class TestReencrypt:
         ("file", "key", "match"),
         [
             (KeyFile("/k", False), WantedKey("hex", None, "/k"), "does not exist"),
+            (
+                KeyFile("/backup/tank/k", False),
+                WantedKey("hex", HEX, "/backup/tank/k"),
+                "would lie below /backup/tank, where the replica itself",
+            ),
             (KeyFile("/k", True, fault="it is a poem"), WantedKey("hex", None, "/k"), "can't be used: it is a poem"),
             (KeyFile("/k", True, Key("hex", b"b2" * 32)), WantedKey("hex", HEX, "/k"), "holds another key"),
         ],
@@ -639,7 +646,56 @@ class TestProperties:
         ]
 
 
-KEYS = st.sampled_from(["", "own"])
+class TestMeanwhile:
+    """What somebody else does to the source while its streams are under way."""
+
+    def test_what_was_made_after_the_snapshot_is_for_the_next_run(self) -> None:
+        place = world()
+        wanted = wish()
+        for step in plan_replication(wanted, place.ends(wanted)).steps:
+            place.act(step.action)
+        place.source.add("tank/plain", written=1)
+        assert plan_replication(wanted, place.ends(wanted, wanted.new_snapshot)).actions == []
+        refused(place, later(), "these are not encrypted: 'tank/plain'")
+
+    def test_a_stream_of_a_tree_is_guarded_by_its_snapshot(self) -> None:
+        place = world()
+        for made, wanted in ((None, wish()), ("tank/new", later(exclude=("tank/docs",)))):
+            if made:
+                place.source.add(made, key=made, wrapped="k3", written=1)
+            streams = [step for step in place.run(wanted).steps if isinstance(step.action, Transfer)]
+            assert [step.guard for step in streams] == [StillEncrypted("tank", wanted.new_snapshot, wanted.exclude)]
+
+
+class TestStillEncrypted:
+    GUARD = StillEncrypted("tank", "a", ("tank/cache",))
+    GET = (
+        *("zfs", "get", "-Hp", "-r", "-t", "filesystem,volume", "-o", "name,property,source,value"),
+        *("encryption", "tank"),
+    )
+
+    def look(self, encryption: dict[str, str], snapshots: str = "") -> RecordedRunner:
+        text = "".join(f"{name}\tencryption\t-\t{value}\n" for name, value in encryption.items())
+        plain = [f"{name}@a" for name, value in encryption.items() if value == "off" and "cache" not in name]
+        listed = ("zfs", "list", "-H", "-o", "name", "-t", "snapshot", *plain)
+        lost = bool(set(plain) - set(snapshots.splitlines()))
+        runner = RecordedRunner({self.GET: answer(self.GET, text), listed: answer(listed, snapshots, rc=int(lost))})
+        self.GUARD(runner)
+        return runner
+
+    def test_nothing_to_say(self) -> None:
+        runner = self.look({"tank": "aes-256-gcm", "tank/a": "aes-256-ccm", "tank/cache": "off", "tank/cache/b": "off"})
+        assert runner.argvs == [self.GET]
+
+    def test_made_after_the_snapshot(self) -> None:
+        self.look({"tank": "aes-256-gcm", "tank/late": "off"})
+
+    def test_made_before_it(self) -> None:
+        with pytest.raises(Refused, match="made while this was being prepared: 'tank/a b', 'tank/early'"):
+            self.look(
+                {"tank": "aes-256-gcm", "tank/a b": "off", "tank/early": "off", "tank/late": "off"},
+                "tank/a b@a\ntank/early@a\n",
+            )
 
 
 @st.composite
