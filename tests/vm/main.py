@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from . import kills
+from . import kills, kmip_pool
 from . import nas as nas_module
 from .case import BadCase, Case, Names, load
 from .connection import ROOT, Agent, AgentLost
@@ -34,6 +34,7 @@ BUILD = ROOT / ".build" / "vm"
 CASES = Path(__file__).with_name("cases")
 PLAYBOOKS = "playbooks"
 KILLS = "kills"
+KMIP = "kmip"
 # How often a worker replaces a NAS that a case has broken.
 _REPLACEMENTS = 3
 
@@ -155,6 +156,9 @@ class Session:
         elif job == KILLS:
             runner.reset()
             yield from kills.checks(self.nas, self.keys)
+        elif job == KMIP:
+            runner.reset()
+            yield from kmip_pool.checks(Playbooks(self.nas, self.names, self.log, self.marks))
         else:
             runner.reset()
             yield from Playbooks(self.nas, self.names, self.log, self.marks).checks()
@@ -190,7 +194,10 @@ def main() -> int:
     start = time.monotonic()
     jobs: queue.SimpleQueue[Case | str] = queue.SimpleQueue()
     # the longest job first
-    for job in [name for name in (PLAYBOOKS, KILLS) if re.search(options.only, name)] + cases:
+    names = [name for name in (PLAYBOOKS, KILLS, KMIP) if re.search(options.only, name)]
+    if not (options.all or options.only):
+        names.remove(KMIP)
+    for job in [*names, *cases]:
         jobs.put(job)
     stop = threading.Event()
     sessions = [Session(number, options, log / str(number), tally) for number in range(1, options.jobs + 1)]

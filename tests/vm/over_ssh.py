@@ -104,9 +104,9 @@ class Playbooks:
 
     def checks(self) -> Iterator[Check]:
         """Each check in turn. One of them cuts the power of the NAS."""
-        self._temporary.mkdir(exist_ok=True)
+        self.temporary.mkdir(exist_ok=True)
         # Stays there, so that backups are searched for keys like all else.
-        recovery = Recovery(self._temporary / "recovery")
+        recovery = Recovery(self.temporary / "recovery")
         recovery.make()
         keys = self.names.keys
         variables: dict[str, Any] = {
@@ -117,18 +117,18 @@ class Playbooks:
             "wrong_key": base64.b64encode(keys.raw("wrong")).decode("ascii"),
         }
         there = {"recovery": str(recovery.folder)}
-        yield self._run("what the roles make of the inventory", "tests/vm/playbooks/roles.yml", there, Wanted(0))
-        yield self._run("modules over ssh", "tests/vm/playbooks/modules.yml", variables, Wanted())
+        yield self.run("what the roles make of the inventory", "tests/vm/playbooks/roles.yml", there, Wanted(0))
+        yield self.run("modules over ssh", "tests/vm/playbooks/modules.yml", variables, Wanted())
         fleet = self._fleet(keys.passphrase("video", 40))
         for number, (words, changed) in enumerate(((["--check"], 2), ([], 3), (["--check"], 0), ([], 0)), 1):
             name = f"provision, run {number} of check, apply, check, apply"
-            yield self._run(name, "nasops.encryption.provision", fleet, Wanted(changed), words)
+            yield self.run(name, "nasops.encryption.provision", fleet, Wanted(changed), words)
         backup = {
             "dest": str(recovery.folder / "{{ inventory_hostname }}.keys"),
             "seal_to": [str(recovery.certificate)],
         }
         # Pools that are not in the inventory would be backed up too, and nobody gives their keys.
-        yield self._on_nas("only the pools of the inventory are left", _EXPORT_OTHERS, "fleet\nplain\n")
+        yield self.on_nas("only the pools of the inventory are left", _EXPORT_OTHERS, "fleet\nplain\n")
         yield from self._backups({**fleet, "nas_key_backup": backup}, recovery)
         yield from self._daily({**fleet, "nas_key_backup": backup}, recovery)
 
@@ -176,7 +176,7 @@ class Playbooks:
                 record = json.loads((recovery.folder / f"{self.nas.name}.keys.json").read_text())
                 line = f"{current}, proven {record['proven']}"
             wanted = Wanted(changed, lines=[f"{self.nas.name}: {line}"])
-            yield self._run(name, "nasops.encryption.backup_keys", fleet, wanted, words)
+            yield self.run(name, "nasops.encryption.backup_keys", fleet, wanted, words)
         yield self._backed_up("what is in the backup", recovery, {"fleet": self.names.keys.hex("role")})
 
     def _backed_up(self, name: str, recovery: Recovery, wanted: Mapping[str, str]) -> Check:
@@ -190,10 +190,10 @@ class Playbooks:
     def _daily(self, fleet: Mapping[str, Any], recovery: Recovery) -> Iterator[Check]:
         """Lock, unlock where not all goes well, rotate, power cut, unlock, again, and from the backup alone."""
         nas, keys, video = self.nas.name, self.names.keys, "fleet/media/video"
-        yield self._run("lock", "nasops.encryption.lock", fleet, Wanted(1, lines=[f"{nas}: locked {video}"]))
-        yield self._on_nas("export", "zpool export fleet && zpool export plain", "")
+        yield self.run("lock", "nasops.encryption.lock", fleet, Wanted(1, lines=[f"{nas}: locked {video}"]))
+        yield self.on_nas("export", "zpool export fleet && zpool export plain", "")
         opened = "imported fleet; imported plain; unlocked fleet, fleet/media, fleet/vm1"
-        yield self._run(
+        yield self.run(
             "unlock, one passphrase wrong and one host away",
             "nasops.encryption.unlock",
             {**fleet, "nas_keys": {video: keys.passphrase("wrong", 40)}},
@@ -202,7 +202,7 @@ class Playbooks:
         )
         new = self._fleet(keys.passphrase("new video", 40))
         self._note_keys()
-        yield self._run(
+        yield self.run(
             "rotate, what is locked too",
             "nasops.encryption.rotate_keys",
             {
@@ -214,21 +214,21 @@ class Playbooks:
         )
         self._note_keys()
         yield self._backed_up("what is in the backup after it", recovery, {"fleet": keys.hex("role")})
-        yield self._on_nas("a rotation that was interrupted", _INTERRUPTED, "")
+        yield self.on_nas("a rotation that was interrupted", _INTERRUPTED, "")
         yield from self._power_cut()
-        yield self._on_nas("after the power cut all with key files is open", _AFTER_BOOT, _OPENED_AT_BOOT)
+        yield self.on_nas("after the power cut all with key files is open", _AFTER_BOOT, _OPENED_AT_BOOT)
         yield self._recovered()
         # The inventory has the former passphrase; a manifest counts before it, and holds keys of other hosts too.
         manifest = json.dumps({video: keys.passphrase("new video", 40), "elsewhere/media": keys.hex("elsewhere")})
         wanted = Wanted(1, lines=[f"{nas}: unlocked {video}"])
         after = {**fleet, "nas_manifest": manifest}
-        yield self._run("unlock after the power cut", "nasops.encryption.unlock", after, wanted)
+        yield self.run("unlock after the power cut", "nasops.encryption.unlock", after, wanted)
         wanted = Wanted(0, lines=[f"{nas}: nothing to do"])
-        yield self._run("unlock again", "nasops.encryption.unlock", new, wanted)
+        yield self.run("unlock again", "nasops.encryption.unlock", new, wanted)
         less = {**new, "nas_unlock_at_boot": False}
-        yield self._run("provision without unlocking at boot", "nasops.encryption.provision", less, Wanted(2))
-        yield self._on_nas("the keys are gone", "mv /etc/zfs/keys /root/away && zpool export fleet", "")
-        yield self._run(
+        yield self.run("provision without unlocking at boot", "nasops.encryption.provision", less, Wanted(2))
+        yield self.on_nas("the keys are gone", "mv /etc/zfs/keys /root/away && zpool export fleet", "")
+        yield self.run(
             "unlock from the sealed backup alone",
             "nasops.encryption.unlock",
             {
@@ -240,15 +240,15 @@ class Playbooks:
             },
             Wanted(2, lines=[f"{nas}: imported fleet; unlocked fleet, fleet/media, {video}, fleet/vm1"]),
         )
-        yield self._on_nas("the keys are back", "mv /root/away /etc/zfs/keys", "")
-        yield self._on_nas("nothing is left", "ls /etc/zfs/nasops* /etc/zfs/keys/*.new 2>/dev/null", "")
+        yield self.on_nas("the keys are back", "mv /root/away /etc/zfs/keys", "")
+        yield self.on_nas("nothing is left", "ls /etc/zfs/nasops* /etc/zfs/keys/*.new 2>/dev/null", "")
         new["nas_pools"][1]["datasets"].append({"name": "no/parent"})
         wanted = Wanted(1, fails=True)
-        yield self._run("provision where one dataset can't be made", "nasops.encryption.provision", new, wanted)
+        yield self.run("provision where one dataset can't be made", "nasops.encryption.provision", new, wanted)
         script = "systemctl is-enabled nasops-zfs-unlock.service"
-        yield self._on_nas("at the next boot the others are unlocked all the same", script, "enabled\n")
+        yield self.on_nas("at the next boot the others are unlocked all the same", script, "enabled\n")
 
-    def _run(
+    def run(
         self,
         name: str,
         playbook: str,
@@ -262,8 +262,8 @@ class Playbooks:
         path = self.log / f"playbook-{re.sub('[^a-z0-9]+', '-', name)}.log"
         # Neither the arguments nor the log hold a key: they come in a file that is gone afterwards.
         with (
-            tempfile.NamedTemporaryFile("w", suffix=".json", dir=self._temporary) as file,
-            tempfile.NamedTemporaryFile("w", suffix=".json", dir=self._temporary) as other,
+            tempfile.NamedTemporaryFile("w", suffix=".json", dir=self.temporary) as file,
+            tempfile.NamedTemporaryFile("w", suffix=".json", dir=self.temporary) as other,
             path.open("w", encoding="utf-8") as log,
         ):
             json.dump(variables, file)
@@ -294,7 +294,7 @@ class Playbooks:
             complaints.append(f"see {path.relative_to(ROOT)}")
         return name, time.monotonic() - start, complaints
 
-    def _on_nas(self, name: str, script: str, wanted: str) -> Check:
+    def on_nas(self, name: str, script: str, wanted: str) -> Check:
         """A script on the NAS, and all it prints."""
         start = time.monotonic()
         said = self._ssh(script)
@@ -374,22 +374,26 @@ class Playbooks:
         return done.stdout
 
     @property
-    def _temporary(self) -> Path:
+    def temporary(self) -> Path:
         """Where the controller keeps temporary files; it is searched with the logs."""
         return self.log.resolve() / "tmp"
 
-    def _environment(self) -> dict[str, str]:
-        """With the collection of this work tree."""
+    def collections(self) -> Path:
+        """Where Ansible and Python find the collection of this work tree."""
         collections = ROOT / ".build" / "vm" / "collections"
         link = collections / "ansible_collections" / "nasops" / "encryption"
         link.parent.mkdir(parents=True, exist_ok=True)
         if not link.is_symlink():
             link.symlink_to(ROOT)
+        return collections
+
+    def _environment(self) -> dict[str, str]:
+        """With the collection of this work tree."""
         return {
             **os.environ,
-            "ANSIBLE_COLLECTIONS_PATH": str(collections),
-            "ANSIBLE_LOCAL_TEMP": str(self._temporary),
-            "TMPDIR": str(self._temporary),
+            "ANSIBLE_COLLECTIONS_PATH": str(self.collections()),
+            "ANSIBLE_LOCAL_TEMP": str(self.temporary),
+            "TMPDIR": str(self.temporary),
             "ANSIBLE_NOCOLOR": "1",
             "ANSIBLE_PIPELINING": "1",
             "ANSIBLE_DEPRECATION_WARNINGS": "1",
