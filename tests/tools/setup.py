@@ -23,6 +23,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -237,6 +238,10 @@ def can_make_venvs(version: Version, python: Path) -> bool:
     return python.is_relative_to("/usr/bin") and apt_install([package]) and works(python, code)
 
 
+Environment = tuple[Path, Path, Sequence[Path], Sequence[str], str]
+"""What make_venv needs."""
+
+
 def make_venv(path: Path, python: Path, requirements: Sequence[Path], extra: Sequence[str], what: str) -> None:
     """Make a virtual environment; one that was not finished is made again."""
     marker = path / ".complete"
@@ -248,6 +253,13 @@ def make_venv(path: Path, python: Path, requirements: Sequence[Path], extra: Seq
         files = [option for file in requirements for option in ("-r", str(file))]
         run([str(path / "bin" / "python"), "-m", "pip", "install", "-q", "--disable-pip-version-check", *files, *extra])
         marker.touch()
+
+
+def make_venvs(wanted: Sequence[Environment]) -> None:
+    """Make virtual environments side by side: pip keeps one processor busy."""
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        for made in [pool.submit(make_venv, *one) for one in wanted]:
+            made.result()
 
 
 def venv_key(python: Path, requirements: Sequence[Path], *extra: str) -> str:
@@ -325,13 +337,15 @@ def prepare(nas: bool, emulated: bool = False) -> Tools:
         newest = max(usable)
         python = pythons[newest]
         venv = cache() / f"venv-{venv_key(python, [*gates, *UNITS], *extra)}"
-        make_venv(venv, python, [*gates, *UNITS], extra, f"Ansible and the gates on Python {newest[0]}.{newest[1]}")
+        what = f"Ansible and the gates on Python {newest[0]}.{newest[1]}"
+        wanted: list[Environment] = [(venv, python, [*gates, *UNITS], extra, what)]
         units = {f"{newest[0]}.{newest[1]}": venv}
         for version, path in pythons.items():
             if version != newest:
                 name = f"{version[0]}.{version[1]}"
                 units[name] = cache() / f"units-{name}-{venv_key(path, UNITS)}"
-                make_venv(units[name], path, UNITS, [], f"unit tests on Python {name}")
+                wanted.append((units[name], path, UNITS, [], f"unit tests on Python {name}"))
+        make_venvs(wanted)
         collections = cache() / f"live-{digest(str(ROOT))}"
         link(collections / "ansible_collections" / "nasops" / "encryption", ROOT)
         ordered = dict(sorted(units.items(), key=minor))
