@@ -85,11 +85,15 @@ class Runner:
                 for one in [pool.submit(gate) for gate in gates]:
                     one.result()
             except BaseException:  # interrupted: the others would be waited for
-                with self._mutex:
-                    self._ended = True
-                    for process in self._running:
-                        process.terminate()
+                self.stop()
                 raise
+
+    def stop(self) -> None:
+        """End what runs, and start nothing more."""
+        with self._mutex:
+            self._ended = True
+            for process in self._running:
+                process.terminate()
 
     def run(
         self,
@@ -422,6 +426,10 @@ PARTS: dict[str, Callable[[Runner], None]] = {
 }
 
 
+SLOW = "sanity"
+"""The part that keeps a single processor busy for minutes."""
+
+
 class Image:
     """The NAS image, built in the background while the gates run."""
 
@@ -454,12 +462,39 @@ class Image:
             self.process.wait()
 
 
+class Aside:
+    """A part that keeps one processor busy, and goes on while others run."""
+
+    def __init__(self, gate: Runner) -> None:
+        self.part = gate.part
+        self._gate = gate
+        self._pool = ThreadPoolExecutor(1)
+        self._ended = self._pool.submit(self._run)
+
+    def _run(self) -> Result:
+        start = time.monotonic()
+        PARTS[self.part](self._gate)
+        return Result(self.part, self._gate.counts, time.monotonic() - start)
+
+    def result(self) -> Result:
+        """Wait for its end."""
+        return self._ended.result()
+
+    def stop(self) -> None:
+        self._gate.stop()
+        self._pool.shutdown()
+
+
 def run_parts(parts: Sequence[str], tools: Tools) -> Iterator[Result]:
-    """Run the parts in order; one that takes long is left out once another has failed, unless KEEP_GOING is set."""
+    """Run the parts, most of them in order.
+
+    The NAS comes last and has the processors to itself; once a part has failed, it needs KEEP_GOING to run at all.
+    """
     env = tools.environment()
     files = product_files(env)
     failed = False
     image: Image | None = None
+    aside: Aside | None = None
     with contextlib.ExitStack() as stack:
         if parts != ["vm"]:
             stack.enter_context(lock(BUILD / "lock", "another run of the gates in this work tree"))
@@ -467,7 +502,16 @@ def run_parts(parts: Sequence[str], tools: Tools) -> Iterator[Result]:
         if "vm" in parts and len(parts) > 1 and VM.exists():
             image = Image(env)
             stack.callback(image.stop)
+        if SLOW in parts and set(parts) - {SLOW, "vm"}:
+            aside = Aside(Runner(SLOW, tools, env, files))
+            stack.callback(aside.stop)
         for part in parts:
+            if aside and part == aside.part:
+                continue
+            if part == "vm" and aside:
+                result, aside = aside.result(), None
+                failed = failed or result.counts is None or bool(result.counts.failed)
+                yield result
             if part == "vm" and failed and not os.environ.get("KEEP_GOING"):
                 yield Result(part, None, reason="an earlier part failed (KEEP_GOING=1 runs it all the same)")
                 continue
@@ -479,6 +523,8 @@ def run_parts(parts: Sequence[str], tools: Tools) -> Iterator[Result]:
                 PARTS[part](gate)
             failed = failed or bool(gate.counts.failed)
             yield Result(part, gate.counts, time.monotonic() - start)
+        if aside:
+            yield aside.result()
 
 
 def table(results: Sequence[Result], missing: Sequence[str]) -> Iterator[str]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -118,6 +119,52 @@ def test_when_one_of_them_is_interrupted_the_others_are_ended(runner: Runner) ->
     with pytest.raises(KeyboardInterrupt):
         runner.together(interrupted, several)
     assert runner.counts == Counts(0, 1)
+
+
+class Playing:
+    """Parts that only tell of themselves; what was begun and ended, in order."""
+
+    def __init__(self, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.said: list[str] = []
+        self.tools = Tools(place, {}, (), place, place)
+        self.faults: set[str] = set()
+        self.begun = threading.Event()
+        monkeypatch.setattr(gates, "BUILD", place)
+        monkeypatch.setattr(gates, "VM", place / "none")
+        monkeypatch.setattr(gates, "product_files", lambda _env: [])
+        monkeypatch.setattr(gates, "copy_tree", lambda _files: None)
+        monkeypatch.setattr(gates, "PARTS", {"lint": self.quick, "sanity": self.slow, "vm": self.quick})
+
+    def quick(self, gate: Runner) -> None:
+        if gate.part == "lint":
+            assert self.begun.wait(60), "the slow one was not begun beside it"
+        self.said.append(gate.part)
+        gate.counts += Counts(1)
+
+    def slow(self, gate: Runner) -> None:
+        self.begun.set()
+        while "lint" not in self.said:
+            time.sleep(0.01)
+        self.said.append(gate.part)
+        gate.counts += Counts(0, 1) if "sanity" in self.faults else Counts(1)
+
+    def run(self) -> list[tuple[str, bool]]:
+        return [(one.part, one.counts is not None) for one in gates.run_parts(["lint", "sanity", "vm"], self.tools)]
+
+
+def test_the_slow_part_goes_on_beside_the_others_and_ends_before_the_nas(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = Playing(tmp_path, monkeypatch)
+    assert parts.run() == [("lint", True), ("sanity", True), ("vm", True)]
+    assert parts.said == ["lint", "sanity", "vm"]
+
+
+def test_when_the_slow_part_fails_there_is_no_nas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("KEEP_GOING", raising=False)
+    parts = Playing(tmp_path, monkeypatch)
+    parts.faults.add("sanity")
+    assert parts.run() == [("lint", True), ("sanity", True), ("vm", False)]
 
 
 def test_the_number_of_examples_is_handed_on_and_taken_back(tmp_path: Path) -> None:
