@@ -139,7 +139,7 @@ class Proof:
     keys: KeyRing = field(default_factory=KeyRing)
     mark: str = field(default_factory=lambda: letters(32))
     generation: int = 1
-    cuts: list[tuple[int, int, str]] = field(default_factory=list)
+    cuts: list[tuple[int, int, str, bool]] = field(default_factory=list)
     facts: list[tuple[str, str]] = field(default_factory=list)
 
     def say(self, text: str) -> None:
@@ -188,8 +188,11 @@ class Proof:
         up_to_date = 0
         while len(self.cuts) < cuts:
             # What is on the way when the line breaks is lost: some MiB in the buffers of ssh and of the network.
-            line.arm(chance.randrange(300_000, 8_000_000))
-            result = self.source.module("zfs_replicate", **self.options)
+            silent = len(self.cuts) % 5 == 4
+            line.arm(chance.randrange(300_000, 8_000_000), silent)
+            result = self.source.module(
+                "zfs_replicate", **{**self.options, **({"stall_timeout": 20} if silent else {})}
+            )
             carried, broke = line.carried, line.disarm()
             if "replicas" in result:
                 up_to_date += 1
@@ -200,10 +203,13 @@ class Proof:
             said = str(result.get("msg", result))
             if not broke:
                 raise Failed(f"the line did not break, and yet it failed: {said}")
+            if silent and "Nothing has moved for 20 seconds" not in said:
+                raise Failed(f"a line that swallows everything was not noticed: {said}")
             going_on = "on" if any("broke off" in one for one in result.get("actions_done", ())) else ""
             going_on = going_on or ("on" if "Failed to go on" in said else "new")
-            self.cuts.append((len(self.cuts) + 1, carried, going_on))
-            self.say(f"replicas: cut {len(self.cuts)} after {carried} bytes ({going_on}): {said.splitlines()[0][:150]}")
+            self.cuts.append((len(self.cuts) + 1, carried, going_on, silent))
+            how = "went silent" if silent else "cut"
+            self.say(f"replicas: {how} {len(self.cuts)}: {carried} bytes ({going_on}): {said.splitlines()[0][:150]}")
 
     def change_keys(self) -> None:
         self.generation += 1
@@ -339,9 +345,12 @@ class Proof:
         self.facts.append(("keys in arguments, logs, journals, environments, files", "0"))
 
     def table(self) -> None:
-        self.say(f"\nseed {self.seed}\n\n| cut | bytes carried until then | stream |\n| --- | --- | --- |")
-        for number, carried, going_on in self.cuts:
-            self.say(f"| {number} | {carried} | {'went on' if going_on == 'on' else 'new'} |")
+        self.say(
+            f"\nseed {self.seed}\n\n| cut | the line | bytes carried until then | stream |\n| --- | --- | --- | --- |"
+        )
+        for number, carried, going_on, silent in self.cuts:
+            line = "swallowed all" if silent else "broke"
+            self.say(f"| {number} | {line} | {carried} | {'went on' if going_on == 'on' else 'new'} |")
         self.say("\n| what | |\n| --- | --- |")
         for what, value in self.facts:
             self.say(f"| {what} | {value} |")
