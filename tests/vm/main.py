@@ -181,7 +181,7 @@ def main() -> int:
         cases = [
             case
             for case in load(CASES)
-            if re.search(options.only, case.name) and (options.all or options.only or not case.long)
+            if re.search(options.only, case.name) and (case.long if options.long else wanted(options) or not case.long)
         ]
     except (NasError, BadCase) as error:
         tally.say(f"{error}\nvm: 0 passed, 1 failed")
@@ -195,7 +195,9 @@ def main() -> int:
     jobs: queue.SimpleQueue[Case | str] = queue.SimpleQueue()
     # the longest job first
     names = [name for name in (PLAYBOOKS, KILLS, KMIP) if re.search(options.only, name)]
-    if not (options.all or options.only):
+    if options.long:
+        names = [name for name in names if name == KMIP]
+    elif not wanted(options):
         names.remove(KMIP)
     for job in [*names, *cases]:
         jobs.put(job)
@@ -219,6 +221,11 @@ def main() -> int:
     return int(bool(tally.failed) or not tally.passed)
 
 
+def wanted(options: argparse.Namespace) -> bool:
+    """Whether more is wanted than what runs every time."""
+    return bool(options.all or options.only)
+
+
 def _run(session: Session, jobs: queue.SimpleQueue[Case | str], stop: threading.Event) -> None:
     """One worker: its NAS, and its share of the cases."""
     start = time.monotonic()
@@ -240,6 +247,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--prepare", action="store_true", help="only build the image, or find it in the cache")
     parser.add_argument("--only", default="", metavar="PATTERN", help="run the cases whose names match")
     parser.add_argument("--all", action="store_true", help="also the cases marked as long")
+    parser.add_argument("--long", action="store_true", help="only the cases marked as long")
     parser.add_argument("--list", action="store_true", help="only print the names of the cases")
     parser.add_argument("--jobs", type=int, default=2, help="how many NAS to run side by side (%(default)s)")
     parser.add_argument("--keep", action="store_true", help="do not destroy the NAS")
