@@ -161,7 +161,7 @@ class Session:
             yield from kmip_pool.checks(Playbooks(self.nas, self.names, self.log, self.marks))
         else:
             runner.reset()
-            yield from Playbooks(self.nas, self.names, self.log, self.marks).checks()
+            yield from Playbooks(self.nas, self.names, self.log, self.marks, wanted(self.options)).checks()
             # they have cut its power
             self.agent.close()
             self._begin()
