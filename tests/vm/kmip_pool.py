@@ -20,7 +20,7 @@ _AFTER = """
 zfs list -H -o name,keystatus,keylocation -r vault
 cmp /etc/zfs/keys/vault.key /root/away/vault.key && echo the same key
 rm -r /root/away
-zpool export vault && zpool import -l vault </dev/null 2>/dev/null
+zpool export vault && zpool import -l vault </dev/null >/dev/null 2>&1
 zfs get -H -o value keystatus vault vault/own vault/words
 """
 _WANTED = """\
