@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import posixpath
+import re
 import typing as t
 
 from ..blockdev.content import DiskContent, Finding, probe_all
@@ -113,13 +114,20 @@ def take_back(contents: t.Sequence[DiskContent], pool: str, guid: str = "") -> W
     return work
 
 
+_AWAY = re.compile(
+    r"one or more devices is currently unavailable|cannot (?:create|add to) '[^']*': no such pool or dataset"
+)
+
+
 def device_was_away(error: StorageError) -> bool:
     """Whether zpool create or add failed because a device had no name or did not answer for a moment.
 
     ZFS waits a second for the name of a partition that it has just made. udev removes and makes such names again
-    whenever somebody closes the disk after writing to it, which takes longer than that on a busy host.
+    whenever somebody closes the disk after writing to it, which takes longer than that on a busy host. When such a name
+    goes away a moment later, the kernel does not find it, and the words for that are about a pool; that of a pool which
+    is not there are others (``cannot open ...: no such pool``).
     """
-    return "one or more devices is currently unavailable" in error.message
+    return _AWAY.search(error.message) is not None
 
 
 def wait_for_names(runner: Runner) -> None:

@@ -159,6 +159,7 @@ def test_a_label_of_another_pool_with_the_same_name_is_not_taken_back(monkeypatc
 AWAY = "cannot create 'tank': one or more devices is currently unavailable"
 
 
+@pytest.mark.parametrize("said", [AWAY, "cannot add to 'tank': no such pool or dataset"])
 @pytest.mark.parametrize(
     ("options", "on", "new"),
     [
@@ -171,7 +172,7 @@ AWAY = "cannot create 'tank': one or more devices is currently unavailable"
     ],
 )
 def test_a_disk_that_was_away_for_a_moment_is_tried_again_when_all_names_are_there(
-    monkeypatch: pytest.MonkeyPatch, options: dict[str, t.Any], on: PoolHost, new: str
+    monkeypatch: pytest.MonkeyPatch, options: dict[str, t.Any], on: PoolHost, new: str, said: str
 ) -> None:
     monkeypatch.setattr(pool_create, "read_table", lambda runner: TABLE)
     finds(monkeypatch, [[content(letter) for letter in new]])
@@ -181,12 +182,22 @@ def test_a_disk_that_was_away_for_a_moment_is_tried_again_when_all_names_are_the
             runner.run(Command(("udevadm", "settle")))
 
     monkeypatch.setattr(pool_disks, "this_host", Settling)
-    runner = Failing(AWAY)
-    with pytest.raises(StepFailed, match="currently unavailable"):
+    runner = Failing(said)
+    with pytest.raises(StepFailed, match=said):
         apply(planned(options, on), runner)
     written = [argv[:2] for argv in runner.started if argv[0] == "udevadm" or argv[1] in ("create", "add")]
     assert written[::2] == [written[0]] * 3
     assert written[1::2] == [("udevadm", "settle")] * 3
+
+
+def test_a_pool_that_is_gone_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool_create, "read_table", lambda runner: TABLE)
+    finds(monkeypatch, [[content("c")]])
+    existing = host(pool(tree={"data": (mirror("ab"),)}), contents=blank())
+    runner = Failing("cannot open 'tank': no such pool")
+    with pytest.raises(StepFailed, match="no such pool"):
+        apply(planned({"name": "tank", "vdevs": [*MIRROR, {"disks": ids("c")}], "force": True}, existing), runner)
+    assert [argv[:2] for argv in runner.started].count(("zpool", "add")) == 1
 
 
 def test_a_disk_that_something_was_written_to_meanwhile_is_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
