@@ -316,8 +316,7 @@ class _Watch:
             said = " ".join(_CONTENTS.sub("", self._text(process)).split()).rstrip(".")
             if not said and process is self._receiver and process.returncode == 255:
                 said = "the connection to the target host was lost"
-            ended = "was still running" if process.returncode is None else f"ended with status {process.returncode}"
-            parts.append(f"{name} {ended}{': ' + said if said else ''}.")
+            parts.append(f"{name} {_end_of(process)}{': ' + said if said else ''}.")
         return " ".join(parts)
 
     def _hint(self) -> str:
@@ -343,6 +342,16 @@ class _Watch:
                 "stderr": self._text(self._receiver),
             },
         }
+
+
+def _end_of(process: subprocess.Popen[bytes]) -> str:
+    """How a process ended, in words."""
+    status = process.returncode
+    if status is None:
+        return "was still running"
+    if status == -signal.SIGPIPE:
+        return "was ended because nobody read on (SIGPIPE)"
+    return f"was ended by signal {-status}" if status < 0 else f"ended with status {status}"
 
 
 _AGAIN = "What was received is kept: run this again to go on where it broke off."

@@ -65,6 +65,11 @@ def gone(pid: int) -> bool:
     return False
 
 
+def test_a_sender_that_nobody_reads_from_is_told_in_words() -> None:
+    with pytest.raises(Broken, match=r"sending end was ended because nobody read on \(SIGPIPE\).*status 3: full"):
+        transfer("exec cat /dev/zero", "head -c 9 >/dev/null; echo full >&2; exit 3")(runner())
+
+
 def test_every_byte_arrives_and_is_measured(tmp_path: Path) -> None:
     own = runner()
     send = "printf 'size\\t2000000\\n12:00:01\\t1000\\ttank@a\\n' >&2; head -c 2000000 /dev/zero"
@@ -105,7 +110,7 @@ def test_an_end_that_dies_takes_the_other_along(tmp_path: Path, monkeypatch: pyt
     lasts = f"echo $$ >{tmp_path}/pid; trap '' PIPE; while :; do sleep 0.1; done"
     dies = f"while ! [ -s {tmp_path}/pid ]; do sleep 0.05; done; echo dead >&2; kill -9 $$"
     ends = (dies, lasts) if end == "send" else (lasts, dies)
-    with pytest.raises(Broken, match="ended with status -9: dead"):
+    with pytest.raises(Broken, match="was ended by signal 9: dead"):
         transfer(*ends)(runner())
     assert gone(int((tmp_path / "pid").read_text()))
 
