@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from vm.connection import ROOT, Agent, AgentLost
-from vm.expect import parse
+from vm.expect import parse, warnings_of
 from vm.keys import KeyRing, letters
 from vm.leaks import Search
 from vm.nas import WHOLE, Nas, NasError, prepare
@@ -252,8 +252,8 @@ class Proof:
         for what, good, bad in (("former", former, self.generation), ("new", self.generation, former)):
             if what == "new":
                 result = self.source.module("zfs_replicate", **self.options)
-                if not any("tank/media" in one and "was changed" in one for one in result.get("warnings", ())):
-                    raise Failed(f"the change of a passphrase was not told: {result.get('warnings')}")
+                if not any("tank/media" in one and "was changed" in one for one in warnings_of(result)):
+                    raise Failed(f"the change of a passphrase was not told: {warnings_of(result)}")
             for dataset, make in (("backup/nas1", self.keys.hex), ("backup/nas1/media", self._passphrase)):
                 if not self.opens(dataset, make(str(good))) or self.opens(dataset, make(str(bad))):
                     raise Failed(f"'{dataset}' is not opened by the {what} key alone")

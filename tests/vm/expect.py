@@ -81,12 +81,19 @@ def first_pair(call: Call, check: Mapping[str, Any], apply: Mapping[str, Any]) -
 
 
 def _warnings(call: Call, result: Mapping[str, Any]) -> Iterator[str]:
-    found = [_warning_text(warning) for warning in result.get("warnings", [])]
-    yield from matches(call.warnings, found, "warnings")
+    yield from matches(call.warnings, warnings_of(result), "warnings")
+
+
+def warnings_of(result: Mapping[str, Any]) -> list[str]:
+    """The warnings in the result of a module; ansible-core 2.19 and later wrap each into an event."""
+    return [_warning_text(warning) for warning in result.get("warnings", [])]
 
 
 def _warning_text(warning: Any) -> str:
-    return str(warning.get("msg", warning)) if isinstance(warning, Mapping) else str(warning)
+    if not isinstance(warning, Mapping):
+        return str(warning)
+    event = warning.get("event", warning)
+    return str(event.get("msg", event)) if isinstance(event, Mapping) else str(event)
 
 
 def unchanged(result: Mapping[str, Any], which: str) -> Iterator[str]:
