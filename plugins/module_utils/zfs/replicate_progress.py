@@ -32,6 +32,10 @@ class Meter:
         """Bytes of all snapshots in the stream up to now."""
         return sum(self._sent.values())
 
+    def add(self, count: int) -> None:
+        """Count bytes of a stream that is read here."""
+        self._sent[""] = self._sent.get("", 0) + count
+
     def take(self, line: str) -> bool:
         """Understand a line of zfs; False for one that does not tell how far it is."""
         size = _SIZE.fullmatch(line)
