@@ -164,7 +164,8 @@ class Draft:
 
     def _one(self, name: str, base: Base | None, to: Snapshot) -> None:
         wanted = self.wanted
-        argv = ["zfs", "send", "-v", "-P"]
+        # How long the stream of a head will be is what zfs refuses to say, and to send it then.
+        argv = ["zfs", "send"] if to.head else ["zfs", "send", "-v", "-P"]
         if wanted.mode == RAW:
             argv += ["-w", "-p"] if wanted.send_properties else ["-w"]
         else:
@@ -222,7 +223,9 @@ class Draft:
         receive += (target,)
         if key is not None:
             receive = ("sh", "-c", WITH_KEY, "sh", *receive)
-        transfer = Transfer(title, name, target, Command(send), Command(receive), key, wanted.stall_timeout, resumed)
+        # Of a stream that does not tell how far it is, nobody can say that it stands still.
+        patience = 0.0 if head else wanted.stall_timeout
+        transfer = Transfer(title, name, target, Command(send), Command(receive), key, patience, resumed)
         self.steps.append(Step(title, transfer, tuple(changes)))
 
     def _new_key(self, location: str | None) -> tuple[str, ...]:

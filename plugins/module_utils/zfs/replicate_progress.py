@@ -105,6 +105,9 @@ def parse_progress(text: str) -> dict[str, t.Any] | None:
 def tell(found: t.Mapping[str, t.Any], before: t.Mapping[str, t.Any] | None) -> str:
     """One line for a person: bytes, how much of all, rate since the last look, and how long it will take."""
     sent, total, seconds = found["bytes"], found["total"], found["seconds"]
+    if not sent and not total:
+        # Of what is in no snapshot, zfs does not tell how far it is.
+        return f"{found['what']}: {_clock(seconds)} up to now"
     if before is not None and before["what"] == found["what"] and seconds > before["seconds"]:
         rate = max(0.0, (sent - before["bytes"]) / (seconds - before["seconds"]))
     else:

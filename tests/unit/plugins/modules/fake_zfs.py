@@ -214,15 +214,19 @@ class Pools:
         sent = states[first : goal + 1] if start.startswith("@") else [states[goal]]
         if node.get("damaged"):
             raise Refusal(f"warning: cannot send '{words[-1]}': Input/output error")
-        if "-v" not in words:
-            sys.stdout.buffer.write(b"".join(contents(one["data"], int(one["guid"])) for one in sent))
-            return
-        sys.stderr.write(f"size\t{sum(len(one['data']) for one in sent)}\n")
+        if "-v" in words and not last:
+            # OpenZFS works out the length of the stream first, and can't for what is no snapshot.
+            raise Refusal(f"cannot estimate space for '{words[-1]}': Invalid argument")
+        if "-v" in words:
+            sys.stderr.write(f"size\t{sum(len(one['data']) for one in sent)}\n")
         after = states[first - 1]["guid"] if first else ""
-        json.dump({"type": node["type"], "after": after, "origin": origin, "snapshots": sent}, sys.stdout)
+        # What is behind its last record is for the other end of this stand-in.
+        parts = [contents(one["data"], int(one["guid"])) for one in sent]
+        tail = {"type": node["type"], "after": after, "origin": origin, "snapshots": sent}
+        sys.stdout.buffer.write(b"".join(parts) + json.dumps(tail).encode("ascii"))
 
     def receive(self, words: list[str]) -> None:
-        stream = json.loads(self.stdin)
+        stream = json.loads(self.stdin[self.stdin.rindex('{"type"') :])
         target = words[-1]
         above = self.writable(target.rsplit("/", 1)[0])
         if target not in self.nodes:
@@ -281,7 +285,7 @@ def run(path: str, program: str, words: list[str], stdin: str = "") -> int:
 
 
 def main() -> int:
-    stdin = "" if sys.argv[3] == "send" else sys.stdin.read()
+    stdin = "" if sys.argv[3] == "send" else sys.stdin.buffer.read().decode("latin-1")
     return run(sys.argv[1], sys.argv[2], sys.argv[3:], stdin)
 
 

@@ -150,10 +150,10 @@ class TestReadOnly:
         assert [one for one in sends(plan) if "docs" in one and "copy" not in one] == [
             "zfs send -v -P -L old/docs@a",
             "zfs send -v -P -L -I @a old/docs@b",
-            "zfs send -v -P -L -i @b old/docs",
+            "zfs send -L -i @b old/docs",
         ]
-        assert [one for one in sends(plan) if "bare" in one] == ["zfs send -v -P -L old/bare"]
-        assert [one for one in sends(plan) if "copy" in one] == ["zfs send -v -P -L -i old/docs@b old/copy"]
+        assert [one for one in sends(plan) if "bare" in one] == ["zfs send -L old/bare"]
+        assert [one for one in sends(plan) if "copy" in one] == ["zfs send -L -i old/docs@b old/copy"]
         assert [one.name for one in place.target.nodes["new/old/docs"].snapshots] == ["a", "b", HEAD]
         assert [one.name for one in place.target.nodes["new/old"].snapshots] == ["a", "b"]
         assert place.target.nodes["new/old/copy"].origin == "new/old/docs@b"
@@ -162,7 +162,12 @@ class TestReadOnly:
     def test_heads_are_not_kept_half(self) -> None:
         plan = self.place().run(migrates(heads=True))
         for send, receive in zip(sends(plan), receives(plan)):
-            assert ("receive -s" in receive) == ("@" in send.split()[-1])
+            snapshot = "@" in send.split()[-1]
+            assert ("receive -s" in receive) == snapshot
+            # zfs can't tell how much there is to send, and fails when it is asked to.
+            assert ("-v" in send.split()) == snapshot
+        patience = {step.action.stall_timeout for step in plan.steps if isinstance(step.action, Transfer)}
+        assert patience == {0.0, 300.0}
 
     def test_titles_say_that_there_is_no_snapshot(self) -> None:
         plan = self.place().run(migrates(heads=True))
