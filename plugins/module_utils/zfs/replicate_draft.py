@@ -22,6 +22,37 @@ from .state import Dataset
 NEW = "a new snapshot"
 
 
+# Properties that only filesystems have (zfsprops(7)).
+FILESYSTEM_ONLY = frozenset(
+    (
+        "aclinherit",
+        "aclmode",
+        "acltype",
+        "atime",
+        "canmount",
+        "devices",
+        "dnodesize",
+        "exec",
+        "filesystem_limit",
+        "jailed",
+        "nbmand",
+        "overlay",
+        "quota",
+        "recordsize",
+        "refquota",
+        "relatime",
+        "setuid",
+        "sharenfs",
+        "sharesmb",
+        "snapdir",
+        "special_small_blocks",
+        "vscan",
+        "xattr",
+        "zoned",
+    )
+)
+
+
 @dataclass(frozen=True)
 class Base:
     """What an increment starts from: a snapshot of the source that the replica has, or a bookmark of it.
@@ -249,6 +280,9 @@ class Draft:
             given.setdefault("mountpoint", None)
         else:
             given.pop("mountpoint", None)
+            if name != wanted.source:
+                # Those of the top that a volume does not have can't even be left out of it.
+                given = {one: value for one, value in given.items() if one not in FILESYSTEM_ONLY}
         if wanted.mode != RAW and wanted.send_properties:
             for one in CARRIED:
                 found = dataset.properties.get(one)

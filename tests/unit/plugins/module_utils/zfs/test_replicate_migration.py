@@ -121,6 +121,14 @@ class TestWritable:
         assert own["org.example:who"] == "me\nand you"
         assert "nasops.encryption:head" not in own
 
+    def test_a_volume_is_not_asked_to_do_without_what_only_filesystems_have(self) -> None:
+        place = world()
+        place.source.add("old/vol", kind="volume", written=1)
+        plan = place.run(migrates(properties={"atime": "off", "compression": "zstd"}))
+        for receive in receives(plan):
+            assert ("-x atime" in receive) == receive.endswith("new/old/docs")
+            assert ("-x compression" in receive) == (not receive.endswith("new/old"))
+
     def test_without_a_migration_nothing_of_that_happens(self) -> None:
         place = world()
         place.source.snapshot(["old", "old/docs"], "a")
