@@ -162,6 +162,8 @@ def test_one_line_for_each_host_whatever_became_of_it(controller: Controller) ->
         ("backup_keys", {}, "key backup"),
         ("backup_keys", {"nas_key_backup": {"dest": "{{ there_is_no_such_variable }}"}}, "key backup"),
         ("replicate", {}, "replication"),
+        ("migrate_geli", {}, "migration"),
+        ("migrate_geli", {"geli_migration_pool": "old", "geli_migration_target": "new/old"}, "new/old"),
     ],
 )
 def test_when_all_hosts_fail_each_has_its_line(

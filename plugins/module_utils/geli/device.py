@@ -18,9 +18,10 @@ from ..parallel import cores, side_by_side
 from ..plan import Action
 from . import device_mapper, geli_command, nbd
 from .cipher import Engine, find_engine
-from .device_plan import DEVICE_MAPPER, GELI, LINKS, NBD, Attachment, HostState, Member, State, path_of
+from .device_plan import DEVICE_MAPPER, GELI, NBD, Attachment, HostState, Member, State, path_of
 from .keys import MasterKey
 from .metadata import Located
+from .places import LINKS
 from .provider import Provider, find, read_fully
 from .sectors import Plaintext
 from .trial import Offer, Verdict, try_offer

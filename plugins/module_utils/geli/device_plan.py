@@ -12,6 +12,7 @@ from ..errors import BadInput, Refused
 from ..plan import Action, Change, Plan, Step
 from . import device_mapper
 from .device_mapper import MEMORY_SHARE
+from .places import LINKS
 from .provider import Provider
 from .trial import Verdict
 
@@ -229,10 +230,6 @@ def path_of(provider: Provider, backend: str) -> str:
         return f"{provider.handle}.eli"
     name = device_mapper.plain_name(provider.label)
     return f"/dev/mapper/{name}" if backend == DEVICE_MAPPER else f"{LINKS}/{name}"
-
-
-# Links to all decrypted devices on Linux and to nothing else, for zpool import -d.
-LINKS = "/run/nasops-geli"
 
 
 def _change(member: Member, before: str | None, after: str | None) -> Change:

@@ -27,6 +27,29 @@ def selected(wanted: Replication, source: Side) -> list[str]:
     return sorted(names, key=lambda name: name.split("/"))
 
 
+def in_order(wanted: Replication, source: Side) -> list[str]:
+    """The same in the order to send them: parents first and, in a migration, clones behind what they were made of.
+
+    :raises Refused: one is excluded that does not exist
+    """
+    names = selected(wanted, source)
+    if not wanted.migration:
+        return names
+    done: dict[str, None] = {}
+    waiting = list(names)
+    while waiting:
+        ready = next((name for name in waiting if _ready(name, source, done, waiting)), waiting[0])
+        # A parent may be the clone of its own child after 'zfs promote'. The parent has to come first then.
+        done[ready] = None
+        waiting.remove(ready)
+    return list(done)
+
+
+def _ready(name: str, source: Side, done: t.Mapping[str, None], waiting: t.Sequence[str]) -> bool:
+    before = (name.rsplit("/", 1)[0], source.datasets[name].value("origin").partition("@")[0])
+    return all(one in done or one not in waiting or one == name for one in before)
+
+
 def check_source(wanted: Replication, source: Side, names: t.Sequence[str]) -> None:
     """:raises Refused: what is asked for can't be had of these datasets"""
     datasets = [source.datasets[name] for name in names]

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import typing as t
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..command import Command
 from ..errors import Refused
@@ -14,21 +14,56 @@ from ..plan import Change, Step
 from ..secrets import Key
 from .replicate_guard import StillEncrypted
 from .replicate_options import PLAINTEXT, RAW, REENCRYPT, Replication
-from .replicate_read import CARRIED
+from .replicate_read import CARRIED, OWN_PROPERTIES
 from .replicate_run import KEY_FD, WITH_KEY, Transfer
-from .replicate_state import Ends, Snapshot
+from .replicate_state import HEAD, HEAD_MARK, Ends, Snapshot, head_mark
 from .state import Dataset
 
 # What a snapshot that is still to be taken is called in the diff; its name holds the time, which check mode can't know.
 NEW = "a new snapshot"
 
 
+# Properties that only filesystems have (zfsprops(7)).
+FILESYSTEM_ONLY = frozenset(
+    (
+        "aclinherit",
+        "aclmode",
+        "acltype",
+        "atime",
+        "canmount",
+        "devices",
+        "dnodesize",
+        "exec",
+        "filesystem_limit",
+        "jailed",
+        "nbmand",
+        "overlay",
+        "quota",
+        "recordsize",
+        "refquota",
+        "relatime",
+        "setuid",
+        "sharenfs",
+        "sharesmb",
+        "snapdir",
+        "special_small_blocks",
+        "vscan",
+        "xattr",
+        "zoned",
+    )
+)
+
+
 @dataclass(frozen=True)
 class Base:
-    """What an increment starts from: a snapshot of the source that the replica has, or a bookmark of it."""
+    """What an increment starts from: a snapshot of the source that the replica has, or a bookmark of it.
+
+    ``origin`` is the whole name of a snapshot of another dataset, of which a clone is made.
+    """
 
     snapshot: Snapshot
     bookmark: bool = False
+    origin: str = ""
 
     @property
     def name(self) -> str:
@@ -50,6 +85,8 @@ class Draft:
             for name in names
             if wanted.at_target(name) in ends.target.datasets
         }
+        for name in self.names:
+            self._note_changed_head(name)
         self.received: set[str] = set()
         """The datasets that a stream was planned for."""
         self.discarded: set[str] = set()
@@ -60,6 +97,30 @@ class Draft:
     def replica(self, name: str) -> Dataset | None:
         """The replica of a dataset as it was read, if it stays."""
         return None if name in self.discarded else self.ends.target.datasets.get(self.wanted.at_target(name))
+
+    def _note_changed_head(self, name: str) -> None:
+        """Another name for a head that was written to since it was sent: its GUID stays the same."""
+        newest, dataset = self.snapshots[name][-1:], self.ends.target.datasets.get(self.wanted.at_target(name))
+        if not newest or not newest[0].head or dataset is None:
+            return
+        mark = dataset.properties.get(HEAD_MARK)
+        if mark is None or not mark.own or mark.value != head_mark(self.ends.source.datasets[name]):
+            self.snapshots[name][-1] = replace(newest[0], guid=f"the present state of {newest[0].guid}")
+
+    def goal(self, name: str, to: str) -> str:
+        """What a replica is brought up to: the snapshot of all, or, where none can be taken, the newest there is."""
+        return self.snapshots[name][-1].name if self.wanted.heads else to
+
+    def origin(self, name: str) -> Base | None:
+        """The snapshot that a clone was made of, if the target has that, too."""
+        whole = self.ends.source.datasets[name].value("origin") if self.wanted.migration else "-"
+        dataset, at_sign, snapshot = whole.partition("@")
+        if not at_sign or dataset not in self.snapshots:
+            return None
+        found = self.named(dataset, snapshot)
+        if found is None or all(one.guid != found.guid for one in self.replicas.get(dataset, ())):
+            return None
+        return Base(found, origin=whole)
 
     def named(self, dataset: str, snapshot: str) -> Snapshot | None:
         """A snapshot of a dataset of the source by its name."""
@@ -84,6 +145,8 @@ class Draft:
 
     def title_of(self, snapshot: str) -> str:
         """A snapshot in the words of a plan."""
+        if snapshot == HEAD:
+            return "its present state"
         return NEW if snapshot == self.wanted.new_snapshot and not self.ends.taken else f"@{snapshot}"
 
     # --- streams -----------------------------------------------------------------------------------------------
@@ -120,29 +183,41 @@ class Draft:
         base = self.base(name)
         self.check_order(name, base, goal)
         if base is None:
-            self._one(name, None, snapshots[0])
+            self._one(name, self.origin(name), snapshots[0])
             base = Base(snapshots[0])
         elif base.bookmark:
             first = next(one for one in snapshots if one.createtxg > base.snapshot.createtxg)
             self._one(name, base, first)
             base = Base(first)
+        if goal.head and len(snapshots) > 1 and base.snapshot.guid not in (goal.guid, snapshots[-2].guid):
+            self._one(name, base, snapshots[-2])
+            base = Base(snapshots[-2])
         if base.snapshot.guid != goal.guid:
             self._one(name, base, goal)
 
     def _one(self, name: str, base: Base | None, to: Snapshot) -> None:
         wanted = self.wanted
-        argv = ["zfs", "send", "-v", "-P"]
+        # How long the stream of a head will be is what zfs refuses to say, and to send it then.
+        argv = ["zfs", "send"] if to.head else ["zfs", "send", "-v", "-P"]
         if wanted.mode == RAW:
             argv += ["-w", "-p"] if wanted.send_properties else ["-w"]
         else:
-            argv += ["-L", "-c"]
-        if base is not None:
-            argv += ["-i" if base.bookmark else "-I", (f"{name}#" if base.bookmark else "@") + base.snapshot.name]
+            # A migration writes everything anew, as the target compresses it.
+            argv += ["-L"] if wanted.migration else ["-L", "-c"]
+        if base is not None and base.origin:
+            argv += ["-i", base.origin]
+        elif base is not None:
+            single = base.bookmark or to.head
+            argv += ["-i" if single else "-I", (f"{name}#" if base.bookmark else "@") + base.snapshot.name]
         how = {RAW: "still encrypted", REENCRYPT: "to be encrypted there", PLAINTEXT: "IN THE CLEAR"}[wanted.mode]
         where = f"'{wanted.at_target(name)}'" + (f" on '{wanted.ssh.host}'" if wanted.ssh else "")
         start = self._from(None if base is None else base.snapshot)
+        new = base is None
+        if base is not None and base.origin:
+            start, new = f", a clone of '{base.origin}',", True
         title = f"Send '{name}'{start} up to {self.title_of(to.name)} to {where}, {how}"
-        self._stream(title, name, (*argv, f"{name}@{to.name}"), base is None, [self._change(name, to.name)])
+        send = (*argv, name if to.head else f"{name}@{to.name}")
+        self._stream(title, name, send, new, [self._change(name, to.name)], head=to.head)
         self._arrived(name, to.name)
 
     def resume(self, name: str, token: str, guid: str) -> None:
@@ -164,11 +239,15 @@ class Draft:
         new: bool,
         changes: list[Change],
         resumed: bool = False,
+        head: bool = False,
         guard: StillEncrypted | None = None,
     ) -> None:
         wanted, target = self.wanted, self.wanted.at_target(name)
         key: Key | None = None
-        receive: tuple[str, ...] = ("zfs", "receive", "-s", "-u", *self._settings(name))
+        # What is kept of a head that broke off can't be gone on with: zfs finds no snapshot of that name.
+        receive: tuple[str, ...] = ("zfs", "receive", *(() if head else ("-s",)), "-u", *self._settings(name))
+        if head:
+            receive += ("-o", f"{HEAD_MARK}={head_mark(self.ends.source.datasets[name])}")
         if new and wanted.mode == REENCRYPT:
             if wanted.key is not None and name == wanted.source:
                 key = wanted.key.value if wanted.key.file is None else None
@@ -178,7 +257,9 @@ class Draft:
         receive += (target,)
         if key is not None:
             receive = ("sh", "-c", WITH_KEY, "sh", *receive)
-        transfer = Transfer(title, name, target, Command(send), Command(receive), key, wanted.stall_timeout, resumed)
+        # Of a stream that does not tell how far it is, nobody can say that it stands still.
+        patience = 0.0 if head else wanted.stall_timeout
+        transfer = Transfer(title, name, target, Command(send), Command(receive), key, patience, resumed)
         self.steps.append(Step(title, transfer, tuple(changes), guard=guard))
 
     def _new_key(self, location: str | None) -> tuple[str, ...]:
@@ -202,6 +283,9 @@ class Draft:
             given.setdefault("mountpoint", None)
         else:
             given.pop("mountpoint", None)
+            if name != wanted.source:
+                # Those of the top that a volume does not have can't even be left out of it.
+                given = {one: value for one, value in given.items() if one not in FILESYSTEM_ONLY}
         if wanted.mode != RAW and wanted.send_properties:
             for one in CARRIED:
                 found = dataset.properties.get(one)
@@ -209,6 +293,10 @@ class Draft:
                     given.setdefault(
                         one, "none" if one in ("quota", "refquota") and found.value == "0" else found.value
                     )
+        if wanted.migration:
+            for one, found in dataset.properties.items():
+                if ":" in one and found.own and not one.startswith(OWN_PROPERTIES):
+                    given.setdefault(one, found.value)
         words: list[str] = []
         for one, value in given.items():
             words += ["-x", one] if value is None else ["-o", f"{one}={value}"]
@@ -220,7 +308,8 @@ class Draft:
     def _change(self, name: str, to: str) -> Change:
         has = self.replicas.get(name, [])
         title = self.title_of(to)
-        return Change(("replicas", self.wanted.at_target(name)), f"@{has[-1].name}" if has else None, title)
+        before = self.title_of(has[-1].name) if has and has[-1].head else f"@{has[-1].name}" if has else None
+        return Change(("replicas", self.wanted.at_target(name)), before, title)
 
     def _arrived(self, name: str, to: str) -> None:
         """The replica has all snapshots of the source from the newest common one up to this one."""

@@ -63,7 +63,13 @@ def arguments() -> dict[str, t.Any]:
 
 @dataclass(frozen=True)
 class Replication:
-    """What is wanted. ``ssh`` is None for a target on this host; ``snapshot`` is "" for one of the task's own."""
+    """What is wanted. ``ssh`` is None for a target on this host; ``snapshot`` is "" for one of the task's own.
+
+    ``migration``: the target is to take the place of the source. Clones stay clones of their origins, user properties
+    come along, and ``also_read`` names properties of both ends that somebody else decides on. ``heads``: no snapshot
+    can be taken, since the pool of the source is imported read-only; so what was written since the last one is sent as
+    it is.
+    """
 
     source: str
     target: str
@@ -83,6 +89,9 @@ class Replication:
     resume: bool = True
     stall_timeout: float = 300.0
     stamp: str = ""
+    migration: bool = False
+    heads: bool = False
+    also_read: tuple[str, ...] = ()
 
     @property
     def where(self) -> str:

@@ -13,14 +13,11 @@ from ..errors import Refused
 from ..plan import Change, Plan, Step
 from . import keystore
 from .property_steps import dataset_property_steps
-from .replicate_checks import check_new_target, check_pools, check_promise, check_source, selected
+from .replicate_checks import check_new_target, check_pools, check_promise, check_source, in_order
 from .replicate_draft import NEW, Draft, overrides
 from .replicate_options import ALWAYS, RAW, REENCRYPT, Replication
 from .replicate_run import KEY_FD, AtTarget, StoreTargetKey
-from .replicate_state import Ends, Snapshot, Token
-
-# The transaction group of a snapshot that is still to be taken.
-_FUTURE = 1 << 62
+from .replicate_state import FUTURE, Ends, Snapshot, Token
 
 
 def plan_replication(wanted: Replication, ends: Ends) -> Plan:
@@ -28,8 +25,8 @@ def plan_replication(wanted: Replication, ends: Ends) -> Plan:
 
     :raises Refused: the source can't be sent so, or the target is not, or would not be, its replica
     """
-    names = selected(wanted, ends.source)
-    if ends.taken:
+    names = in_order(wanted, ends.source)
+    if ends.taken and not wanted.heads:
         # What was made meanwhile is for the next run.
         names = [name for name in names if any(one.name == ends.taken for one in ends.source.of(name))]
     check_source(wanted, ends.source, names)
@@ -142,7 +139,11 @@ def _check_replica(draft: Draft, name: str) -> None:
     if not newer and not written:
         return
     found = f"has snapshots of its own ({', '.join('@' + one.name for one in newer)})" if newer else "was written to"
-    if not wanted.force:
+    # A head is nobody's own: it came from here, and the next stream starts from the snapshot before it.
+    own_head = wanted.migration and not written and [one.head for one in newer] == [True]
+    if own_head:
+        found = "was brought up to a state that the source has left since"
+    if not wanted.force and not own_head:
         raise Refused(
             f"'{target}' {found} since @{at_target.name}, the last that came from '{name}'.",
             hint="Set 'force: true' to roll it back, which destroys that. Replicas are best kept read-only, without "
@@ -226,6 +227,8 @@ def _snapshot(draft: Draft) -> str:
     :raises Refused: not all datasets have the one that is asked for
     """
     wanted = draft.wanted
+    if wanted.heads:
+        return ""
     given = draft.ends.taken or wanted.snapshot
     if given:
         lacking = [name for name in draft.names if draft.named(name, given) is None]
@@ -252,7 +255,7 @@ def _snapshot(draft: Draft) -> str:
         )
     )
     for name in draft.names:
-        draft.snapshots[name].append(Snapshot(new, f"new of {name}", _FUTURE))
+        draft.snapshots[name].append(Snapshot(new, f"new of {name}", FUTURE))
     return new
 
 
@@ -300,9 +303,24 @@ def _send(draft: Draft, to: str) -> None:
         # The stream brings the structure along, but for what is above the top.
         _warn_of_roots(draft, [name for name in created if name == draft.wanted.source])
         return
+    copies = []
     for name in draft.names:
-        draft.send_one(name, to)
+        clone = draft.wanted.migration and draft.ends.source.datasets[name].value("origin") != "-"
+        if clone and name not in draft.replicas and draft.origin(name) is None:
+            copies.append(name)
+        draft.send_one(name, draft.goal(name, to))
     _warn_of_roots(draft, created)
+    _warn_of_copies(draft, copies)
+
+
+def _warn_of_copies(draft: Draft, copies: t.Sequence[str]) -> None:
+    """A clone whose origin is not at the target takes its whole space there."""
+    if copies:
+        shown = ", ".join(f"'{name}'" for name in copies[:10])
+        draft.warnings.append(
+            f"These are clones whose origin is not sent before them, and become whole copies: {shown}"
+            f"{' ...' if len(copies) > 10 else ''}."
+        )
 
 
 def _send_tree(draft: Draft, to: str) -> bool:

@@ -32,6 +32,10 @@ class Meter:
         """Bytes of all snapshots in the stream up to now."""
         return sum(self._sent.values())
 
+    def add(self, count: int) -> None:
+        """Count bytes of a stream that is read here."""
+        self._sent[""] = self._sent.get("", 0) + count
+
     def take(self, line: str) -> bool:
         """Understand a line of zfs; False for one that does not tell how far it is."""
         size = _SIZE.fullmatch(line)
@@ -101,6 +105,9 @@ def parse_progress(text: str) -> dict[str, t.Any] | None:
 def tell(found: t.Mapping[str, t.Any], before: t.Mapping[str, t.Any] | None) -> str:
     """One line for a person: bytes, how much of all, rate since the last look, and how long it will take."""
     sent, total, seconds = found["bytes"], found["total"], found["seconds"]
+    if not sent and not total:
+        # Of what is in no snapshot, zfs does not tell how far it is.
+        return f"{found['what']}: {_clock(seconds)} up to now"
     if before is not None and before["what"] == found["what"] and seconds > before["seconds"]:
         rate = max(0.0, (sent - before["bytes"]) / (seconds - before["seconds"]))
     else:

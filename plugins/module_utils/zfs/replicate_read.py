@@ -19,7 +19,7 @@ from .names import ancestors
 from .properties import Property
 from .replicate_options import RAW, REENCRYPT, Replication
 from .replicate_run import ReplicaRunner
-from .replicate_state import Ends, Side, Snapshot, Token
+from .replicate_state import FUTURE, HEAD, HEAD_MARK, HEAD_SIZES, Ends, Side, Snapshot, Token
 from .state import (
     ENCRYPTION_PROPERTIES,
     SILENT_HEALTH,
@@ -72,6 +72,9 @@ CARRIED = (
 
 Properties = t.Mapping[str, Property]
 
+# User properties that this collection itself keeps; they say something of the dataset that they are set on.
+OWN_PROPERTIES = "nasops.encryption:"
+
 _SNAPSHOT = ("guid", "createtxg", "ivsetguid")
 # The token comes from the target, and its strings may hold lines that look like these.
 _TOKEN_GUID = re.compile(r"^\ttoguid = (.*)$", re.MULTILINE)
@@ -92,7 +95,7 @@ def read_ends(runner: ReplicaRunner, wanted: Replication, taken: str = "") -> En
 
     :raises StorageError: the source does not exist, or one of the ends does not answer
     """
-    if not wanted.snapshot and not taken:
+    if not wanted.snapshot and not taken and not wanted.heads:
         # What was written a moment ago does not show before it is on the disks.
         runner.run(Command(("zpool", "sync", wanted.source.split("/")[0])), ok=(0, 1, 2))
     pools = _pools(runner)
@@ -116,10 +119,42 @@ def _source(runner: Runner, wanted: Replication, pool: Properties) -> Side:
     properties = [*ENCRYPTION_PROPERTIES, "pbkdf2salt", "written"]
     if wanted.mode != RAW and wanted.send_properties:
         properties += CARRIED
+    if wanted.migration:
+        properties += ["origin", *wanted.also_read, *_user_properties(runner, wanted)]
+    if wanted.heads:
+        properties += ["guid", *HEAD_SIZES]
     datasets = read_datasets(runner, (wanted.source,), properties, wanted.recursive)
-    snapshots, bookmarks = _snapshots(runner, wanted.source, wanted.recursive)
+    snapshots, bookmarks = read_snapshots(runner, wanted.source, wanted.recursive)
+    if wanted.heads:
+        snapshots = with_heads(datasets, snapshots)
     can_exclude = not wanted.exclude or _can_exclude(runner)
     return Side(datasets, snapshots, bookmarks, pool=pool, can_exclude=can_exclude)
+
+
+def with_heads(
+    datasets: t.Mapping[str, Dataset], snapshots: t.Mapping[str, tuple[Snapshot, ...]]
+) -> dict[str, tuple[Snapshot, ...]]:
+    """The snapshots, and behind them what was written since the last one, under the GUID that it is received with."""
+    found: dict[str, tuple[Snapshot, ...]] = {}
+    for name, dataset in datasets.items():
+        has = snapshots.get(name, ())
+        if not has or dataset.value("written") not in ("0", "-"):
+            has = (*has, Snapshot(HEAD, dataset.value("guid"), FUTURE))
+        found[name] = has
+    return found
+
+
+def _user_properties(runner: Runner, wanted: Replication) -> list[str]:
+    """The names of the user properties that something of the source was given. Their values may hold line breaks."""
+    depth = ("-r",) if wanted.recursive else ()
+    argv = ("zfs", "get", "-H", *depth, "-t", "filesystem,volume", "-s", "local,received", "-o", "property", "all")
+    try:
+        text = run_zfs(runner, Command((*argv, wanted.source)))
+    except CommandError:
+        # What is wrong with the source is told by the next question, in better words.
+        return []
+    names = {line.strip() for line in text.splitlines()}
+    return sorted(one for one in names if ":" in one and not one.startswith(OWN_PROPERTIES))
 
 
 def _target(runner: ReplicaRunner, wanted: Replication, pool: Properties) -> Side:
@@ -131,6 +166,7 @@ def _target(runner: ReplicaRunner, wanted: Replication, pool: Properties) -> Sid
         "receive_resume_token",
         "readonly",
         *wanted.properties,
+        *((HEAD_MARK, *wanted.also_read) if wanted.migration else ()),
     )
     found = _settled(there, wanted, properties)
     if found is None:
@@ -162,7 +198,7 @@ def _settled(
             datasets = read_datasets(runner, (wanted.target,), properties, wanted.recursive)
         except NoSuchDataset:
             return None
-        snapshots, _bookmarks = _snapshots(runner, wanted.target, wanted.recursive)
+        snapshots, _bookmarks = read_snapshots(runner, wanted.target, wanted.recursive)
         # Nothing but a stream that is under way makes a dataset that has neither.
         empty = [
             one.name
@@ -202,7 +238,7 @@ def _above(runner: Runner, wanted: Replication, properties: t.Sequence[str]) -> 
         return {}
 
 
-def _snapshots(runner: Runner, top: str, recursive: bool) -> tuple[dict[str, tuple[Snapshot, ...]], ...]:
+def read_snapshots(runner: Runner, top: str, recursive: bool) -> tuple[dict[str, tuple[Snapshot, ...]], ...]:
     """Snapshots and bookmarks by dataset, oldest first."""
     depth = ("-r",) if recursive else ("-d", "1")
     argv = ("zfs", "get", "-Hp", *depth, "-t", "snapshot,bookmark", "-o", "name,property,source,value")

@@ -190,7 +190,7 @@ def _carry(runner: ReplicaRunner, transfer: Transfer, meter: Meter, begun: float
     finally:
         for process in (sender, receiver):
             if process is not None:
-                _end(process)
+                end_process(process)
 
 
 def _widen(pipe: int) -> None:
@@ -292,12 +292,12 @@ class _Watch:
         if broken and self._ended is not None and now - self._ended > _GRACE:
             # It does not notice that nobody listens, or that nothing comes any more.
             for process in (self._sender, self._receiver):
-                _end(process)
+                end_process(process)
             self._verdict()
         limit = self._transfer.stall_timeout
         if limit and now - self._moved > limit:
             for process in (self._sender, self._receiver):
-                _end(process)
+                end_process(process)
             raise Stalled(
                 f"Nothing has moved for {limit:.0f} seconds; {self._meter.sent} bytes were sent until then. "
                 + self._words(),
@@ -405,7 +405,7 @@ def _held_back() -> t.Iterator[None]:
         os.kill(os.getpid(), number)
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def end_process(process: subprocess.Popen[bytes]) -> None:
     """End a process with those it has started, politely first: zfs receive keeps what it has got then."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         if process.poll() is not None:

@@ -12,6 +12,16 @@ from .keystore import KeyFile
 from .properties import Property
 from .state import Dataset
 
+# What a dataset that was sent without a snapshot is called at the target. Its GUID is that of the dataset.
+HEAD = "--head--"
+# A user property of a replica that was brought up to a head: what the sizes of that were. The GUID stays the same
+# whatever is written to a dataset.
+HEAD_MARK = "nasops.encryption:head"
+# Of these it is made.
+HEAD_SIZES = ("written", "referenced", "logicalreferenced")
+# The transaction group of what is newer than all snapshots.
+FUTURE = 1 << 62
+
 
 @dataclass(frozen=True)
 class Snapshot:
@@ -24,6 +34,16 @@ class Snapshot:
     guid: str
     createtxg: int = 0
     ivset: str = ""
+
+    @property
+    def head(self) -> bool:
+        """Whether this is no snapshot, but what was written since the last one."""
+        return self.name == HEAD
+
+
+def head_mark(dataset: Dataset) -> str:
+    """What tells a head from what is written to the dataset later."""
+    return "-".join(dataset.value(one) for one in HEAD_SIZES)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import pytest
 from ansible.module_utils.testing import patch_module_args
 
 from ansible_collections.nasops.encryption.plugins.modules import (
+    geli_migrate,
     zfs_encrypted_pool,
     zfs_encryption_info,
     zfs_key_manifest,
@@ -166,12 +167,32 @@ def test_a_replica_that_can_not_be(
 
 
 @pytest.mark.parametrize(
+    "options,message",
+    [
+        ({"target": "backup"}, "root of a pool, which ZFS does not receive into"),
+        ({"target": "tank/copy"}, "one lies in the other"),
+        ({"state": "destroyed"}, "value of state must be one of"),
+        ({"verify": "nothing"}, "value of verify must be one of"),
+        ({"proof_key": {"value": HEX[1:]}}, "it has 63 characters"),
+        ({"proof_key": {"format": "passphrase", "value": SECRET, "file": "/k"}}, "it can only be one of both"),
+    ],
+)
+def test_migration_of_what_can_not_be(
+    options: dict[str, t.Any], message: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    given = {"source": "tank", "target": "backup/tank", **options}
+    assert message in fails(geli_migrate.main, given, capsys)["msg"]
+
+
+@pytest.mark.parametrize(
     "main,options",
     [
         (zfs_encrypted_pool.main, {"name": "tank"}),
         (zfs_encryption_info.main, {}),
         (zfs_key_manifest.main, {"dest": "/x"}),
         (zfs_replicate.main, {"source": "tank", "target": "backup/tank"}),
+        (geli_migrate.main, {"source": "tank", "target": "backup/tank"}),
     ],
 )
 def test_another_user_than_root(

@@ -21,13 +21,24 @@ from ansible_collections.nasops.encryption.plugins.module_utils.zfs.replicate_pl
     plan_replication,
     takes_snapshot,
 )
-from ansible_collections.nasops.encryption.plugins.module_utils.zfs.replicate_read import CARRIED, FEATURES
+from ansible_collections.nasops.encryption.plugins.module_utils.zfs.replicate_read import (
+    CARRIED,
+    FEATURES,
+    with_heads,
+)
 from ansible_collections.nasops.encryption.plugins.module_utils.zfs.replicate_run import (
     AtTarget,
     StoreTargetKey,
     Transfer,
 )
-from ansible_collections.nasops.encryption.plugins.module_utils.zfs.replicate_state import Ends, Side, Snapshot, Token
+from ansible_collections.nasops.encryption.plugins.module_utils.zfs.replicate_state import (
+    FUTURE,
+    HEAD,
+    Ends,
+    Side,
+    Snapshot,
+    Token,
+)
 from ansible_collections.nasops.encryption.plugins.module_utils.zfs.state import Dataset
 
 STAMP = "20261127T010203Z"
@@ -49,6 +60,8 @@ class Node:
     written: int = 0
     snapshots: list[Snapshot] = field(default_factory=list)
     token: str = ""
+    origin: str = ""
+    size: int = 1
     own: dict[str, str] = field(default_factory=dict)
 
 
@@ -60,6 +73,8 @@ class Host:
     guid: str = "1"
     features: set[str] = field(default_factory=lambda: set(FEATURES))
     clock: int = 100
+    available: int = 1 << 40
+    readonly: str = "off"
 
     def add(self, name: str, **facts: t.Any) -> Node:
         self.nodes[name] = Node(**facts)
@@ -78,6 +93,17 @@ class Host:
             node.snapshots.append(Snapshot(snapshot, guid, at, f"iv {guid}" if node.key else ""))
             node.written = 0
 
+    def head(self, name: str) -> Snapshot:
+        """What was written to a dataset since its last snapshot, as it is sent."""
+        return Snapshot(HEAD, f"{self.guid}/{name}, its head", FUTURE)
+
+    def clone(self, name: str, origin: str) -> Node:
+        """A clone of a snapshot."""
+        dataset, snapshot = origin.split("@")
+        node = self.nodes[dataset]
+        assert any(one.name == snapshot for one in node.snapshots), f"there is no {origin}"
+        return self.add(name, key=node.key, kind=node.kind, origin=origin, written=1)
+
     def below(self, top: str) -> list[str]:
         return [name for name in self.nodes if f"{name}/".startswith(f"{top}/")]
 
@@ -85,7 +111,7 @@ class Host:
         names = self.below(top) if recursive else [name for name in (top,) if name in self.nodes]
         if above:
             names += [name for name in (top.rsplit("/", 1)[0],) if name in self.nodes]
-        pool = {"guid": self.guid, "readonly": "off", "health": "ONLINE", "altroot": "-"}
+        pool = {"guid": self.guid, "readonly": self.readonly, "health": "ONLINE", "altroot": "-"}
         pool.update({f"feature@{one}": "enabled" if one in self.features else "disabled" for one in FEATURES})
         return Side(
             {name: self._dataset(name) for name in names},
@@ -115,6 +141,13 @@ class Host:
             "receive_resume_token": node.token or "-",
             "readonly": "off",
             "mountpoint": f"/{name}" if node.kind == "filesystem" else "-",
+            "origin": node.origin or "-",
+            "guid": self.head(name).guid,
+            "referenced": str(node.size),
+            "logicalreferenced": str(node.size),
+            "usedbydataset": str(node.size),
+            "usedbysnapshots": "0",
+            "available": str(self.available),
         }
         found = {one: Property(value, "-") for one, value in values.items()}
         found.update({one: Property("-", "-") for one in CARRIED})
@@ -133,6 +166,8 @@ class World:
 
     def ends(self, wanted: Replication, taken: str = "", **facts: t.Any) -> Ends:
         source = self.source.side(wanted.source, wanted.recursive, False)
+        if wanted.heads:
+            source = replace(source, snapshots=with_heads(source.datasets, source.snapshots))
         target = self.target.side(wanted.target, wanted.recursive, True)
         return Ends(source, replace(target, **facts) if facts else target, taken)
 
@@ -144,6 +179,7 @@ class World:
             self.act(step.action)
         if steps is None:
             taken = wanted.new_snapshot if takes_snapshot(plan) else ends.source.of(wanted.source)[-1].name
+            taken = "" if wanted.heads else taken
             rest = plan_replication(wanted, self.ends(wanted, taken))
             assert rest.actions == [], rest.actions
         return plan
@@ -165,6 +201,7 @@ class World:
         assert argv[0] == "zfs"
         verb, last = argv[1], argv[-1]
         if verb == "snapshot":
+            assert host.readonly == "off", "pool is read-only"
             names = [word.split("@")[0] for word in argv[2:] if "@" in word]
             if "-r" in argv:
                 names = host.below(names[0])
@@ -206,13 +243,16 @@ class World:
         send, receive = transfer.send.argv, transfer.receive.argv
         receive = receive[receive.index("zfs") :]
         assert send[:2] == ("zfs", "send")
-        assert receive[:4] == ("zfs", "receive", "-s", "-u")
-        options = _pairs(receive[4:-1])
+        head = "-t" not in send and "@" not in send[-1]
+        # What is kept of a head can't be resumed.
+        words = ("zfs", "receive", "-u") if head else ("zfs", "receive", "-s", "-u")
+        assert receive[: len(words)] == words
+        options = _pairs(receive[len(words) : -1])
         if "-t" in send:
             self._resume(send[-1], receive[-1])
             return
         raw, tree = "-w" in send, "-R" in send
-        top, to = send[-1].split("@")
+        top, to = (send[-1], HEAD) if head else send[-1].split("@")
         start = next((send[send.index(one) + 1] for one in ("-I", "-i") if one in send), "")
         excluded = send[send.index("-X") + 1].split(",") if "-X" in send else []
         names = self.source.below(top) if tree else [top]
@@ -224,21 +264,39 @@ class World:
         ]
         for number, (name, piece) in enumerate(pieces):
             target = receive[-1] + name[len(top) :]
+            if parts is not None and number >= parts and head:
+                return
             if parts is not None and number >= parts:
                 self._new(target, name, raw, options, name == top)
                 self.target.nodes[target].token = piece.guid
                 return
             self._receive(target, name, piece, raw, tree, options, name == top)
+            if not tree:
+                self.target.nodes[target].own.update(
+                    {one: value for one, value in options.items() if ":" in one and value}
+                )
+                self._make_clone(target, name, start)
         if tree and raw:
             self._structure(top, receive[-1], names)
         elif raw and "-p" in send and self.source.nodes[top].key == top:
             self.target.nodes[receive[-1]].location = self.source.nodes[top].location
 
+    def _make_clone(self, target: str, name: str, start: str) -> None:
+        """A stream from a snapshot of another dataset makes a clone of that, which has to be there."""
+        dataset, _at_sign, snapshot = start.partition("@")
+        if not dataset or start.startswith(f"{name}#"):
+            return
+        assert self.source.nodes[name].origin == start
+        guid = next(one.guid for one in self.source.nodes[dataset].snapshots if one.name == snapshot)
+        homes = [other for other, node in self.target.nodes.items() for one in node.snapshots if one.guid == guid]
+        assert homes, f"local origin for clone {target} does not exist"
+        self.target.nodes[target].origin = f"{homes[0]}@{snapshot}"
+
     def _pieces(self, name: str, start: str, to: str, tree: bool) -> list[Snapshot]:
-        snapshots = self.source.nodes[name].snapshots
+        snapshots = [*self.source.nodes[name].snapshots, self.source.head(name)]
         names = [one.name for one in snapshots]
         assert to in names, f"{name} has no @{to}"
-        if start.startswith(f"{name}#"):
+        if start.startswith(f"{name}#") or "@" in start[1:]:
             return [snapshots[names.index(to)]]
         begin = start.lstrip("@")
         if begin and begin not in names:
@@ -246,7 +304,10 @@ class World:
             begin = ""
         first = names.index(begin) + 1 if begin else 0
         assert not begin or first <= names.index(to)
-        return snapshots[first : names.index(to) + 1] if tree or begin else [snapshots[names.index(to)]]
+        if not tree and not begin:
+            return [snapshots[names.index(to)]]
+        assert to != HEAD or first == names.index(to), f"{name}: a head is sent from the newest snapshot alone"
+        return snapshots[first : names.index(to) + 1]
 
     def _receive(
         self, target: str, name: str, piece: Snapshot, raw: bool, tree: bool, options: dict[str, str | None], top: bool
@@ -254,7 +315,7 @@ class World:
         origin = self.source.nodes[name]
         assert raw or not origin.key or not self.source.nodes[origin.key].locked, "source key must be loaded"
         if target not in self.target.nodes:
-            older = origin.snapshots[: origin.snapshots.index(piece)]
+            older = _older(origin, piece)
             if not older or not any(
                 one.guid == other.guid
                 for one in older
@@ -268,7 +329,7 @@ class World:
             assert tree, f"{target}@{piece.name} exists"
             return
         newest = node.snapshots[-1].guid if node.snapshots else None
-        before = [one.guid for one in origin.snapshots[: origin.snapshots.index(piece)]]
+        before = [one.guid for one in _older(origin, piece)]
         assert newest is None or newest in before, f"{target}: most recent snapshot does not match"
         assert node.written == 0, f"{target} was modified"
         if raw and origin.key and newest is not None:
@@ -333,6 +394,10 @@ class World:
 
     def copy(self) -> World:
         return copy.deepcopy(self)
+
+
+def _older(node: Node, piece: Snapshot) -> list[Snapshot]:
+    return [one for one in node.snapshots if one.createtxg < piece.createtxg]
 
 
 def _pairs(words: tuple[str, ...]) -> dict[str, str | None]:

@@ -1,0 +1,131 @@
+# Copyright (c) 2026 nasops.encryption contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What keeps a migration from being begun, and what a person should know of it before."""
+
+from __future__ import annotations
+
+import typing as t
+
+from ..zfs.replicate_checks import selected
+from ..zfs.replicate_progress import human
+from .options import VERIFIED, Migration
+from .proof import key_of_proof
+from .read import LEFT_OUT, size
+from .state import SOURCE_RECORD, Found
+
+
+def refusals(wanted: Migration, found: Found) -> list[str]:
+    """Every reason not to go on that can be seen, each with what to do about it."""
+    return [
+        fault
+        for fault in (
+            _members(wanted, found),
+            _other_source(found),
+            _locked(found),
+            _space(found),
+            _no_key(wanted, found),
+        )
+        if fault
+    ]
+
+
+def _members(wanted: Migration, found: Found) -> str:
+    bad = [f"{one.path} ({one.state})" for one in found.members if one.state not in ("ONLINE", "AVAIL", "INUSE")]
+    if not bad or wanted.allow_degraded:
+        return ""
+    return (
+        f"Members of the source pool are not in order: {', '.join(bad)}. Attach the missing disks first, since any "
+        "damage there would have nothing to be repaired from; 'was /dev/gptid/UUID.eli' in 'zpool status' tells the "
+        "partuuid of a disk. If there is no more of it, set 'allow_degraded: true'."
+    )
+
+
+def _other_source(found: Found) -> str:
+    record = found.record(SOURCE_RECORD)
+    if not record or record == found.source_id:
+        return ""
+    return (
+        f"The target {found.wanted.where} was made by a migration of another source ({record}, by the GUID of its pool "
+        f"and its name), and this one is {found.source_id}. Choose another target."
+    )
+
+
+def _locked(found: Found) -> str:
+    if found.root is None or not found.root.locked:
+        return ""
+    return (
+        f"The target {found.wanted.where} is encrypted with the key of '{found.root.name}', which is locked. Unlock "
+        "that first, by zfs_dataset_key or 'zfs load-key'. If a run was ended amid its proof of that key, that is why."
+    )
+
+
+def _space(found: Found) -> str:
+    needed, available = estimate(found), available_bytes(found)
+    if available is None or needed <= available:
+        return ""
+    return (
+        f"The target {found.wanted.where} has room for {human(available)}, and what is still to be sent takes about "
+        f"{human(needed)} at the source. Make room, name what is not needed in 'exclude', or choose a larger pool."
+    )
+
+
+def _no_key(wanted: Migration, found: Found) -> str:
+    if not wanted.reaches(VERIFIED) or key_of_proof(wanted, found) is not None:
+        return ""
+    name = found.root.name if found.root is not None else found.wanted.target
+    return (
+        f"To prove that the target can be opened again it is locked for a moment, and the key of '{name}' is in no "
+        "file that its keylocation names. Give it as 'proof_key'."
+    )
+
+
+def estimate(found: Found) -> int:
+    """Bytes that are still to be sent, as they are counted at the source."""
+    wanted, ends = found.wanted, found.ends
+    rest = 0
+    for name in selected(wanted, ends.source):
+        replica = ends.target.datasets.get(wanted.at_target(name))
+        there = 0 if replica is None else _taken(replica.properties)
+        rest += max(0, _taken(ends.source.datasets[name].properties) - there)
+    return rest
+
+
+def _taken(properties: t.Mapping[str, t.Any]) -> int:
+    return size(properties, "usedbydataset") + size(properties, "usedbysnapshots")
+
+
+def available_bytes(found: Found) -> int | None:
+    """Room at the target, None if it is not known."""
+    place = found.target or found.ends.target.datasets.get(found.wanted.target.rsplit("/", 1)[0])
+    return None if place is None or "available" not in place.properties else size(place.properties, "available")
+
+
+def notes(found: Found) -> list[str]:
+    """What a person should know before the start."""
+    wanted, source = found.wanted, found.ends.source
+    names = selected(wanted, source)
+    told: list[str] = []
+    if found.members and not any(one.geli for one in found.members):
+        told.append(f"No member of the pool of '{wanted.source}' is a device of GELI; it is migrated all the same.")
+    if found.read_only:
+        told.append(
+            "The source is imported read-only. If it was not exported when it was last used, what was written with "
+            "fsync in its last seconds is only in its log, and is not seen here: import it once where it was used, and "
+            "export it there. Never start a scrub of it."
+        )
+    marks = sum(len(source.bookmarks.get(name, ())) for name in names)
+    if marks:
+        told.append(f"The source has {marks} bookmarks, which can't be sent.")
+    told.append("Holds of snapshots are not sent.")
+    for one in ("mountpoint", *LEFT_OUT):
+        own = [name for name in names if _own(found, name, one)]
+        if own:
+            shown = ", ".join(f"'{name}'" for name in own[:10]) + (" ..." if len(own) > 10 else "")
+            told.append(f"Property {one} is not carried over. It is set on {shown}.")
+    return told
+
+
+def _own(found: Found, name: str, one: str) -> bool:
+    value = found.ends.source.datasets[name].properties.get(one)
+    return value is not None and value.own and value.value != "-"

@@ -1,0 +1,209 @@
+# Copyright (c) 2026 nasops.encryption contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Compares what both ends hold: by the names and GUIDs of snapshots, by reading their contents, by reading all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import threading
+import time
+import typing as t
+from dataclasses import dataclass
+
+from ..command import Command, Runner
+from ..errors import Refused, StorageError
+from ..zfs.replicate_progress import Meter, human
+from ..zfs.replicate_run import End, ReplicaRunner, end_process, replica_runner
+from ..zfs.state import run_zfs
+from ..zfs.stream_digest import Contents, contents_of
+
+_TICK = 0.5
+# What is read of a stream at a time.
+_CHUNK = 1 << 20
+# Characters of what zfs said that are worth keeping.
+_SAID = 2000
+# How zfs ends when what it sends is not read to the end, here and on another host.
+_NOBODY_LISTENS = (-13, 141)
+_HEALTHY = "No known data errors"
+
+
+class Differs(StorageError):
+    """The target is not what the source is."""
+
+
+class Unreadable(StorageError):
+    """One of the ends could not be read to the end."""
+
+
+@dataclass(frozen=True)
+class Compare:
+    """Reads one snapshot at both ends, as zfs sends it, and compares what a file or volume is made of.
+
+    ZFS checks every block that it reads against its checksum, at the target against that of the encryption, too.
+    ``estimate`` is in bytes.
+    """
+
+    title: str
+    source: str
+    target: str
+    estimate: int = 0
+
+    def __call__(self, runner: Runner) -> None:
+        own = replica_runner(runner)
+        ends = (_Reading(own, own, self.source), _Reading(own, own.target, self.target))
+        # Both are read, and the target may be on another host, which is the slower one.
+        ours, theirs = read_side_by_side(own, self.title, ends, 2 * self.estimate)
+        if ours == theirs:
+            return
+        raise Differs(
+            f"'{self.target}' does not hold what '{self.source}' holds: {_words(theirs)} against {_words(ours)}.",
+            hint="Keep the source. Destroy this dataset at the target and migrate it anew; look for failing memory or "
+            "disks first ('zpool status -v', the kernel log).",
+            contents={"source": ours.digest, "target": theirs.digest},
+        )
+
+
+def _words(contents: Contents) -> str:
+    return f"{contents.objects} objects with {human(contents.data)}, {contents.digest[:16]}"
+
+
+@dataclass(frozen=True)
+class ReadAll:
+    """Reads every snapshot of a dataset of the target, from the oldest to the newest, so that ZFS checks all of it."""
+
+    title: str
+    target: str
+    first: str
+    last: str
+    estimate: int = 0
+
+    def __call__(self, runner: Runner) -> None:
+        own = replica_runner(runner)
+        streams: list[tuple[str, ...]] = [(f"{self.target}@{self.first}",)]
+        if self.first != self.last:
+            streams.append(("-I", f"@{self.first}", f"{self.target}@{self.last}"))
+        for words in streams:
+            read_side_by_side(own, self.title, (_Reading(own, own.target, *words, compare=False),), self.estimate)
+
+
+class _Reading:
+    """One stream that is read here, by a thread of its own."""
+
+    def __init__(self, own: ReplicaRunner, end: End, *words: str, compare: bool = True) -> None:
+        self._own = own
+        self._end = end
+        self._what = words[-1]
+        self._command = Command(("zfs", "send", "-L", *words))
+        self._compare = compare
+        self._process: subprocess.Popen[bytes] | None = None
+        self._thread: threading.Thread | None = None
+        self._error: StorageError | None = None
+        self._contents: Contents | None = None
+        self.count = 0
+
+    def start(self) -> None:
+        reading, writing = os.pipe()
+        try:
+            self._process = self._end.start(self._command, subprocess.DEVNULL, writing)
+        except BaseException:
+            os.close(reading)
+            raise
+        finally:
+            os.close(writing)
+        self._thread = threading.Thread(target=self._read, args=(reading,), daemon=True)
+        self._thread.start()
+
+    def _read(self, descriptor: int) -> None:
+        # Whatever happens, the pipe is closed, so that zfs does not wait for a reader.
+        with os.fdopen(descriptor, "rb", _CHUNK) as stream:
+            try:
+                if self._compare:
+                    self._contents = contents_of(stream, self._add)
+                while True:
+                    data = stream.read(_CHUNK)
+                    if not data:
+                        return
+                    self._add(len(data))
+            except StorageError as error:
+                self._error = error
+
+    def _add(self, count: int) -> None:
+        self.count += count
+
+    @property
+    def running(self) -> bool:
+        return self._thread is not None and self._thread.is_alive()
+
+    def wait(self, seconds: float) -> None:
+        if self._thread is not None:
+            self._thread.join(seconds)
+
+    def end(self) -> None:
+        """End it, if it still runs."""
+        if self._process is not None:
+            end_process(self._process)
+
+    def result(self) -> Contents:
+        """What was read.
+
+        :raises Unreadable: zfs could not send all of it
+        """
+        process = self._process
+        if process is None:
+            raise ValueError("it was not started")
+        said = b"" if process.stderr is None else process.stderr.read(_SAID)
+        status = process.wait()
+        if self._error is not None and status in (0, *_NOBODY_LISTENS):
+            raise Unreadable(f"'{self._what}' can't be compared: {self._error.message}")
+        if status != 0:
+            words = " ".join(self._own.redact(said).split()) or f"zfs ended with status {status}"
+            raise Unreadable(
+                f"'{self._what}' can't be read: {words.rstrip('.')}.",
+                hint="See 'zpool status -v' of its pool and the kernel log. Keep the source.",
+            )
+        return self._contents or Contents("", 0, 0)
+
+
+def read_side_by_side(
+    own: ReplicaRunner, title: str, ends: t.Sequence[_Reading], estimate: int
+) -> tuple[Contents, ...]:
+    """Read streams at the same time, and tell how far that is.
+
+    :param estimate: bytes of all of them
+    :raises Unreadable: one could not be read to the end
+    """
+    begun = time.monotonic()
+    meter = Meter()
+    meter.total = estimate
+    try:
+        for one in ends:
+            one.start()
+        while any(one.running for one in ends):
+            for one in ends:
+                one.wait(_TICK / len(ends))
+            meter.add(sum(one.count for one in ends) - meter.sent)
+            own.progress.write(title, meter, begun)
+        return tuple(one.result() for one in ends)
+    finally:
+        for one in ends:
+            with contextlib.suppress(StorageError):
+                one.end()
+
+
+@dataclass(frozen=True)
+class SeeHealthy:
+    """The pool of the target knows of no damage."""
+
+    pool: str
+
+    def __call__(self, runner: Runner) -> None:
+        text = run_zfs(runner, Command(("zpool", "status", self.pool)))
+        errors = [line.strip() for line in text.splitlines() if line.strip().startswith("errors:")]
+        if not errors or not all(line.endswith(_HEALTHY) for line in errors):
+            raise Refused(
+                f"The pool '{self.pool}' has damaged data: {'; '.join(errors) or 'zpool status does not tell'}.",
+                hint=f"See 'zpool status -v {self.pool}'. Keep the source.",
+            )

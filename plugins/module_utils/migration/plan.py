@@ -1,0 +1,424 @@
+# Copyright (c) 2026 nasops.encryption contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Decides what is done to come from one stage of a migration to the next. It looks at nothing but what was read."""
+
+from __future__ import annotations
+
+import typing as t
+from dataclasses import dataclass, replace
+
+from ..command import Command, Runner
+from ..errors import Refused
+from ..plan import Change, Plan, Step
+from ..zfs.properties import filesystem_type, same
+from ..zfs.replicate_checks import check_promise, selected
+from ..zfs.replicate_options import ALWAYS, Replication
+from ..zfs.replicate_plan import plan_replication, takes_snapshot
+from ..zfs.replicate_read import read_ends, read_snapshots
+from ..zfs.replicate_run import AtTarget, Transfer, replica_runner
+from ..zfs.replicate_state import HEAD, Ends
+from ..zfs.state import run_zfs
+from .checks import notes, refusals
+from .compare import Compare, ReadAll, SeeHealthy
+from .options import FINALIZED, FULL, PLANNED, STREAMS, SYNCED, VERIFIED, Migration
+from .proof import LockProof, key_of_proof, order_to_unmount
+from .read import LATE, size
+from .state import (
+    FINAL_RECORD,
+    SOURCE_RECORD,
+    VERIFIED_RECORD,
+    Found,
+    Verified,
+    fingerprint,
+    verified_record,
+)
+
+# What a step of a replication changes when it changes the data of the target.
+_DATA = ("replicas", "snapshots", "broken_streams", "written")
+
+
+def plan_migration(wanted: Migration, found: Found) -> Plan:
+    """The steps up to the stage that is asked for, and none beyond it.
+
+    :raises Refused: it can't be begun, or gone on with; every reason that can be seen is in the message
+    """
+    if found.finalized:
+        return _finished(wanted, found)
+    replication = _replication(wanted, found)
+    streams, problems = _streams(replication, found)
+    problems = [*refusals(wanted, found), *problems]
+    if problems:
+        raise Refused("The migration can't be begun or gone on with: " + " / ".join(problems), refusals=problems)
+    if wanted.state == PLANNED:
+        return Plan(warnings=(*notes(found), *streams.warnings))
+    steps = [*_source_readonly(wanted, found), *_numbered(streams.steps), *_record_source(found)]
+    goal = _goal(replication, found.ends, streams)
+    if wanted.reaches(VERIFIED):
+        steps += _verify(wanted, found, goal, _brings_data(streams))
+    if wanted.reaches(FINALIZED):
+        steps += _finalize(wanted, found)
+    return Plan(tuple(steps), streams.warnings)
+
+
+def planned_streams(wanted: Migration, found: Found) -> Plan:
+    """What bringing the target up to date takes, as far as it can be seen."""
+    if found.finalized:
+        return Plan()
+    return _streams(_replication(wanted, found), found)[0]
+
+
+def reached(wanted: Migration, found: Found) -> str:
+    """The last stage of which all can be seen to be done."""
+    if found.finalized:
+        return FINALIZED
+    if found.target is None:
+        return PLANNED
+    replication = found.wanted
+    streams, problems = _streams(replication, found)
+    if problems or _brings_data(streams) or found.record(SOURCE_RECORD) != found.source_id:
+        return PLANNED
+    record = verified_record(found.record(VERIFIED_RECORD))
+    return VERIFIED if record is not None and record.covers(STREAMS, _fingerprint(found)) else SYNCED
+
+
+# --- what is asked of the replication -------------------------------------------------------------------------------
+
+
+def _replication(wanted: Migration, found: Found) -> Replication:
+    """What is written while the source is made read-only has to come along, too."""
+    if wanted.reaches(FINALIZED) and _writable(found) and not found.wanted.snapshot:
+        return replace(found.wanted, snapshot_when=ALWAYS)
+    return found.wanted
+
+
+def _streams(replication: Replication, found: Found) -> tuple[Plan, list[str]]:
+    try:
+        return plan_replication(replication, found.ends), []
+    except Refused as error:
+        return Plan(), [str(error)]
+
+
+def _brings_data(streams: Plan) -> bool:
+    return any(change.path[0] in _DATA for step in streams.steps for change in step.changes)
+
+
+def _numbered(steps: t.Sequence[Step]) -> list[Step]:
+    """The same steps; what is told while they run says how many streams there are."""
+    total = sum(isinstance(step.action, Transfer) for step in steps)
+    done: list[Step] = []
+    number = 0
+    for step in steps:
+        if isinstance(step.action, Transfer):
+            number += 1
+            step = replace(step, action=replace(step.action, title=f"{number} of {total}: {step.action.title}"))
+        done.append(step)
+    return done
+
+
+def _goal(replication: Replication, ends: Ends, streams: Plan) -> dict[str, str]:
+    """The snapshot that each dataset is brought up to, by its name at the source."""
+    names = selected(replication, ends.source)
+    if replication.heads:
+        return {name: ends.source.of(name)[-1].name for name in names}
+    if takes_snapshot(streams):
+        newest = replication.new_snapshot
+    else:
+        newest = ends.taken or replication.snapshot or ends.source.of(replication.source)[-1].name
+    return dict.fromkeys(names, newest)
+
+
+# --- the source -----------------------------------------------------------------------------------------------------
+
+
+def _writable(found: Found) -> list[str]:
+    """The datasets that have to be made read-only: the top, and what has a value of its own."""
+    if found.read_only:
+        return []
+    wanted, datasets = found.wanted, found.ends.source.datasets
+    return [
+        name
+        for name in selected(wanted, found.ends.source)
+        if datasets[name].value("readonly") != "on"
+        and (name == wanted.source or datasets[name].properties["readonly"].own)
+    ]
+
+
+def _source_readonly(wanted: Migration, found: Found) -> list[Step]:
+    if not wanted.reaches(FINALIZED):
+        return []
+    return [
+        Step(
+            f"Set readonly=on on '{name}', so that nothing is written to the source any more",
+            Command(("zfs", "set", "readonly=on", name)),
+            (Change(("source", name, "readonly"), "off", "on"),),
+        )
+        for name in _writable(found)
+    ]
+
+
+def _record_source(found: Found) -> list[Step]:
+    before, after = found.record(SOURCE_RECORD), found.source_id
+    if before == after:
+        return []
+    target = found.wanted.target
+    return [
+        _set(
+            f"Record on '{target}' that it is a migration of '{found.wanted.source}'",
+            target,
+            SOURCE_RECORD,
+            after,
+            Change(("migration", target, "source"), before or None, after),
+        )
+    ]
+
+
+# --- verified -------------------------------------------------------------------------------------------------------
+
+
+def _fingerprint(found: Found) -> str:
+    wanted = found.wanted
+    names = [wanted.at_target(name) for name in selected(wanted, found.ends.source)]
+    return fingerprint(names, found.ends.target.snapshots, found.source_id)
+
+
+def _verify(wanted: Migration, found: Found, goal: t.Mapping[str, str], brings_data: bool) -> list[Step]:
+    target = found.wanted.target
+    record = verified_record(found.record(VERIFIED_RECORD))
+    if not brings_data and record is not None and record.covers(wanted.verify, _fingerprint(found)):
+        return []
+    proof = key_of_proof(wanted, found)
+    if proof is None:
+        raise Refused(f"Nothing is known of the key of '{target}'.", hint="Give it as 'proof_key'.")
+    root = found.root.name if found.root is not None else target
+    if found.root is not None:
+        # Better now than after hours of copying.
+        order_to_unmount(found.root.users, target)
+    steps: list[Step] = []
+    if found.record(VERIFIED_RECORD):
+        steps.append(
+            Step(
+                f"Forget that an earlier state of '{target}' was verified",
+                AtTarget(Command(("zfs", "inherit", VERIFIED_RECORD, target))),
+            )
+        )
+    steps.append(
+        Step(
+            f"See that everything at {found.wanted.where} is encrypted, and has the snapshots of the source by GUID",
+            SeeSnapshots(found.wanted, tuple(sorted(set(goal.values()))), found.read_only),
+        )
+    )
+    if wanted.verify != STREAMS:
+        steps += _comparisons(found, goal)
+    if wanted.verify == FULL:
+        steps += _readings(found, goal)
+    if wanted.verify != STREAMS:
+        pool = target.split("/")[0]
+        steps.append(Step(f"See that the pool '{pool}' knows of no damage", AtTarget(SeeHealthy(pool))))
+    probe = f"{target}@{goal[found.wanted.source]}"
+    steps.append(
+        Step(
+            f"Lock '{root}' for a moment, see that '{target}' can't be read, and unlock it with the key that is kept",
+            AtTarget(LockProof(root, target, probe, proof)),
+        )
+    )
+    newest = {found.wanted.at_target(name): one for name, one in goal.items()}
+    before = f"{record.level}, of another state or less" if record else None
+    steps.append(
+        Step(
+            f"Record on '{target}' that it is verified ({wanted.verify})",
+            RecordVerified(target, newest, found.source_id, wanted.verify),
+            (Change(("migration", target, "verified"), before, wanted.verify),),
+        )
+    )
+    return steps
+
+
+def _comparisons(found: Found, goal: t.Mapping[str, str]) -> list[Step]:
+    wanted = found.wanted
+    steps = []
+    for number, (name, snapshot) in enumerate(goal.items(), 1):
+        target = wanted.at_target(name)
+        title = f"Compare the newest state of '{target}' with '{name}', block by block"
+        source = name if snapshot == HEAD else f"{name}@{snapshot}"
+        estimate = size(found.ends.source.datasets[name].properties, "usedbydataset")
+        action = Compare(f"{number} of {len(goal)}: {title}", source, f"{target}@{snapshot}", estimate)
+        steps.append(Step(title, action))
+    return steps
+
+
+def _readings(found: Found, goal: t.Mapping[str, str]) -> list[Step]:
+    wanted = found.wanted
+    steps = []
+    for number, (name, newest) in enumerate(goal.items(), 1):
+        target = wanted.at_target(name)
+        title = f"Read all snapshots of '{target}'"
+        first = next((one.name for one in found.ends.source.of(name)), newest)
+        estimate = size(found.ends.source.datasets[name].properties, "usedbysnapshots")
+        steps.append(Step(title, ReadAll(f"{number} of {len(goal)}: {title}", target, first, newest, estimate)))
+    return steps
+
+
+@dataclass(frozen=True)
+class SeeSnapshots:
+    """Looks at both ends as they are now: all is encrypted, and no snapshot of the source is missing or another one."""
+
+    wanted: Replication
+    goals: tuple[str, ...]
+    read_only: bool = False
+
+    def __call__(self, runner: Runner) -> None:
+        taken = "" if self.wanted.heads else self.goals[0]
+        ends = read_ends(replica_runner(runner), self.wanted, taken)
+        names = selected(self.wanted, ends.source)
+        check_promise(self.wanted, ends, names)
+        faults = missing_snapshots(self.wanted, ends, "" if self.wanted.heads else self.goals[0])
+        if faults:
+            raise Refused(
+                f"Not everything has arrived at {self.wanted.where}: {'; '.join(faults[:20])}.",
+                hint="A snapshot that was taken or destroyed meanwhile is one reason. Run this again.",
+                missing=faults,
+            )
+
+
+def missing_snapshots(wanted: Replication, ends: Ends, goal: str) -> list[str]:
+    """What the target lacks of the source, up to a snapshot; "" for all there is."""
+    faults: list[str] = []
+    for name in selected(wanted, ends.source):
+        target = wanted.at_target(name)
+        has = {one.guid for one in ends.target.of(target)}
+        if target not in ends.target.datasets:
+            faults.append(f"'{target}' is missing")
+            continue
+        ours = ends.source.of(name)
+        newest = next((one.createtxg for one in ours if one.name == goal), None)
+        if goal and newest is None:
+            faults.append(f"'{name}' has no snapshot @{goal}")
+            continue
+        faults += [
+            f"'{target}' has no @{one.name} of the source"
+            for one in ours
+            if one.guid not in has and (newest is None or one.createtxg <= newest)
+        ]
+    return faults
+
+
+@dataclass(frozen=True)
+class RecordVerified:
+    """Records that just this state was verified, by the GUIDs of the snapshots that were compared.
+
+    ``newest`` has their names by dataset of the target.
+    """
+
+    target: str
+    newest: t.Mapping[str, str]
+    source_id: str
+    level: str
+
+    def __call__(self, runner: Runner) -> None:
+        there = replica_runner(runner).target
+        snapshots, _bookmarks = read_snapshots(there, self.target, True)
+        other = [
+            name for name, goal in self.newest.items() if [one.name for one in snapshots.get(name, ())][-1:] != [goal]
+        ]
+        if other:
+            raise Refused(
+                f"Somebody took or destroyed snapshots of {', '.join(repr(name) for name in other)} meanwhile.",
+                hint="Nothing was recorded. Destroy those, and run this again.",
+            )
+        record = Verified(self.level, fingerprint(self.newest, snapshots, self.source_id))
+        run_zfs(there, Command(("zfs", "set", f"{VERIFIED_RECORD}={record.text()}", self.target)))
+
+
+# --- finalized ------------------------------------------------------------------------------------------------------
+
+
+def _finished(wanted: Migration, found: Found) -> Plan:
+    """The target is in use; nothing is sent to it any more.
+
+    :raises Refused: that is asked for, or something of it is not encrypted
+    """
+    clear = [
+        one.name
+        for one in found.ends.target.datasets.values()
+        if f"{one.name}/".startswith(f"{found.wanted.target}/") and not one.encrypted
+    ]
+    if clear:
+        raise Refused(
+            f"The migration was finished, and these at the target are NOT ENCRYPTED: "
+            f"{', '.join(repr(name) for name in clear)}."
+        )
+    if wanted.state in (SYNCED, VERIFIED):
+        raise Refused(
+            f"The migration to {found.wanted.where} was finished, and the target is in use: nothing is sent there any "
+            "more, and it can't be compared with what it was.",
+            hint="To migrate once more, choose another target.",
+        )
+    return Plan()
+
+
+def _finalize(wanted: Migration, found: Found) -> list[Step]:
+    """Let the target be written to, give it what it had to do without, and record that it is in use."""
+    top, given = found.wanted.target, wanted.replication.properties
+    steps: list[Step] = []
+    if "readonly" not in given:
+        steps.append(
+            Step(
+                f"Let '{top}' be written to",
+                AtTarget(Command(("zfs", "inherit", "readonly", top))),
+                (Change(("properties", top, "readonly"), "on", None),),
+            )
+        )
+    for name in selected(found.wanted, found.ends.source):
+        for one in LATE:
+            if one not in given:
+                steps += _late(found, name, one)
+    steps.append(
+        Step(
+            f"Record on '{top}' that it has taken the place of '{found.wanted.source}'",
+            RecordFinal(top),
+            (Change(("migration", top, "finalized"), False, True),),
+        )
+    )
+    return steps
+
+
+def _late(found: Found, name: str, one: str) -> t.Iterator[Step]:
+    """A setting of the source that the target could not have before."""
+    target = found.wanted.at_target(name)
+    own, replica = found.ends.source.datasets[name].properties.get(one), found.ends.target.datasets.get(target)
+    if own is not None and own.own and own.value not in ("-", "0"):
+        now = None if replica is None else replica.properties.get(one)
+        if now is None or not now.own or not same(own.value, now.value, filesystem_type(one)):
+            yield _set(
+                f"Set property {one}={own.value} on '{target}', as it is at the source",
+                target,
+                one,
+                own.value,
+                Change(("properties", target, one), None, own.value),
+            )
+    elif one == "volmode" and name == found.wanted.source:
+        yield Step(
+            f"Unset property volmode of '{target}'",
+            AtTarget(Command(("zfs", "inherit", one, target))),
+            (Change(("properties", target, one), "none", None),),
+        )
+
+
+@dataclass(frozen=True)
+class RecordFinal:
+    """Records that the target is in use, by what it was verified as."""
+
+    target: str
+
+    def __call__(self, runner: Runner) -> None:
+        there = replica_runner(runner).target
+        text = run_zfs(there, Command(("zfs", "get", "-H", "-s", "local", "-o", "value", VERIFIED_RECORD, self.target)))
+        record = verified_record(text.strip())
+        if record is None:
+            raise Refused(f"'{self.target}' is not recorded as verified.")
+        run_zfs(there, Command(("zfs", "set", f"{FINAL_RECORD}={record.fingerprint}", self.target)))
+
+
+def _set(title: str, target: str, name: str, value: str, change: Change) -> Step:
+    return Step(title, AtTarget(Command(("zfs", "set", f"{name}={value}", target))), (change,))

@@ -1,0 +1,106 @@
+# Copyright (c) 2026 nasops.encryption contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Reads all that a migration is decided on: what a replication reads, and three processes more."""
+
+from __future__ import annotations
+
+import os
+import typing as t
+from dataclasses import replace
+
+from ..geli.places import LINKS
+from ..zfs.replicate_options import Replication
+from ..zfs.replicate_read import read_ends
+from ..zfs.replicate_run import ReplicaRunner
+from ..zfs.replicate_state import Ends
+from ..zfs.state import ENCRYPTION_PROPERTIES, read_datasets, read_pool_properties, read_trees
+from ..zfs.status import Tree
+from .options import Migration
+from .state import RECORDS, Found, KeyRoot, Member
+
+# Of both ends.
+ALSO_READ = ("used", "usedbydataset", "usedbysnapshots", "available", "readonly", *RECORDS)
+# Settings of the source that are given to the target when it takes its place.
+LATE = ("volmode", "reservation", "refreservation")
+# Settings that are not carried over, since they make sense on one pool at a time only.
+LEFT_OUT = ("sharenfs", "sharesmb", "dedup", "snapdev", "special_small_blocks")
+
+_MAPPER = "/dev/mapper/eli-"
+
+
+def read_migration(runner: ReplicaRunner, wanted: Migration, taken: str = "") -> Found:
+    """Both ends as they are now.
+
+    :param taken: the snapshot that this run has brought the target up to, "" before that
+    :raises StorageError: the source does not exist, or one of the ends does not answer
+    """
+    pool = wanted.replication.source.split("/")[0]
+    pools = read_pool_properties(runner, ("readonly",))
+    read_only = pool in pools and pools[pool]["readonly"].value == "on"
+    members = members_of(read_trees(runner).get(pool, {})) if pool in pools else ()
+    replication = adapted(wanted.replication, read_only)
+    ends = read_ends(runner, replication, taken)
+    found = Found(replication, ends, read_only, members)
+    return replace(found, root=_root(runner, found))
+
+
+def adapted(replication: Replication, read_only: bool) -> Replication:
+    """What is asked for, as the source pool allows it.
+
+    No volume gets a device node before the end: while a volume with snapshots is received, ZFS on Linux can lock up
+    with udev, see https://github.com/openzfs/zfs/issues/17923.
+    """
+    return replace(
+        replication,
+        heads=read_only and not replication.snapshot,
+        properties={"volmode": "none", **replication.properties},
+        also_read=(*ALSO_READ, *LATE, *LEFT_OUT),
+    )
+
+
+def members_of(tree: Tree) -> tuple[Member, ...]:
+    """The devices of a pool."""
+    return tuple(
+        Member(leaf.path, leaf.state, is_geli(leaf.path))
+        for role, vdevs in tree.items()
+        # These hold nothing that is not elsewhere, too.
+        if role not in ("cache", "spare")
+        for vdev in vdevs
+        for leaf in vdev.leaves()
+    )
+
+
+def is_geli(path: str) -> bool:
+    """Whether a device is a decrypted one of GELI, by its name on FreeBSD or on Linux."""
+    return path.endswith(".eli") or path.startswith(_MAPPER) or os.path.dirname(path) == LINKS
+
+
+def _root(runner: ReplicaRunner, found: Found) -> KeyRoot | None:
+    """The encryption root of the target, None if there is none yet."""
+    name = _root_name(found.ends, found)
+    if not name:
+        return None
+    users = read_datasets(runner.target, (name,), ENCRYPTION_PROPERTIES, recursive=True)
+    root = users[name]
+    return KeyRoot(
+        name,
+        root.value("keylocation"),
+        root.locked,
+        tuple(one for one in users.values() if one.root == name),
+    )
+
+
+def _root_name(ends: Ends, found: Found) -> str:
+    if found.target is not None:
+        return found.target.root
+    if found.wanted.key is not None:
+        return ""
+    above = ends.target.datasets.get(found.wanted.target.rsplit("/", 1)[0])
+    return "" if above is None else above.root
+
+
+def size(values: t.Mapping[str, t.Any], name: str) -> int:
+    """A size in bytes, 0 for one that does not apply."""
+    found = values.get(name)
+    return int(found.value) if found is not None and found.value.isdigit() else 0

@@ -1,0 +1,558 @@
+#!/usr/bin/python
+# Copyright (c) 2026 nasops.encryption contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: geli_migrate
+short_description: Migrate a pool on GELI disks to native ZFS encryption, in stages that can be gone on with
+version_added: 0.1.0
+author:
+  - nasops.encryption contributors (@nasops)
+description:
+  - Copies a pool, or a tree of datasets in it, into an encrypted pool on the same host or another one, with its
+    snapshots, clones, volumes and properties. The source is one that lies on GELI disks, which were attached with
+    M(nasops.encryption.geli_device). It may be any other one that is not encrypted by ZFS, or is unlocked.
+  - Goes from stage to stage, and each run as far as O(state) says. What broke off is gone on with, also from another
+    controller, since what is known of the migration is kept in user properties of the target.
+  - Nothing of the source is destroyed, whatever the options are. A source that is imported read-only is not even
+    written to. It can't take snapshots then, so what was written since the last one is sent as it is.
+  - What is received is looked at afterwards. If a single dataset is not encrypted, the task fails and names it.
+  - While a stream runs, or is compared, the task tells how far it is.
+requirements:
+  - OpenZFS 2.1 or later at both ends
+  - root at the source; at the target root, or a user with sudo that asks for no password (O(ssh.sudo))
+  - the program C(ssh) on the source, if the target is on another host
+extends_documentation_fragment:
+  - nasops.encryption.attributes
+attributes:
+  check_mode:
+    details:
+      - The whole plan is made and returned, and everything that can be refused is refused. Both ends are read.
+  idempotent:
+    support: partial
+    details:
+      - A task finds nothing to do if nothing was written to the source, and nobody else has taken a snapshot of it.
+options:
+  state:
+    description:
+      - V(planned) changes nothing. It looks at everything, fails with all reasons not to begin that it finds, and
+        returns what would be sent.
+      - V(synced) brings the target up to date. It may be asked for as often as you like while the source is in use.
+      - V(verified) does that, and compares both ends as O(verify) says. Then the target is locked, shown to be
+        unreadable, unlocked with the key that is kept, and read. The state is recorded with the GUIDs of the snapshots
+        it was seen in, so that it does not count for anything that comes later.
+      - V(finalized) sets C(readonly=on) on the source, if that can be written to, does all that again for what was
+        written until then, and lets the target be written to. From then on nothing is sent to it any more.
+    type: str
+    choices: [planned, synced, verified, finalized]
+    default: planned
+  source:
+    description:
+      - The pool, or the filesystem or volume in it, to migrate. The pool has to be imported.
+    type: str
+    required: true
+  target:
+    description:
+      - What becomes of it. It must not be the root of a pool. What lies above it has to exist, it itself must not
+        unless it is a migration of this source.
+    type: str
+    required: true
+  target_host:
+    description:
+      - The host with the target, as the source calls it. When not given, it is the host of the source.
+    type: str
+  ssh:
+    description:
+      - How to log into O(target_host). All commands share one connection. Nobody is asked for a password.
+    type: dict
+    suboptions:
+      user:
+        description:
+          - The user there. When not given, that of the configuration of ssh, else C(root).
+        type: str
+      port:
+        description:
+          - The port there.
+        type: int
+      identity_file:
+        description:
+          - Path on the source of the private key to log in with. It has no passphrase, or an agent has it.
+        type: path
+      known_hosts_file:
+        description:
+          - Path on the source of the file with the host's key. When not given, those of root and of the system.
+        type: path
+      host_keys:
+        description:
+          - V(strict) wants the host's key to be known. V(accept_new) takes the key of a host that is not, and remembers
+            it.
+        type: str
+        choices: [strict, accept_new]
+        default: strict
+      sudo:
+        description:
+          - Run C(zfs), C(zpool) and C(sh) there by C(sudo).
+        type: bool
+        default: false
+      args:
+        description:
+          - More options for C(ssh), such as V(-J) and the name of a host to go through.
+        type: list
+        elements: str
+        default: []
+  key:
+    description:
+      - The key of the target, which what is below it uses too. It is used when the target is made.
+      - When not given, the target uses the key of the dataset above it.
+    type: dict
+    suboptions:
+      format:
+        description:
+          - V(hex) is 64 hexadecimal digits, V(raw) is 32 bytes, V(passphrase) is 8 to 512 bytes in UTF-8.
+        type: str
+        choices: [hex, raw, passphrase]
+        default: hex
+      value:
+        description:
+          - The key itself. A raw key is given in base64, and only together with O(key.file).
+          - Without O(key.file) it is kept nowhere at the target, and the C(keylocation) is V(prompt).
+        type: str
+      file:
+        description:
+          - Absolute path of the key file at the target. V(auto) is a file named after O(target) in F(/etc/zfs/keys).
+          - If it is missing, it is made of O(key.value) or O(key.generate). It is never overwritten.
+        type: path
+      generate:
+        description:
+          - Make a new random key if O(key.file) is missing. It exists at the target only, until you make a backup.
+        type: bool
+        default: false
+      iterations:
+        description:
+          - PBKDF2 iterations for a passphrase, at least 100000. OpenZFS takes 350000 when not given.
+        type: int
+  proof_key:
+    description:
+      - The key that opens the encryption root of the target, to prove that it does. It is needed when that root has
+        its key in no file and O(key) is not it, such as a pool with a passphrase.
+    type: dict
+    suboptions:
+      format:
+        description:
+          - The format of the key.
+        type: str
+        choices: [hex, raw, passphrase]
+        default: hex
+      value:
+        description:
+          - The key itself. A raw key is given in base64.
+        type: str
+      file:
+        description:
+          - Absolute path of its file at the target.
+        type: path
+      generate:
+        description:
+          - Can't be set here.
+        type: bool
+        default: false
+      iterations:
+        description:
+          - Can't be set here.
+        type: int
+  cipher:
+    description:
+      - The encryption suite of a target with a O(key). V(on) is V(aes-256-gcm), which is used when not given.
+    type: str
+    choices: ["on", aes-256-gcm, aes-192-gcm, aes-128-gcm, aes-256-ccm, aes-192-ccm, aes-128-ccm]
+  recursive:
+    description:
+      - Migrate what is below the source, too.
+    type: bool
+    default: true
+  exclude:
+    description:
+      - Datasets below the source to leave out, with all below them. Whole names. On TrueNAS C(.system) is one.
+    type: list
+    elements: str
+    default: []
+  properties:
+    description:
+      - Properties of the target, whatever the source has. What is below it inherits them. V(null) leaves that property
+        of the source out.
+      - Until it is finalized, the target has C(readonly=on) and C(volmode=none).
+    type: dict
+    default: {}
+  snapshot:
+    description:
+      - Bring the target up to this snapshot, which all datasets have.
+      - When not given, one is taken if something was written since the last one that such a task took. Of a source that
+        is imported read-only, what was written since its last snapshot is sent without one.
+    type: str
+  snapshot_prefix:
+    description:
+      - What the names of snapshots that are taken begin with. The time in UTC follows.
+    type: str
+    default: migrate-
+  verify:
+    description:
+      - V(streams) sees that the target has each snapshot of the source by its GUID, and that everything is encrypted.
+        ZFS has checked every stream while it was received, but the disks are not read again.
+      - V(checksums) also reads the newest state of each dataset at both ends, and compares every block of every file
+        and volume with its attributes.
+      - V(full) also reads all older snapshots of the target, so that ZFS checks each block of them.
+    type: str
+    choices: [streams, checksums, full]
+    default: checksums
+  allow_degraded:
+    description:
+      - Migrate although members of the source pool are missing.
+    type: bool
+    default: false
+  force:
+    description:
+      - Roll the target back to the newest snapshot that both ends have, if it was written to or has newer snapshots of
+        its own. These are destroyed, and what was received of a stream that broke off. Nothing else is ever destroyed
+        at the target.
+    type: bool
+    default: false
+  resume:
+    description:
+      - Go on with a stream that broke off. With V(false), what was received of it is discarded.
+    type: bool
+    default: true
+  stall_timeout:
+    description:
+      - Seconds without any progress after which a stream counts as broken. V(0) is for ever.
+    type: int
+    default: 300
+  progress_interval:
+    description:
+      - Seconds between two lines that tell how far it is, V(0) for none.
+    type: int
+    default: 15
+  progress_file:
+    description:
+      - Absolute path of a file on the source in which the progress is kept while the task runs, in JSON. With C(async)
+        it is the way to see it.
+    type: path
+seealso:
+  - module: nasops.encryption.geli_device
+  - module: nasops.encryption.zfs_replicate
+  - module: nasops.encryption.zfs_key_manifest
+notes:
+  - What is in the memory of the host is not read from the disks. To have V(full) look at the disks themselves, export
+    and import the target pool before.
+  - The proof of the key unmounts what the key opens for a moment. If others than the target use that key and are
+    mounted, it is refused.
+  - Bookmarks and holds are not carried over, nor C(mountpoint), C(sharenfs), C(sharesmb), C(dedup), C(snapdev) and
+    C(special_small_blocks). RV(notes) tells where they are set.
+"""
+
+EXAMPLES = r"""
+- name: See what a migration would do
+  nasops.encryption.geli_migrate:
+    source: oldtank
+    target: newtank/oldtank
+  become: true
+  register: plan
+
+- name: Copy and verify, as often as needed
+  nasops.encryption.geli_migrate:
+    state: verified
+    source: oldtank
+    target: newtank/oldtank
+    exclude: [oldtank/.system]
+  become: true
+
+- name: Let the copy take the place of the source
+  nasops.encryption.geli_migrate:
+    state: finalized
+    source: oldtank
+    target: newtank/oldtank
+    exclude: [oldtank/.system]
+    verify: full
+  become: true
+
+- name: From TrueNAS CORE to another host, under a passphrase
+  nasops.encryption.geli_migrate:
+    state: synced
+    source: tank
+    target: vault/tank
+    target_host: nas2.example.org
+    ssh:
+      identity_file: /root/.ssh/migrate
+    key:
+      format: passphrase
+      value: "{{ vault_passphrase }}"
+  become: true
+"""
+
+RETURN = r"""
+reached:
+  description: The last stage of which all can be seen to be done, V(planned) for a target that is not up to date.
+  returned: success
+  type: str
+  sample: verified
+snapshot:
+  description: The snapshot that the target is brought up to, V(null) if it is still to be taken, or none can be.
+  returned: success
+  type: str
+  sample: migrate-20261127T023000Z
+source_read_only:
+  description: Whether the pool of the source is imported read-only.
+  returned: success
+  type: bool
+  sample: true
+members:
+  description: The devices of the source pool.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    path:
+      description: The device.
+      type: str
+      sample: /run/nasops-geli/eli-5c3b0d8e-24f0-11e3-a1b2-d43d7e000001
+    state:
+      description: What ZFS says of it.
+      type: str
+      sample: ONLINE
+    geli:
+      description: Whether it is a decrypted device of GELI.
+      type: bool
+      sample: true
+datasets:
+  description: What is migrated.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    source:
+      description: Name at the source.
+      type: str
+      sample: oldtank/docs
+    target:
+      description: Name at the target.
+      type: str
+      sample: newtank/oldtank/docs
+    type:
+      description: V(filesystem) or V(volume).
+      type: str
+      sample: filesystem
+    origin:
+      description: The snapshot it is a clone of, V(null) if it is none.
+      type: str
+      sample: oldtank/docs@monday
+    snapshots:
+      description: How many snapshots it has.
+      type: int
+      sample: 12
+    bytes:
+      description: What it takes at the source, with its snapshots.
+      type: int
+      sample: 104857600
+    snapshot:
+      description: The newest snapshot at the target, V(null) if there is none.
+      type: str
+      sample: migrate-20261127T023000Z
+    guid:
+      description: The GUID of that.
+      type: str
+      sample: "5129831201892741"
+    encryption:
+      description: The encryption suite at the target, V(null) if it is not there.
+      type: str
+      sample: aes-256-gcm
+    encryptionroot:
+      description: The dataset whose key opens it.
+      type: str
+      sample: newtank
+estimated_bytes:
+  description: What is still to be sent, as it is counted at the source.
+  returned: success
+  type: int
+  sample: 104857600
+available_bytes:
+  description: The room at the target, V(null) if it is not known.
+  returned: success
+  type: int
+  sample: 1099511627776
+streams:
+  description: What is to be done to bring the target up to date, as of now.
+  returned: success
+  type: list
+  elements: str
+  sample: ["Send 'oldtank/docs' up to @monday to 'newtank/oldtank/docs', to be encrypted there"]
+notes:
+  description: What a person should know before the start. With O(state=planned) these are warnings, too.
+  returned: success
+  type: list
+  elements: str
+  sample: ["Holds of snapshots are not sent."]
+verified:
+  description:
+    - How a state of the target was verified last, V(null) if none was. RV(reached) tells whether it still counts.
+  returned: success
+  type: str
+  sample: checksums
+manifest:
+  description: The encryption roots of the target, whose keys are to be backed up.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    name:
+      description: Name of the dataset.
+      type: str
+      sample: newtank
+    keyformat:
+      description: The format of its key.
+      type: str
+      sample: hex
+    keylocation:
+      description: Where the key is kept, V(null) if that is not known.
+      type: str
+      sample: file:///etc/zfs/keys/newtank.key
+sent:
+  description: The streams that were sent, in order.
+  returned: always
+  type: list
+  elements: dict
+  contains:
+    source:
+      description: The dataset.
+      type: str
+      sample: oldtank/docs
+    target:
+      description: Where it was received.
+      type: str
+      sample: newtank/oldtank/docs
+    estimated_bytes:
+      description: How long zfs thought the stream would be.
+      type: int
+      sample: 104857600
+    seconds:
+      description: How long it took.
+      type: float
+      sample: 12.5
+    resumed:
+      description: Whether it went on with one that had broken off.
+      type: bool
+      sample: false
+refusals:
+  description: Every reason not to begin, or to go on, that can be seen.
+  returned: when it is refused
+  type: list
+  elements: str
+  sample: ["The target 'newtank/oldtank' has room for 1.0 GiB, and what is still to be sent takes about 2.0 GiB."]
+actions:
+  description: What was done, or would be done, in order.
+  returned: success
+  type: list
+  elements: str
+  sample: ["Take a snapshot of 'oldtank' and 3 below it"]
+"""
+
+import contextlib
+import datetime
+import hashlib
+import typing as t
+
+from ..module_utils.entry import Module, fail, finish, protect
+from ..module_utils.errors import StorageError
+from ..module_utils.lock import LOCK_FILE, exclusive
+from ..module_utils.migration.options import Migration, arguments, keys_to_hide, parse
+from ..module_utils.migration.plan import plan_migration
+from ..module_utils.migration.read import read_migration
+from ..module_utils.migration.result import describe_migration
+from ..module_utils.migration.state import Found
+from ..module_utils.plan import Outcome, Plan, converge
+from ..module_utils.remote import connected
+from ..module_utils.secrets import Mask
+from ..module_utils.zfs.replicate_options import STAMP
+from ..module_utils.zfs.replicate_plan import takes_snapshot
+from ..module_utils.zfs.replicate_progress import ProgressFile
+from ..module_utils.zfs.replicate_run import ReplicaRunner, end_in_order
+from ..module_utils.zfs.state import require_root
+
+# Seconds. Whoever else sends to the same target may be at it for a day.
+_PATIENCE = 10.0
+
+
+def main() -> None:
+    module = Module(arguments())
+    try:
+        wanted = parse(module.params, datetime.datetime.now(datetime.timezone.utc).strftime(STAMP))
+        require_root()
+        progress = ProgressFile(None if module.check_mode else module.params["progress_file"])
+    except StorageError as error:
+        fail(module, error)
+    mask = Mask()
+    protect(module, mask, keys_to_hide(wanted))
+    runner = ReplicaRunner(mask, progress)
+    end_in_order()
+    try:
+        with contextlib.ExitStack() as held:
+            held.callback(runner.progress.close)
+            if not module.check_mode:
+                held.enter_context(exclusive(lock_file(wanted), _PATIENCE))
+            ssh = wanted.replication.ssh
+            if ssh is not None:
+                runner.target = held.enter_context(connected(runner, ssh))
+            outcome = migrate(module, wanted, runner, mask)
+            described = describe(wanted, outcome)
+    except StorageError as error:
+        error.details["sent"] = [one.row() for one in runner.sent]
+        fail(module, error)
+
+    finish(module, outcome, lambda _outcome: {**described, "sent": [one.row() for one in runner.sent]})
+
+
+def migrate(module: Module, wanted: Migration, runner: ReplicaRunner, mask: Mask) -> Outcome[Found]:
+    """Go as far as is asked.
+
+    :raises StorageError: it can't be done, or a stream broke, or both ends are not the same
+    """
+
+    def read(taken: str = "") -> Found:
+        found = read_migration(runner, wanted, taken)
+        file = found.ends.target.key_file
+        protect(module, mask, (None if file is None else file.key,))
+        return found
+
+    def read_again(before: Found, done: Plan) -> Found:
+        # What is written to the source meanwhile is for the next run.
+        return read(before.ends.taken or (wanted.replication.new_snapshot if takes_snapshot(done) else last(before)))
+
+    return converge(read, lambda found: plan_migration(wanted, found), runner, module.check_mode, read_again)
+
+
+def last(found: Found) -> str:
+    """The newest snapshot of the source, "" where no snapshots are looked at."""
+    if found.wanted.heads:
+        return ""
+    return found.wanted.snapshot or found.ends.source.of(found.wanted.source)[-1].name
+
+
+def describe(wanted: Migration, outcome: Outcome[Found]) -> dict[str, t.Any]:
+    """The result."""
+    found = outcome.state
+    snapshot: str | None = found.ends.taken
+    if not snapshot and not takes_snapshot(outcome.plan) and found.ends.source.of(found.wanted.source):
+        snapshot = last(found)
+    return {"snapshot": snapshot or None, **describe_migration(wanted, found)}
+
+
+def lock_file(wanted: Migration) -> str:
+    """The one that zfs_replicate uses for the same target."""
+    replication = wanted.replication
+    name = f"{replication.ssh.host if replication.ssh else ''}:{replication.target}"
+    return f"{LOCK_FILE}.{hashlib.sha256(name.encode('utf-8')).hexdigest()[:16]}"
+
+
+if __name__ == "__main__":
+    main()

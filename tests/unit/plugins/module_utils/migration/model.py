@@ -1,0 +1,157 @@
+# Copyright (c) 2026 nasops.encryption contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A migration on the two ends of the replication's model, which carries out what is planned."""
+
+from __future__ import annotations
+
+import typing as t
+from dataclasses import dataclass, field, replace
+
+from ansible_collections.nasops.encryption.plugins.module_utils.migration.compare import Compare, ReadAll, SeeHealthy
+from ansible_collections.nasops.encryption.plugins.module_utils.migration.options import Migration
+from ansible_collections.nasops.encryption.plugins.module_utils.migration.plan import (
+    RecordFinal,
+    RecordVerified,
+    SeeSnapshots,
+    missing_snapshots,
+    plan_migration,
+)
+from ansible_collections.nasops.encryption.plugins.module_utils.migration.proof import LockProof
+from ansible_collections.nasops.encryption.plugins.module_utils.migration.read import adapted
+from ansible_collections.nasops.encryption.plugins.module_utils.migration.state import (
+    FINAL_RECORD,
+    VERIFIED_RECORD,
+    Found,
+    KeyRoot,
+    Member,
+    Verified,
+    fingerprint,
+    verified_record,
+)
+from ansible_collections.nasops.encryption.plugins.module_utils.plan import Action, Plan
+from ansible_collections.nasops.encryption.plugins.module_utils.zfs.replicate_plan import takes_snapshot
+from ansible_collections.nasops.encryption.plugins.module_utils.zfs.replicate_run import AtTarget
+
+from ..zfs.replicate_model import Host, World, wish
+
+MEMBERS = (Member("/run/nasops-geli/eli-1", "ONLINE", True), Member("/run/nasops-geli/eli-2", "ONLINE", True))
+LATER = "20261128T010203Z"
+LAST = "20261129T010203Z"
+
+
+class Seen(Exception):
+    """A comparison has found a difference."""
+
+
+@dataclass
+class Case:
+    """Two pools, and what was looked at up to now."""
+
+    place: World
+    read_only: bool = False
+    location: str = "file:///etc/zfs/keys/new.key"
+    members: tuple[Member, ...] = MEMBERS
+    damaged: set[str] = field(default_factory=set)
+    """Datasets at the target whose data is another one than was sent."""
+    proofs: list[LockProof] = field(default_factory=list)
+    looked_at: list[str] = field(default_factory=list)
+
+    def found(self, wanted: Migration, taken: str = "") -> Found:
+        replication = adapted(wanted.replication, self.read_only)
+        ends = self.place.ends(replication, taken)
+        top = self.place.target.nodes.get(replication.target)
+        root = top.key if top is not None else "" if replication.key is not None else "new"
+        locked = bool(root) and self.place.target.nodes[root].locked
+        users = self.place.target.side(root, True, False).datasets.values() if root else ()
+        return Found(
+            replication,
+            ends,
+            self.read_only,
+            self.members,
+            KeyRoot(root, self.location, locked, tuple(one for one in users if one.root == root)) if root else None,
+        )
+
+    def plan(self, wanted: Migration) -> Plan:
+        return plan_migration(wanted, self.found(wanted))
+
+    def run(self, wanted: Migration, steps: int | None = None) -> Plan:
+        """Plan and carry out, all or so many steps; then nothing is left to do, unless it was cut short."""
+        found = self.found(wanted)
+        plan = plan_migration(wanted, found)
+        for step in plan.steps[:steps]:
+            self.act(step.action)
+        if steps is None and plan.steps:
+            ours = found.ends.source.of(found.wanted.source)
+            newest = wanted.replication.new_snapshot if takes_snapshot(plan) else ours[-1].name if ours else ""
+            rest = plan_migration(wanted, self.found(wanted, "" if found.wanted.heads else newest))
+            assert rest.actions == [], rest.actions
+        return plan
+
+    def act(self, action: Action) -> None:
+        inner = action.action if isinstance(action, AtTarget) else action
+        if isinstance(inner, SeeSnapshots):
+            ends = self.place.ends(inner.wanted)
+            assert missing_snapshots(inner.wanted, ends, "" if inner.wanted.heads else inner.goals[0]) == []
+        elif isinstance(inner, (Compare, ReadAll)):
+            self.looked_at.append(inner.target)
+            if inner.target.split("@")[0] in self.damaged:
+                raise Seen(inner.target)
+        elif isinstance(inner, SeeHealthy):
+            self.looked_at.append(inner.pool)
+        elif isinstance(inner, LockProof):
+            assert not any(node.locked for node in self.place.target.nodes.values())
+            assert self.place.target.nodes[inner.target].key == inner.root
+            name, snapshot = inner.snapshot.split("@")
+            assert [one.name for one in self.place.target.nodes[name].snapshots][-1] == snapshot
+            self.proofs.append(inner)
+        elif isinstance(inner, RecordVerified):
+            snapshots = {name: self.place.target.nodes[name].snapshots for name in inner.newest}
+            assert {name: ones[-1].name for name, ones in snapshots.items()} == inner.newest
+            record = Verified(inner.level, fingerprint(inner.newest, snapshots, inner.source_id))
+            self.own(inner.target)[VERIFIED_RECORD] = record.text()
+        elif isinstance(inner, RecordFinal):
+            verified = verified_record(self.own(inner.target)[VERIFIED_RECORD])
+            assert verified is not None
+            self.own(inner.target)[FINAL_RECORD] = verified.fingerprint
+        else:
+            self.place.act(action)
+
+    def own(self, name: str) -> dict[str, str]:
+        """The properties that were set on a dataset of the target."""
+        return self.place.target.nodes[name].own
+
+
+def wants(state: str, stamp: str = "20261127T010203Z", **facts: t.Any) -> Migration:
+    """A migration of the pool old to new/old."""
+    ours = {one: facts.pop(one) for one in ("verify", "proof_key", "allow_degraded") if one in facts}
+    base = wish(
+        **{
+            "source": "old",
+            "target": "new/old",
+            "mode": "reencrypt",
+            "migration": True,
+            "prefix": "migrate-",
+            "stamp": stamp,
+            **facts,
+        }
+    )
+    return Migration(state, base, **ours)
+
+
+def case(read_only: bool = False) -> Case:
+    """A pool with snapshots, a volume and a clone, and an encrypted one."""
+    source, target = Host(guid="1", readonly="on" if read_only else "off"), Host(guid="2")
+    source.add("old", written=1)
+    source.add("old/docs", written=1)
+    source.add("old/vol", written=1, kind="volume")
+    source.snapshot(["old", "old/docs", "old/vol"], "a")
+    source.clone("old/copy", "old/docs@a")
+    source.nodes["old/docs"].written = 5
+    target.add("new", key="new", wrapped="k")
+    return Case(World(source, target), read_only)
+
+
+def changed(wanted: Migration, **facts: t.Any) -> Migration:
+    """The same with another replication."""
+    return replace(wanted, replication=replace(wanted.replication, **facts))

@@ -1,0 +1,249 @@
+# Copyright (c) 2026 nasops.encryption contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The whole module, with programs that stand in for zfs and zpool: each call as check, apply, check, apply."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import shlex
+import sys
+import typing as t
+from pathlib import Path
+
+import pytest
+from ansible.module_utils.testing import patch_module_args
+
+from ansible_collections.nasops.encryption.plugins.module_utils.command import Command, CommandError, Result
+from ansible_collections.nasops.encryption.plugins.module_utils.zfs.replicate_run import ReplicaRunner
+from ansible_collections.nasops.encryption.plugins.modules import geli_migrate
+
+from . import fake_zfs
+from .fake_zfs import new
+
+SECRET = "5e" * 32
+
+
+class Host:
+    """Two pools: old, and new that is encrypted."""
+
+    def __init__(self, folder: Path, read_only: str) -> None:
+        self.path = folder / "pools.json"
+        self.key_file = folder / "new.key"
+        self.key_file.write_text(SECRET + "\n")
+        pool = {"health": "ONLINE", "altroot": "-"}
+        top = {**new("filesystem", 3, "new"), "secret": SECRET, "loaded": True, "location": f"file://{self.key_file}"}
+        self.write(
+            {
+                "clock": 1000,
+                "pools": {
+                    "new": {**pool, "guid": "2", "readonly": "off", "disks": ["/dev/sda1"]},
+                    "old": {**pool, "guid": "1", "readonly": "off", "disks": ["/run/nasops-geli/eli-1"]},
+                },
+                "datasets": {
+                    "new": {**top, "mounted": True, "own": {"mountpoint": "/new"}},
+                    "old": new("filesystem", 4),
+                },
+            }
+        )
+        with self.changed() as state:
+            nodes = state["datasets"]
+            nodes["old"].update(data="top", written=1)
+            nodes["old/docs"] = {
+                **new("filesystem", 5),
+                "data": "one",
+                "own": {"org.example:who": "me", "quota": "9000"},
+            }
+            nodes["old/vol"] = {**new("volume", 6), "data": "blocks", "own": {"refreservation": "4096"}}
+        self.zfs("snapshot", "old/docs@a")
+        self.zfs("snapshot", "old/vol@a")
+        with self.changed() as state:
+            nodes = state["datasets"]
+            nodes["old/docs"].update(data="one and two", written=3)
+            nodes["old/copy"] = {**new("filesystem", 7, origin="old/docs@a"), "data": "another", "written": 3}
+            state["pools"]["old"]["readonly"] = read_only
+
+    def read(self) -> dict[str, t.Any]:
+        found: dict[str, t.Any] = json.loads(self.path.read_text())
+        return found
+
+    def write(self, state: dict[str, t.Any]) -> None:
+        self.path.write_text(json.dumps(state))
+
+    def changed(self) -> Changed:
+        return Changed(self)
+
+    def zfs(self, *words: str) -> None:
+        pools = fake_zfs.Pools(str(self.path))
+        getattr(pools, words[0])(list(words[1:]))
+        pools.save()
+
+    def nodes(self, top: str) -> dict[str, dict[str, t.Any]]:
+        return {name: node for name, node in self.read()["datasets"].items() if f"{name}/".startswith(f"{top}/")}
+
+
+class Runner(ReplicaRunner):
+    """Looks without starting a process, of which there would be hundreds; what sends and receives is one."""
+
+    pools = ""
+
+    def run(self, command: Command, ok: t.Sequence[int] = (0,)) -> Result:
+        program, *words = command.argv
+        if program not in ("zfs", "zpool"):
+            return super().run(command, ok)
+        out, err = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            status = fake_zfs.run(self.pools, program, words, (command.stdin or b"").decode("ascii"))
+        result = Result(command.argv, status, out.getvalue(), err.getvalue())
+        if status not in ok:
+            raise CommandError(result)
+        return result
+
+
+class Changed:
+    """The pools for somebody who changes them."""
+
+    def __init__(self, host: Host) -> None:
+        self.host = host
+
+    def __enter__(self) -> dict[str, t.Any]:
+        self.state = self.host.read()
+        return self.state
+
+    def __exit__(self, *_error: object) -> None:
+        self.host.write(self.state)
+
+
+@pytest.fixture(params=["on", "off"], ids=["read-only", "writable"])
+def host(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
+    found = Host(tmp_path, request.param)
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name in ("zfs", "zpool"):
+        words = [sys.executable, "-I", "-S", str(Path(fake_zfs.__file__).resolve()), str(found.path), name]
+        (programs / name).write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n')
+        (programs / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(Runner, "pools", str(found.path))
+    monkeypatch.setattr(geli_migrate, "ReplicaRunner", Runner)
+    monkeypatch.setattr(geli_migrate, "LOCK_FILE", str(tmp_path / "lock"))
+    monkeypatch.setattr(geli_migrate, "end_in_order", lambda: None)
+    return found
+
+
+def once(capsys: pytest.CaptureFixture[str], check: bool, **options: t.Any) -> dict[str, t.Any]:
+    """One run of the module."""
+    given = {"source": "old", "target": "new/old", **options, "_ansible_check_mode": check, "_ansible_diff": True}
+    with patch_module_args(given), pytest.raises(SystemExit):
+        geli_migrate.main()
+    captured = capsys.readouterr()
+    assert SECRET not in captured.out + captured.err
+    found: dict[str, t.Any] = json.loads(captured.out)
+    return found
+
+
+def runs(host: Host, capsys: pytest.CaptureFixture[str], **options: t.Any) -> dict[str, t.Any]:
+    """Check, apply, check, apply; the result of the first apply."""
+    before = host.read()
+    check = once(capsys, True, **options)
+    assert host.read() == before
+    apply = once(capsys, False, **options)
+    assert not apply.get("failed"), apply["msg"]
+    for word in ("changed", "actions", "diff"):
+        assert check[word] == apply[word]
+    for mode in (True, False):
+        again = once(capsys, mode, **options)
+        assert not again.get("failed"), again["msg"]
+        assert (again["changed"], again["actions"]) == (False, [])
+        assert again["reached"] == apply["reached"]
+    return apply
+
+
+def test_from_the_plan_to_the_end(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
+    source = host.nodes("old")
+    read_only = host.read()["pools"]["old"]["readonly"] == "on"
+    plan = runs(host, capsys)
+    assert not plan["changed"]
+    assert plan["reached"] == "planned"
+    assert plan["members"] == [{"path": "/run/nasops-geli/eli-1", "state": "ONLINE", "geli": True}]
+    assert "new/old" not in host.read()["datasets"]
+
+    synced = runs(host, capsys, state="synced")
+    assert synced["reached"] == "synced"
+    assert len(synced["sent"]) == (5 if read_only else 6)
+    assert all(one["encryptionroot"] == "new" for one in synced["datasets"])
+
+    verified = runs(host, capsys, state="verified", verify="full")
+    assert (verified["reached"], verified["verified"]) == ("verified", "full")
+    assert verified["sent"] == []
+    assert host.read()["datasets"]["new"]["mounted"]
+
+    final = runs(host, capsys, state="finalized")
+    assert final["reached"] == "finalized"
+    target = host.nodes("new/old")
+    assert {name: node["data"] for name, node in target.items()} == {
+        "new/old": "top",
+        "new/old/copy": "another",
+        "new/old/docs": "one and two",
+        "new/old/vol": "blocks",
+    }
+    assert target["new/old/copy"]["origin"] == "new/old/docs@a"
+    assert target["new/old/docs"]["own"]["org.example:who"] == "me"
+    assert target["new/old/docs"]["own"]["quota"] == "9000"
+    assert target["new/old/vol"]["own"]["refreservation"] == "4096"
+    assert not {"readonly", "volmode"} & set(target["new/old"]["own"])
+    assert all(node["key"] == "new" for node in target.values())
+    if read_only:
+        assert host.nodes("old") == source
+    else:
+        assert host.nodes("old")["old"]["own"]["readonly"] == "on"
+    assert once(capsys, False, state="synced")["failed"]
+
+
+def test_what_differs_is_found_and_not_called_verified(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
+    runs(host, capsys, state="verified", verify="streams")
+    with host.changed() as state:
+        # Behind the back of ZFS: the snapshot keeps its GUID.
+        state["datasets"]["new/old/docs"]["snapshots"][-1]["data"] = "one and too"
+    failed = once(capsys, False, state="verified", verify="checksums")
+    assert failed["failed"]
+    assert "'new/old/docs@" in failed["msg"]
+    assert "does not hold what" in failed["msg"]
+    result = once(capsys, False)
+    assert (result["reached"], result["verified"]) == ("synced", None)
+
+
+def test_what_can_not_be_read_is_found(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
+    runs(host, capsys, state="synced")
+    with host.changed() as state:
+        state["datasets"]["new/old/vol"]["damaged"] = True
+    failed = once(capsys, False, state="verified", verify="full")
+    assert "can't be read: warning: cannot send" in failed["msg"]
+    assert once(capsys, False)["verified"] is None
+
+
+def test_a_key_that_does_not_fit_is_found_before_anything_is_locked(
+    host: Host, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs(host, capsys, state="synced")
+    host.key_file.write_text("00" * 32 + "\n")
+    failed = once(capsys, False, state="verified")
+    assert "is not the one that opens 'new'. It was not locked" in failed["msg"]
+    assert host.read()["datasets"]["new"]["loaded"]
+    # Given by hand it does.
+    assert once(capsys, False, state="verified", proof_key={"value": SECRET})["reached"] == "verified"
+
+
+def test_all_refusals_are_in_the_result(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
+    with host.changed() as state:
+        state["datasets"]["new"].update(loaded=False, mounted=False)
+        state["pools"]["new"]["feature@bookmark_v2"] = "disabled"
+    for check in (True, False):
+        failed = once(capsys, check, state="synced")
+        assert len(failed["refusals"]) == 2
+        assert all(one in failed["msg"] for one in failed["refusals"])
+        assert failed["sent"] == []
