@@ -9,7 +9,7 @@
 # make faults         kills tasks after each of their effects, and cuts the power of a NAS; over an hour
 # make sed-faults     injects every fault into every call to an emulated drive; about 10 minutes
 # make bench          measures zfs_dataset_key against shell loops and bare system calls; about 25 minutes
-# make replicas       replicates between two NAS over a line that is cut again and again; about half an hour
+# make replicas       replicates between two NAS over a line that is cut again and again; a quarter of an hour
 # make demo           boots a NAS and provisions an encrypted pool on it from inventory
 # make setup          only installs what the others need (they do so by themselves)
 # make clean          removes the working copy the gates use; caches stay

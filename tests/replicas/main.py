@@ -370,7 +370,7 @@ def main() -> int:
     proof = Proof(machines[0], machines[1], options.seed)
     try:
         prepare(BUILD / "image.txt", print)
-        print("replicas: booting two NAS; without KVM the whole takes about half an hour", flush=True)
+        print("replicas: booting two NAS; without KVM the whole takes a quarter of an hour", flush=True)
         for machine in machines:
             machine.open()
         proof.run(options.cuts)
