@@ -297,20 +297,24 @@ drives:
           sample: unlocked
 """
 
+import contextlib
 import typing as t
 
 from ..module_utils.blockdev.host import read_table, this_host
 from ..module_utils.command import Command, HostRunner, Runner
 from ..module_utils.entry import Module, fail, protect, run
 from ..module_utils.errors import Refused, StorageError
+from ..module_utils.lock import exclusive
 from ..module_utils.plan import Outcome, Plan, Work
 from ..module_utils.secrets import Key, Mask
 from ..module_utils.sed.decide import Tools, decide
 from ..module_utils.sed.drive import Drive
+from ..module_utils.sed.journal import Journal
 from ..module_utils.sed.link import require_linux, reread_partitions
 from ..module_utils.sed.native import Native
 from ..module_utils.sed.options import argument_spec, parse_wishes, secrets
-from ..module_utils.sed.read import Survey, after, survey
+from ..module_utils.sed.partitions import unread
+from ..module_utils.sed.read import Eyes, Survey, after, survey
 from ..module_utils.sed.result import describe
 from ..module_utils.sed.sedutil import Sedutil
 from ..module_utils.sed.state import Backend
@@ -328,19 +332,33 @@ def main() -> None:
         fail(module, error)
     runner = HostRunner(mask)
     hand = _hand(module, mask)
+    journal = Journal(writes=not module.check_mode)
     trying = not module.check_mode or module.params["check_password"]
 
     def read() -> Survey:
         table = read_table(runner)
-        return survey(hand, table, lambda drive: usage(runner, table, drive), wishes, trying)
+        eyes = Eyes(
+            hand,
+            journal,
+            lambda drive: usage(runner, table, drive),
+            lambda drive: unread(table, drive),
+            trying,
+        )
+        return survey(eyes, table, wishes)
 
     def result(done: Outcome[Survey]) -> dict[str, t.Any]:
-        return {"drives": [describe(row) for row in done.state.rows]}
+        errors = {one.branch: str(one) for one in done.plan.failures}
+        return {"drives": [describe(row, errors) for row in done.state.rows]}
 
     def plan(found: Survey) -> Plan:
-        return decide(Tools(hand, _unused, _rescan), wishes, found)
+        return decide(Tools(hand, journal, _unused, _rescan), wishes, found)
 
-    run(module, runner, read, plan, result, lambda _before, done: after(read(), done))
+    try:
+        # What tries passwords takes its turn, as what changes something does by itself.
+        with exclusive() if module.check_mode and trying else contextlib.nullcontext():
+            run(module, runner, read, plan, result, lambda _before, done: after(read(), done))
+    except StorageError as error:
+        fail(module, error)
 
 
 def _hand(module: Module, mask: Mask) -> Backend:
@@ -353,7 +371,7 @@ def _hand(module: Module, mask: Mask) -> Backend:
         "records programs keeps them. With backend: native they are seen nowhere."
     )
     # The other runner refuses to start a program with a secret among its arguments.
-    return Sedutil(HostRunner(Mask()), mask, kind == "raw")
+    return Sedutil(HostRunner(Mask()), mask, kind == "raw", writes=not module.check_mode)
 
 
 def _unused(drive: Drive) -> Work:
