@@ -24,9 +24,11 @@ description:
   - Before anything is written, the drive is asked for its serial number again. After the task its state is read again,
     and
     there must be nothing left to do.
-  - A drive counts wrong passwords, and after a few (five on many) takes none until its power was off. So no more is
-    tried
-    than is needed, a password that was refused is not offered again, and check mode tries none.
+  - A drive counts wrong passwords, and after a few (five on many) takes none until its power was off. So a task offers
+    each authority of a drive one password, and check mode offers none. Where a drive tells how many tries are left, the
+    last one is not used up. What a drive may have besides is noted in F(/var/run/nasops.encryption.drives), without any
+    password, and offered by the next task.
+  - Two tasks of this collection never talk to one drive at the same time, whatever backend they use.
 requirements:
   - root
   - for SATA drives, C(libata.allow_tpm=1) on the kernel's command line
@@ -50,12 +52,13 @@ options:
         this host starts from (C(/), C(/boot), C(/efi), C(/usr), C(/var), active swap) is refused unless
         O(confirm_serial) names it, since the host would not start after a power cut. A data pool on it is no hindrance.
       - V(unlocked) opens O(range), and puts a shadow MBR away until the power was off. Then the partition table is read
-        again, and the links of udev are waited for. An open drive needs no password, and none is tried.
+        again, and the links of udev are waited for. An open drive needs no password, and none is tried. If there are
+        partitions on it of which the kernel knows none, as after a task that was cut off, the table is read again.
       - V(readonly) opens O(range) for reading only.
-      - V(locked) locks O(range) now. A drive in use is refused.
-      - V(absent) resets the drive to the factory's settings, B(which erases all its data). It needs O(confirm_serial),
-        and
-        a drive in use is refused. A drive that is at the factory's settings already is left as it is, with a warning.
+      - V(locked) locks O(range) now, for reading and writing. A drive in use is refused.
+      - V(absent) resets the drive to the factory's settings, B(which erases all its data), if the drive encrypts. One that
+        does not (Pyrite) loses its passwords; its data may be there afterwards or not, as its maker has it, and a warning
+        says so. It needs O(confirm_serial), and a drive in use is refused. A drive that is at the factory's settings already is left as it is, with a warning.
         B(Nothing is erased then), and what was written to it can still be read.
     type: str
     choices: [present, unlocked, readonly, locked, absent]
@@ -87,10 +90,10 @@ options:
   new_password:
     description:
       - With O(state=present), the password the drive is to have. On an Opal drive it is set for Admin1 and SID, on an
-        Enterprise drive for SID, EraseMaster and the BandMaster of O(range), each proven before the next is begun.
-      - The new password is tried before the former one, because an earlier run may have set it. So a change costs each
-        of
-        these one wrong try, which the right password then clears.
+        Enterprise drive for EraseMaster, SID and the BandMaster of O(range), in this order, each proven before the next
+        is begun.
+      - SID of an Opal drive, and the BandMaster of an Enterprise drive, are offered O(password) first. That tells which
+        of the two the others have. A change that was cut off is gone on with by the same task on the same host.
     type: str
   psid:
     description:
@@ -103,6 +106,8 @@ options:
         forks
         of it. V(raw) is the password itself, of 32 bytes at most, as by C(sedutil-cli -n), by TrueNAS from 26 on and by
         firmware that asks at boot.
+      - With O(backend=sedutil), the program makes the credential itself, in the one way of its version; V(sha1) leaves
+        that to it, V(raw) is its option C(-n), and the others are refused.
     type: str
     choices: [sha1, sha512, sha512_500k, raw]
     default: sha1
@@ -123,7 +128,7 @@ options:
     type: int
   confirm_serial:
     description:
-      - The serial numbers of the drives whose data may be lost, for O(state=absent) and for ranges that are placed; and
+      - The serial numbers (of what has none, the WWN in digits, as the message asks for it) of the drives whose data may be lost, for O(state=absent) and for ranges that are placed; and
         of those this host starts from and that are to be locked when the power was off all the same.
     type: list
     elements: str
@@ -138,7 +143,8 @@ options:
       - V(native) speaks to the drives by itself. V(auto) is V(native).
       - V(sedutil) starts C(sedutil-cli) (1.15 or later, or a fork), which gets passwords as arguments. Every user of
         the host can read them there while it runs, and the task warns of that. It can't make an Enterprise drive
-        read-only, nor change the password of its owner. To try a password of an owner, it sets the same one again.
+        read-only, nor change the password of its owner. To try a password of SID or EraseMaster, it sets the same one
+        again; with O(check_password) in check mode these are not tried.
     type: str
     choices: [auto, native, sedutil]
     default: auto
@@ -271,6 +277,10 @@ drives:
       description: Whether the shadow is put away now, V(null) if there is none.
       type: bool
       sample: true
+    error:
+      description: What went wrong with it, V(null) if nothing did.
+      type: str
+      sample: null
     range:
       description: The range of the task, V(null) if it was not read, because that was not needed or no password fits.
       type: dict
@@ -292,7 +302,7 @@ drives:
           type: bool
           sample: true
         state:
-          description: V(unlocked), V(readonly) or V(locked).
+          description: V(unlocked), V(readonly), V(locked), or V(writeonly) if it can be written and not read.
           type: str
           sample: unlocked
 """
