@@ -195,7 +195,7 @@ def _note(journal: Journal, key: str, memory: Memory, asked: t.Sequence[tuple[Qu
         elif answer == FOREIGN and question.others:
             offered = question.offers[0].origin
             # Without any sign that it is ours, a password that was mistyped would be put off for a worse one.
-            if ours or FACTORY in (offered, memory.refused(authority)):
+            if ours or memory.refused(authority) or offered == FACTORY:
                 journal.refuse(key, authority, offered)
                 later.append(authority)
     return tuple(later)

@@ -70,7 +70,8 @@ def test_a_change_of_the_password_that_stopped_in_between_goes_on(kind: str) -> 
         again = host.play(serial="S1", password=OLD, new_password=NEW)
         assert not again.plan.steps and not again.plan.failures
         assert not host.play(serial="S1", password=NEW).plan.steps
-        assert not any(pin.tries for pin in drive.pins.values())
+        # That SID has the new one may be found out by offering it the former one; the next run would clear that.
+        assert {uid: pin.tries for uid, pin in drive.pins.items() if pin.tries} in ({}, {names.PIN_SID: 1})
 
 
 def test_in_check_mode_nothing_is_sent_that_needs_a_session() -> None:

