@@ -170,7 +170,7 @@ def _remove(path: str) -> None:
 
 
 def archive() -> bytes:
-    """The program: what :mod:`.boot` needs of this collection, in one file that Python starts; always the same bytes."""
+    """The program: what :mod:`.boot` needs of this collection, in one file for Python; always the same bytes."""
     sources = _closure()
     folders = {os.path.dirname(name) for name in sources}
     files = {f"{folder}/__init__.py".lstrip("/"): "" for folder in folders}
