@@ -5,56 +5,12 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 from ansible_collections.nasops.encryption.tests.opal.drive import Spec
 from ansible_collections.nasops.encryption.tests.opal.host import Emulator
-
-COLLECTIONS = Path(__file__).parents[6]
-COMMON, OWN = "the-password-of-all", "a-password-of-its-own"
-
-PLAY = """
-- hosts: all
-  gather_facts: false
-  roles:
-    - role: nasops.encryption.sed_drives
-"""
-
-
-def play(host: Emulator, shim: Path, folder: Path, *playbooks: str, status: int = 0, **more: object) -> str:
-    """What ansible-playbook prints when it ends with that status."""
-    python = folder / "python"
-    exports = " ".join(f"{name}={value}" for name, value in host.environment(shim).items())
-    python.write_text(f'#!/bin/sh\n{exports} exec {sys.executable} "$@"\n')
-    python.chmod(0o755)
-    variables = {
-        "ansible_connection": "local",
-        "ansible_become": False,
-        "ansible_pipelining": True,
-        "ansible_python_interpreter": str(python),
-        "nas_drives": ["S1", {"device": "S2", "password": OWN}],
-        "nas_drive_password": COMMON,
-        **more,
-    }
-    inventory = folder / "inventory.json"
-    inventory.write_text(json.dumps({"nas": {"hosts": {"nas1": variables}}}))
-    environment = {
-        **os.environ,
-        "ANSIBLE_COLLECTIONS_PATH": os.environ.get("ANSIBLE_COLLECTIONS_PATH", str(COLLECTIONS)),
-        "ANSIBLE_LOCAL_TEMP": str(folder / "local"),
-        "ANSIBLE_REMOTE_TEMP": str(folder / "remote"),
-    }
-    argv = [sys.executable, "-m", "ansible", "playbook", "-i", str(inventory), "-v", *playbooks]
-    done = subprocess.run(argv, env=environment, cwd=folder, capture_output=True, text=True, check=False)
-    shown = done.stdout + done.stderr
-    assert done.returncode == status, shown
-    assert COMMON not in shown and OWN not in shown
-    return shown
+from ansible_collections.nasops.encryption.tests.opal.roles import PLAY, play
 
 
 def changed(shown: str) -> list[bool]:
