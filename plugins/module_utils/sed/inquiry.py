@@ -149,7 +149,8 @@ def _unowned(wish: Wish, found: Discovery, memory: Memory) -> Inquiry:
 def _owned(wish: Wish, found: Discovery, memory: Memory) -> Inquiry:
     """It does not tell whose it is, or that it is not the factory's any more."""
     master, target = uids.band_master(wish.range), wish.target
-    if memory.refused(uids.SID) == FACTORY:
+    if memory.refused(uids.SID) == FACTORY and wish.new is None:
+        # A set-up that stopped after SID, or is done: SID has a count of its own, and is the surer one.
         for question in (
             replace(_ask(uids.SID, target), others=True),
             _ask(uids.ERASE_MASTER, target),

@@ -179,7 +179,7 @@ def _next(questions: Inquiry, answer: str) -> Question | None:
 
 def _note(journal: Journal, key: str, memory: Memory, asked: t.Sequence[tuple[Question, str]]) -> tuple[str, ...]:
     """Note what was refused where another credential is possible; these are the authorities."""
-    ours = any(answer not in (FOREIGN, LOCKED_OUT, LAST_TRY) for _question, answer in asked)
+    taken = {question.authority for question, answer in asked if answer not in (FOREIGN, LOCKED_OUT, LAST_TRY)}
     later: list[str] = []
     for question, answer in asked:
         authority = question.authority
@@ -192,10 +192,10 @@ def _note(journal: Journal, key: str, memory: Memory, asked: t.Sequence[tuple[Qu
         elif answer == FOREIGN and memory.begun(authority):
             # What was noted does not hold: somebody else was at it since.
             journal.forget(key)
-        elif answer == FOREIGN and question.others:
+        elif answer == FOREIGN and question.others and authority not in taken:
             offered = question.offers[0].origin
             # Without any sign that it is ours, a password that was mistyped would be put off for a worse one.
-            if ours or memory.refused(authority) or offered == FACTORY:
+            if taken or memory.refused(authority) or offered == FACTORY:
                 journal.refuse(key, authority, offered)
                 later.append(authority)
     return tuple(later)
