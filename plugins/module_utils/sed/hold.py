@@ -58,7 +58,7 @@ def hold(node: str) -> t.Iterator[Hold]:
     with exclusive(path, _PATIENCE):
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-        except PermissionError:
+        except (PermissionError, FileNotFoundError):
             # Not root: the drive itself refuses such a task in better words.
             yield Hold()
             return
