@@ -87,10 +87,10 @@ options:
   new_password:
     description:
       - With O(state=present), the password the drive is to have. On an Opal drive it is set for Admin1 and SID, on an
-        Enterprise drive for EraseMaster, SID and the BandMaster of O(range), in this order, each proven before the
+        Enterprise drive for EraseMaster, the BandMaster of O(range) and SID, in this order, each proven before the
         next is begun.
-      - SID of an Opal drive, and the BandMaster of an Enterprise drive, are offered O(password) first. That tells
-        which of the two the others have. A change that was cut off is gone on with by the same task on the same host.
+      - SID is offered O(password). Whether it takes that tells which of the two the others have. A change that was cut
+        off is gone on with by the same task on the same host.
     type: str
   psid:
     description:

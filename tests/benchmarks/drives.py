@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import time
+import typing as t
 from dataclasses import dataclass
 
 from ansible_collections.nasops.encryption.tests.opal.drive import Spec
@@ -30,7 +31,7 @@ class Measured:
         return self.together / self.one_by_one
 
 
-def measure(player: Player, options: dict[str, str]) -> Measured:
+def measure(player: Player, options: dict[str, t.Any]) -> Measured:
     """Unlock many drives in one task, and then a few in a task for each.
 
     :param options: of both, such as the backend

@@ -143,6 +143,11 @@ class Emulator:
             shutil.rmtree(folder / part, ignore_errors=True)
             (self.root / "sys/class/block" / part).unlink(missing_ok=True)
 
+    def restart(self) -> None:
+        """The host forgets what is kept until then; the drives notice nothing."""
+        for file in (self.root / "var/run").iterdir():
+            file.unlink()
+
     # The tree
 
     def _skeleton(self) -> None:

@@ -174,24 +174,35 @@ class _Planner:
     def _change_opal(self, target: Secret) -> None:
         # Both are looked at before the first one is changed.
         authorities = [uids.ADMIN1, uids.SID] if self._wish.new is not None else [uids.ADMIN1]
-        holders = self._state.holders
-        if holders.get(uids.ADMIN1) == NEW and holders.get(uids.SID) == FOREIGN and uids.SID in self._state.later:
+        if self._is_done(uids.ADMIN1):
             authorities.remove(uids.SID)
-            self._warnings.append(
-                f"Admin1 of '{self._label}' has new_password, and SID does not take the former password any more, so "
-                "the change is taken to be done. SID was not offered a second one; the next run of this task does that."
-            )
         for authority, holder in [(one, self._holder(one, OURS)) for one in authorities]:
             self._take(authority, holder, target)
+
+    def _is_done(self, authority: str) -> bool:
+        """Whether a change of the password was done before, as far as SID was not asked again to tell."""
+        holders = self._state.holders
+        done = holders.get(authority) == NEW and holders.get(uids.SID) == FOREIGN and uids.SID in self._state.later
+        if done:
+            self._warnings.append(
+                f"{authority} of '{self._label}' has new_password, and SID does not take the former password any more, "
+                "so the change is taken to be done. SID was not offered a second one; the next run of this task does "
+                "that."
+            )
+        return done
 
     def _own_enterprise(self, target: Secret) -> None:
         assumed = FACTORY if self._found.owned is False else OURS
         master = uids.band_master(self._wish.range)
         # What was tried first is told first; nothing else was, if that did not open.
-        self._holder(master, assumed)
-        # The BandMaster comes last: with it the drive is all ours, so what was interrupted is seen.
-        holders = [(one, self._holder(one, assumed)) for one in (uids.ERASE_MASTER, uids.SID, master)]
-        for authority, holder in holders:
+        first = self._holder(master, assumed)
+        # What tells whether it was finished comes last: see the module inquiry.
+        order = [uids.ERASE_MASTER, uids.SID, master]
+        if self._wish.new is not None and first != FACTORY:
+            order = [uids.ERASE_MASTER, master, uids.SID]
+            if self._is_done(master):
+                order.remove(uids.SID)
+        for authority, holder in [(one, self._holder(one, assumed)) for one in order]:
             if authority == master and holder == FACTORY:
                 take = functools.partial(self._hand.own_bands, self._state, target, self._wish.range)
                 self._add(

@@ -12,8 +12,8 @@ the one that was refused is noted, and the next task offers the next one.
 That leaves one case in which a second one may be wrong: an Enterprise drive whose SID and EraseMaster have the
 factory's password, and whose open BandMaster has one that nobody told. No program is known to leave that.
 
-What is relied upon: an Opal drive gets its new password for Admin1 first and for SID last; an Enterprise drive for
-EraseMaster first, then for SID, and for the BandMaster last.
+What is relied upon: a change of the password gives it to SID last, which opens no data, so that nothing but SID has to
+tell whether it was finished. An Enterprise drive is set up in the order EraseMaster, SID, BandMaster.
 """
 
 from __future__ import annotations
@@ -114,13 +114,33 @@ def _opal_change(wish: Wish, memory: Memory) -> Inquiry:
 
 
 def _enterprise(wish: Wish, found: Discovery, memory: Memory) -> Inquiry:
-    order = (uids.ERASE_MASTER, uids.SID, uids.band_master(wish.range))
-    cut_off = next((one for one in order if memory.begun(one)), "")
-    if cut_off:
-        return _cut_off(wish, order, cut_off, secret_of(wish, memory.begun(cut_off)))
+    master = uids.band_master(wish.range)
+    for order, factory in (
+        ((uids.ERASE_MASTER, uids.SID, master), True),
+        ((uids.ERASE_MASTER, master, uids.SID), False),
+    ):
+        for one in order:
+            if memory.begun(one) and (memory.begun(one) == FACTORY) is factory:
+                return _cut_off(wish, order, one, secret_of(wish, memory.begun(one)))
     if found.owned is False:
         return _unowned(wish, found, memory)
-    return _owned(wish, found, memory)
+    return _owned(wish, found, memory) if wish.new is None else _enterprise_change(wish, memory)
+
+
+def _enterprise_change(wish: Wish, memory: Memory) -> Inquiry:
+    """Three authorities, of which SID is changed last: while it has the former password, the others have either."""
+    master = uids.band_master(wish.range)
+    owner = _one(memory, uids.SID, wish.ours, wish.new)
+    answer = yield owner
+    if answer == OURS:
+        for one in (uids.ERASE_MASTER, master):
+            if not _taken((yield _one(memory, one, wish.ours, wish.new))):
+                return
+    elif answer == NEW or wish.ours in owner.offers:
+        # If SID does not take the former one, the next task offers it the new one first.
+        for one in (master, uids.ERASE_MASTER):
+            if not _taken((yield _ask(one, wish.new))):
+                return
 
 
 def _cut_off(wish: Wish, order: t.Sequence[str], authority: str, former: Secret | None) -> Inquiry:
@@ -149,28 +169,20 @@ def _unowned(wish: Wish, found: Discovery, memory: Memory) -> Inquiry:
 def _owned(wish: Wish, found: Discovery, memory: Memory) -> Inquiry:
     """It does not tell whose it is, or that it is not the factory's any more."""
     master, target = uids.band_master(wish.range), wish.target
-    if memory.refused(uids.SID) == FACTORY and wish.new is None:
-        # A set-up that stopped after SID, or is done: SID has a count of its own, and is the surer one.
-        for question in (
-            replace(_ask(uids.SID, target), others=True),
-            _ask(uids.ERASE_MASTER, target),
-            _one(memory, master, target, FACTORY_SECRET),
-        ):
+    if memory.refused(uids.ERASE_MASTER) == FACTORY:
+        # A set-up by this host, which is done or stopped somewhere after EraseMaster.
+        last = _ask(master, target) if found.locked else _one(memory, master, FACTORY_SECRET, target)
+        first = replace(_ask(uids.ERASE_MASTER, target), others=True)
+        for question in (first, _one(memory, uids.SID, FACTORY_SECRET, target), last):
             if not _taken((yield question)):
                 return
         return
     # The factory's is only possible where the others were found to be ours, and this one not.
     factory = FACTORY_SECRET if memory.refused(master) and not found.locked else None
-    answer = yield replace(_one(memory, master, wish.ours, wish.new, factory), others=True)
-    if _taken(answer):
-        offers = (wish.new,) if answer == NEW else (wish.ours, wish.new)
+    if _taken((yield replace(_one(memory, master, target, factory), others=True))):
         for one in (uids.SID, uids.ERASE_MASTER):
-            if not _taken((yield _one(memory, one, *offers))):
+            if not _taken((yield _ask(one, target))):
                 return
-        return
-    if wish.new is not None and (yield _ask(uids.ERASE_MASTER, wish.new)) == NEW:
-        if _taken((yield _ask(uids.SID, wish.new))):
-            yield _ask(master, wish.new)
         return
     if found.locked:
         return
@@ -195,7 +207,7 @@ def _absent(wish: Wish, found: Discovery, memory: Memory) -> Inquiry:
         yield _ask(uids.SID, wish.ours, factory)
     elif memory.begun(uids.ERASE_MASTER) == FACTORY:
         yield _ask(uids.SID, factory)
-    elif not found.enterprise or wish.ours is None or memory.refused(uids.SID) in (FACTORY, OURS):
+    elif not found.enterprise or wish.ours is None or memory.refused(uids.SID) == OURS:
         yield _one(memory, uids.SID, factory, wish.ours)
     elif found.owned or _taken((yield _ask(uids.ERASE_MASTER, wish.ours))):
         yield _one(memory, uids.SID, wish.ours, factory)

@@ -184,7 +184,8 @@ def _note(journal: Journal, key: str, memory: Memory, asked: t.Sequence[tuple[Qu
     for question, answer in asked:
         authority = question.authority
         if answer not in (FOREIGN, LOCKED_OUT, LAST_TRY):
-            if memory.refused(authority):
+            # That the factory's is refused stays true; which of the task's own is, depends on the task.
+            if memory.refused(authority) not in ("", FACTORY) or answer == FACTORY:
                 journal.settle(key, authority)
             if authority == uids.SID and answer == FACTORY and len(asked) > 1:
                 # The next one asks it first, which costs nothing.

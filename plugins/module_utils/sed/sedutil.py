@@ -91,6 +91,11 @@ class Sedutil:
         if answer != FOREIGN:
             return answer
         told = [holder for name, holder in state.holders.items() if name != uids.SID]
+        if not told and not any(one.origin == FACTORY for one in offers):
+            raise StorageError(
+                "sedutil-cli 1.20 can neither try nor change the owner's password of an Enterprise drive.",
+                hint="Use backend: native.",
+            )
         return next((one.origin for one in offers if one.origin != FACTORY and one.origin in told), FOREIGN)
 
     def _first(self, state: DriveState, authority: str, offers: t.Sequence[Secret]) -> str:
@@ -139,7 +144,7 @@ class Sedutil:
         enterprise = state.found.enterprise
         if authority == uids.SID and enterprise and old.origin != FACTORY:
             raise StorageError(
-                "sedutil-cli 1.20 can't change the owner's password of an Enterprise drive.",
+                "sedutil-cli 1.20 can neither try nor change the owner's password of an Enterprise drive.",
                 hint="Use backend: native.",
             )
         if authority == uids.SID and old.origin == FACTORY and not enterprise:

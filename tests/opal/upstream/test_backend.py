@@ -40,7 +40,7 @@ def test_a_drive_from_its_first_day_to_its_last(player: Player, bus: str, kind: 
     assert drive.readable()
     if kind == ENTERPRISE:
         assert "read-only" in player.fails(serial=spec.serial, password=OLD, state="readonly")
-        assert "can't change" in player.fails(serial=spec.serial, password=OLD, new_password=NEW)
+        assert "can neither try nor change" in player.fails(serial=spec.serial, password=OLD, new_password=NEW)
     else:
         player.run(serial=spec.serial, password=OLD, state="readonly")
         assert drive.ranges[0].reads and not drive.ranges[0].writes

@@ -144,10 +144,11 @@ def test_sedutil_runs_while_the_drive_is_held_and_writes_nothing_in_check_mode()
     drive = Seen("nvme0n1", NODE, "S1")
     identity = Identity("nvme", "S1", "EMU OPAL 1TB", "1.0EMU", b"S1".ljust(20))
     state = DriveState(drive, identity, Discovery("opal2", enabled=True, locking=True))
-    for writes in (True, False):
-        hand = Sedutil(RecordedRunner(default=started.answer), Mask(), True, writes, emulated.open, started.hold)
-        assert hand.can_try(uids.ADMIN1) and hand.can_try(uids.band_master(0))
-        assert hand.can_try(uids.SID) is writes and hand.can_try(uids.ERASE_MASTER) is writes
+    hand = Sedutil(RecordedRunner(default=started.answer), Mask(), True, True, emulated.open, started.hold)
+    checking = Sedutil(RecordedRunner(), Mask(), True, False, emulated.open, started.hold)
+    for one, writes in ((hand, True), (checking, False)):
+        assert one.can_try(uids.ADMIN1) and one.can_try(uids.band_master(0))
+        assert one.can_try(uids.SID) is writes and one.can_try(uids.ERASE_MASTER) is writes
     hand.look(drive)
     hand.holder(state, uids.ADMIN1, (Secret("ours", b"secret"),))
     assert [held for _argv, held in started.ran] == [1, 1]
