@@ -45,6 +45,10 @@ class Memory:
         return note[1] if len(note) == 2 and note[0] == word else ""
 
 
+def _ended(former: str) -> list[str] | None:
+    return [_REFUSED, former] if former == FACTORY else None
+
+
 class Journal:
     """The notes about all drives, in a file that is gone when the host restarts.
 
@@ -72,16 +76,23 @@ class Journal:
         """A credential is about to be changed; ``former`` was proven."""
         with self._lock:
             self._now.get(drive, {}).pop(authority, None)
+            for other, note in list(self._load().get(drive, {}).items()):
+                # One is changed after the other: that one was changed before.
+                if other != authority and note[:1] == [_BEGUN]:
+                    self._store(drive, other, _ended(note[1]))
             self._store(drive, authority, [_BEGUN, former])
 
-    def end(self, drive: str, authority: str, former: str) -> None:
+    def end(self, drive: str, authority: str, former: str, last: bool = True) -> None:
         """It was changed, and the new one proven: the former one is refused from now on.
 
         Of the factory's that is true for every task, and a set-up that stops here goes on from there.
+
+        :param last: False: others are to be changed, and until one is begun this one tells where the change is
         """
         with self._lock:
             self._now.setdefault(drive, {})[authority] = [_REFUSED, former]
-            self._store(drive, authority, [_REFUSED, former] if former == FACTORY else None)
+            if last:
+                self._store(drive, authority, _ended(former))
 
     def refuse(self, drive: str, authority: str, origin: str) -> None:
         """A credential was refused, and another one is possible."""

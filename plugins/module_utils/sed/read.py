@@ -25,6 +25,7 @@ from .state import (
     LAST_TRY,
     LOCKED,
     LOCKED_OUT,
+    NEW,
     OURS,
     READONLY,
     UNLOCKED,
@@ -179,27 +180,42 @@ def _next(questions: Inquiry, answer: str) -> Question | None:
 
 def _note(journal: Journal, key: str, memory: Memory, asked: t.Sequence[tuple[Question, str]]) -> tuple[str, ...]:
     """Note what was refused where another credential is possible; these are the authorities."""
-    taken = {question.authority for question, answer in asked if answer not in (FOREIGN, LOCKED_OUT, LAST_TRY)}
+    answers = {question.authority: answer for question, answer in asked}
+    taken = {authority: answer for authority, answer in answers.items() if answer in (OURS, NEW, FACTORY)}
     later: list[str] = []
     for question, answer in asked:
-        authority = question.authority
-        if answer not in (FOREIGN, LOCKED_OUT, LAST_TRY):
-            # That the factory's is refused stays true; which of the task's own is, depends on the task.
-            if memory.refused(authority) not in ("", FACTORY) or answer == FACTORY:
-                journal.settle(key, authority)
-            if authority == uids.SID and answer == FACTORY and len(asked) > 1:
-                # The next one asks it first, which costs nothing.
-                journal.refuse(key, authority, OURS)
+        authority, offered = question.authority, question.offers[0].origin
+        if authority in taken:
+            _settle(journal, key, authority, memory, answers)
         elif answer == FOREIGN and memory.begun(authority):
             # What was noted does not hold: somebody else was at it since.
             journal.forget(key)
-        elif answer == FOREIGN and question.others and authority not in taken:
-            offered = question.offers[0].origin
+        elif answer == FOREIGN and question.others:
             # Without any sign that it is ours, a password that was mistyped would be put off for a worse one.
             if taken or memory.refused(authority) or offered == FACTORY:
                 journal.refuse(key, authority, offered)
                 later.append(authority)
+    if taken.get(uids.SID) == FACTORY and len(answers) > 1:
+        # The next one asks it first, which costs nothing.
+        journal.refuse(key, uids.SID, OURS)
     return tuple(later)
+
+
+def _settle(journal: Journal, key: str, authority: str, memory: Memory, answers: t.Mapping[str, str]) -> None:
+    """Which credential an authority has is known: what was noted of it may be so no longer."""
+    answer, former = answers[authority], memory.begun(authority)
+    if former and answer != former:
+        # The change of it was done. While others have the former one, that is what the next task has to know.
+        journal.end(key, authority, former, last=former not in answers.values())
+        return
+    if memory.refused(authority) == FACTORY:
+        # That stays true, unless it is the factory's again.
+        stale = answer == FACTORY
+    else:
+        # Which of the task's own is refused depends on the task, and is of use until all is known.
+        stale = all(one in (OURS, NEW, FACTORY) for one in answers.values())
+    if memory.refused(authority) and stale:
+        journal.settle(key, authority)
 
 
 def may_ask(wish: Wish, found: Discovery) -> bool:
