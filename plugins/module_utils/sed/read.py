@@ -190,11 +190,12 @@ def _note(journal: Journal, key: str, memory: Memory, asked: t.Sequence[tuple[Qu
         elif answer == FOREIGN and memory.begun(authority):
             # What was noted does not hold: somebody else was at it since.
             journal.forget(key)
-        elif answer == FOREIGN and question.others:
-            # Without any sign that it is ours, a password that was mistyped would be put off for a worse one.
-            if taken or memory.refused(authority) or offered == FACTORY:
-                journal.refuse(key, authority, offered)
-                later.append(authority)
+            continue
+        # Without any sign that it is ours, a password that was mistyped would be put off for a worse one.
+        signs = bool(taken or memory.refused(authority) or offered == FACTORY)
+        if authority not in taken and answer == FOREIGN and question.others and signs:
+            journal.refuse(key, authority, offered)
+            later.append(authority)
     if taken.get(uids.SID) == FACTORY and len(answers) > 1:
         # The next one asks it first, which costs nothing.
         journal.refuse(key, uids.SID, OURS)
