@@ -214,7 +214,9 @@ class Session:
 
     def end(self) -> None:
         if self._numbers != (0, 0) and not self.aborted:
-            self._exchange("end the session", encode(Control(END_OF_SESSION)))
+            mark = encode(Control(END_OF_SESSION))
+            if not self._exchange("end the session", mark).startswith(mark):
+                raise BadAnswer("The drive was to end the session, and did not say that it has.")
         self._numbers = (0, 0)
 
     def reset_stack(self) -> None:
