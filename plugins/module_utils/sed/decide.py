@@ -386,7 +386,7 @@ class _Planner:
         self._rescan()
 
     def _revert(self, authority: str, secret: Secret) -> None:
-        # If this is cut off, the owner is the former one or the factory; on an Enterprise drive EraseMaster tells which.
+        # If this is cut off, the owner is the former one or the factory. On an Enterprise drive EraseMaster tells.
         self._tools.journal.forget(self._state.key)
         if not self._found.enterprise:
             self._tools.journal.begin(self._state.key, uids.SID, FACTORY)
