@@ -13,20 +13,19 @@ author:
   - nasops.encryption contributors (@nasops)
 description:
   - Takes ownership of self-encrypting drives (TCG Opal 2 and Enterprise), turns locking on, locks and unlocks them,
-    changes
-    their password, and resets them.
+    changes their password, and resets them.
   - It speaks the protocol of the drives itself through the kernel (NVMe, SATA and SAS), so no password is in an
-    argument of
-    a program. A drive that was set up by C(sedutil-cli) opens with the same password, and the other way round.
+    argument of a program. A drive that was set up by C(sedutil-cli) opens with the same password, and the other way
+    round.
   - Several drives in one task are done at the same time. What is wrong with one of them does not hold up the others.
-    They
-    are done, then the task fails and names what went wrong with which drive.
-  - Before anything is written, the drive is asked for its serial number again. After the task its state is read again,
-    and
-    there must be nothing left to do.
-  - A drive counts wrong passwords, and after a few (five on many) takes none until its power was off. So no more is
-    tried
-    than is needed, a password that was refused is not offered again, and check mode tries none.
+    They are done, then the task fails and names what went wrong with which drive.
+  - Before anything is written, the drive is asked for its serial number again. After the task its state is read
+    again, and there must be nothing left to do.
+  - A drive counts wrong passwords, and after a few (five on many) takes none until its power was off. So a task
+    offers each authority of a drive one password, and check mode offers none. Where a drive tells how many tries are
+    left, the last one is not used up. What a drive may have besides is noted in F(/var/run/nasops.encryption.drives),
+    without any password, and offered by the next task.
+  - Two tasks of this collection never talk to one drive at the same time, whatever backend they use.
 requirements:
   - root
   - for SATA drives, C(libata.allow_tpm=1) on the kernel's command line
@@ -36,35 +35,36 @@ attributes:
   check_mode:
     details:
       - The whole plan is made and returned. Unless O(check_password=true), it is for a drive that has the password of
-        the
-        task and is as this module leaves it, and a warning says so.
+        the task and is as this module leaves it, and a warning says so.
   platform:
     platforms: linux
 options:
   state:
     description:
       - V(present) sees to it that the drive belongs to O(password), that locking is turned on, that O(range) locks
-        when the
-        power was off, and that no shadow MBR is in the way. It finishes what an interrupted run, or an interrupted
-        C(sedutil-cli --initialSetup), left half-done. It does not lock or unlock, and no data is lost. A drive that
-        this host starts from (C(/), C(/boot), C(/efi), C(/usr), C(/var), active swap) is refused unless
-        O(confirm_serial) names it, since the host would not start after a power cut. A data pool on it is no hindrance.
-      - V(unlocked) opens O(range), and puts a shadow MBR away until the power was off. Then the partition table is read
-        again, and the links of udev are waited for. An open drive needs no password, and none is tried.
+        when the power was off, and that no shadow MBR is in the way. It finishes what an interrupted run, or an
+        interrupted C(sedutil-cli --initialSetup), left half-done. It does not lock or unlock, and no data is lost. A
+        drive that this host starts from (C(/), C(/boot), C(/efi), C(/usr), C(/var), active swap) is refused unless
+        O(confirm_serial) names it, since the host would not start after a power cut. A data pool on it is no
+        hindrance.
+      - V(unlocked) opens O(range), and puts a shadow MBR away until the power was off. Then the partition table is
+        read again, and the links of udev are waited for. An open drive needs no password, and none is tried. If there
+        are partitions on it of which the kernel knows none, as after a task that was cut off, the table is read
+        again.
       - V(readonly) opens O(range) for reading only.
-      - V(locked) locks O(range) now. A drive in use is refused.
-      - V(absent) resets the drive to the factory's settings, B(which erases all its data). It needs O(confirm_serial),
-        and
-        a drive in use is refused. A drive that is at the factory's settings already is left as it is, with a warning.
-        B(Nothing is erased then), and what was written to it can still be read.
+      - V(locked) locks O(range) now, for reading and writing. A drive in use is refused.
+      - V(absent) resets the drive to the factory's settings, B(which erases all its data), if the drive encrypts. One
+        that does not (Pyrite) loses its passwords; its data may be there afterwards or not, as its maker has it, and
+        a warning says so. It needs O(confirm_serial), and a drive in use is refused. A drive that is at the factory's
+        settings already is left as it is, with a warning. B(Nothing is erased then), and what was written to it can
+        still be read.
     type: str
     choices: [present, unlocked, readonly, locked, absent]
     default: present
   device:
     description:
       - The drive, as a path such as one in F(/dev/disk/by-id), its serial number, its WWN or its kernel name. Kernel
-        names
-        change between boots.
+        names change between boots.
     type: str
   serial:
     description:
@@ -81,16 +81,16 @@ options:
     type: str
   passwords:
     description:
-      - Passwords of single drives, by how the drive is spelled in O(device), O(serial) or O(devices). They count before
-        O(password).
+      - Passwords of single drives, by how the drive is spelled in O(device), O(serial) or O(devices). They count
+        before O(password).
     type: dict
   new_password:
     description:
       - With O(state=present), the password the drive is to have. On an Opal drive it is set for Admin1 and SID, on an
-        Enterprise drive for SID, EraseMaster and the BandMaster of O(range), each proven before the next is begun.
-      - The new password is tried before the former one, because an earlier run may have set it. So a change costs each
-        of
-        these one wrong try, which the right password then clears.
+        Enterprise drive for EraseMaster, the BandMaster of O(range) and SID, in this order, each proven before the
+        next is begun.
+      - SID is offered O(password). Whether it takes that tells which of the two the others have. A change that was cut
+        off is gone on with by the same task on the same host.
     type: str
   psid:
     description:
@@ -100,9 +100,10 @@ options:
     description:
       - How the password becomes the credential in the drive. All are salted with the drive's serial number.
       - V(sha1) is what C(sedutil-cli) of Debian and TrueNAS up to 25 do. V(sha512) and V(sha512_500k) are those of
-        forks
-        of it. V(raw) is the password itself, of 32 bytes at most, as by C(sedutil-cli -n), by TrueNAS from 26 on and by
-        firmware that asks at boot.
+        forks of it. V(raw) is the password itself, of 32 bytes at most, as by C(sedutil-cli -n), by TrueNAS from 26
+        on and by firmware that asks at boot.
+      - With O(backend=sedutil), the program makes the credential itself, in the one way of its version; V(sha1)
+        leaves that to it, V(raw) is its option C(-n), and the others are refused.
     type: str
     choices: [sha1, sha512, sha512_500k, raw]
     default: sha1
@@ -114,8 +115,7 @@ options:
   range_start:
     description:
       - With O(state=present) and a O(range) other than 0, its first block. If the range is elsewhere now, what is in
-        the
-        blocks becomes unreadable, so this needs O(confirm_serial).
+        the blocks becomes unreadable, so this needs O(confirm_serial).
     type: int
   range_length:
     description:
@@ -123,8 +123,9 @@ options:
     type: int
   confirm_serial:
     description:
-      - The serial numbers of the drives whose data may be lost, for O(state=absent) and for ranges that are placed; and
-        of those this host starts from and that are to be locked when the power was off all the same.
+      - The serial numbers (of what has none, the WWN in digits, as the message asks for it) of the drives whose data
+        may be lost, for O(state=absent) and for ranges that are placed; and of those this host starts from and that
+        are to be locked when the power was off all the same.
     type: list
     elements: str
     default: []
@@ -138,7 +139,8 @@ options:
       - V(native) speaks to the drives by itself. V(auto) is V(native).
       - V(sedutil) starts C(sedutil-cli) (1.15 or later, or a fork), which gets passwords as arguments. Every user of
         the host can read them there while it runs, and the task warns of that. It can't make an Enterprise drive
-        read-only, nor change the password of its owner. To try a password of an owner, it sets the same one again.
+        read-only, nor change the password of its owner. To try a password of SID or EraseMaster, it sets the same one
+        again; with O(check_password) in check mode these are not tried.
     type: str
     choices: [auto, native, sedutil]
     default: auto
@@ -147,8 +149,8 @@ seealso:
   - module: nasops.encryption.zfs_encrypted_pool
 notes:
   - Only the power locks a drive. A restart of the host that does not take the power leaves it open.
-  - The password of a drive travels to it as it is. What hides it from other users of the host does not hide it from who
-    taps the bus.
+  - The password of a drive travels to it as it is. What hides it from other users of the host does not hide it from
+    who taps the bus.
   - Like with every module, options are in a file in a private temporary folder of the host while it runs, unless
     pipelining is on.
 """
@@ -271,6 +273,10 @@ drives:
       description: Whether the shadow is put away now, V(null) if there is none.
       type: bool
       sample: true
+    error:
+      description: What went wrong with it, V(null) if nothing did.
+      type: str
+      sample: null
     range:
       description: The range of the task, V(null) if it was not read, because that was not needed or no password fits.
       type: dict
@@ -292,29 +298,28 @@ drives:
           type: bool
           sample: true
         state:
-          description: V(unlocked), V(readonly) or V(locked).
+          description: V(unlocked), V(readonly), V(locked), or V(writeonly) if it can be written and not read.
           type: str
           sample: unlocked
 """
 
+import contextlib
 import typing as t
 
-from ..module_utils.blockdev.host import read_table, this_host
-from ..module_utils.command import Command, HostRunner, Runner
+from ..module_utils.command import HostRunner
 from ..module_utils.entry import Module, fail, protect, run
-from ..module_utils.errors import Refused, StorageError
-from ..module_utils.plan import Outcome, Plan, Work
+from ..module_utils.errors import StorageError
+from ..module_utils.lock import exclusive
+from ..module_utils.plan import Outcome
 from ..module_utils.secrets import Key, Mask
-from ..module_utils.sed.decide import Tools, decide
-from ..module_utils.sed.drive import Drive
-from ..module_utils.sed.link import require_linux, reread_partitions
+from ..module_utils.sed.link import require_linux
 from ..module_utils.sed.native import Native
 from ..module_utils.sed.options import argument_spec, parse_wishes, secrets
-from ..module_utils.sed.read import Survey, after, survey
+from ..module_utils.sed.read import Survey
 from ..module_utils.sed.result import describe
 from ..module_utils.sed.sedutil import Sedutil
 from ..module_utils.sed.state import Backend
-from ..module_utils.sed.usage import in_words, usage, users
+from ..module_utils.sed.task import Task
 
 
 def main() -> None:
@@ -327,20 +332,19 @@ def main() -> None:
     except StorageError as error:
         fail(module, error)
     runner = HostRunner(mask)
-    hand = _hand(module, mask)
     trying = not module.check_mode or module.params["check_password"]
-
-    def read() -> Survey:
-        table = read_table(runner)
-        return survey(hand, table, lambda drive: usage(runner, table, drive), wishes, trying)
+    task = Task(runner, _hand(module, mask), wishes, module.check_mode, trying)
 
     def result(done: Outcome[Survey]) -> dict[str, t.Any]:
-        return {"drives": [describe(row) for row in done.state.rows]}
+        errors = {one.branch: str(one) for one in done.plan.failures}
+        return {"drives": [describe(row, errors) for row in done.state.rows]}
 
-    def plan(found: Survey) -> Plan:
-        return decide(Tools(hand, _unused, _rescan), wishes, found)
-
-    run(module, runner, read, plan, result, lambda _before, done: after(read(), done))
+    try:
+        # What tries passwords takes its turn, as what changes something does by itself.
+        with exclusive() if module.check_mode and trying else contextlib.nullcontext():
+            run(module, runner, task.read, task.plan, result, task.read_again)
+    except StorageError as error:
+        fail(module, error)
 
 
 def _hand(module: Module, mask: Mask) -> Backend:
@@ -353,33 +357,7 @@ def _hand(module: Module, mask: Mask) -> Backend:
         "records programs keeps them. With backend: native they are seen nowhere."
     )
     # The other runner refuses to start a program with a secret among its arguments.
-    return Sedutil(HostRunner(Mask()), mask, kind == "raw")
-
-
-def _unused(drive: Drive) -> Work:
-    """Refuses when something began to use the drive since the plan was made."""
-
-    def work(runner: Runner) -> None:
-        uses = [in_words(one) for one in users(runner, read_table(runner), drive)]
-        if uses:
-            raise Refused(f"It is in use by now: {', '.join(uses)}.", hint="Nothing was done to it.")
-
-    return work
-
-
-def _rescan(drive: Drive) -> Work:
-    """Partitions and links of a drive that can be read again."""
-
-    def work(runner: Runner) -> None:
-        nodes = [f"/dev/{name}" for name in drive.members]
-        for node in nodes:
-            reread_partitions(node)
-        if runner.has("udevadm"):
-            # What udev could not read when the drive was found: filesystems and labels, and the links made of them.
-            runner.run(Command(("udevadm", "trigger", "--action=change", *nodes)), ok=range(256))
-        this_host().settle(runner)
-
-    return work
+    return Sedutil(HostRunner(Mask()), mask, kind == "raw", writes=not module.check_mode)
 
 
 if __name__ == "__main__":

@@ -51,6 +51,10 @@ class Spec:
     # Whether discovery tells if the SID PIN is still the MSID (feature Block SID).
     tells_owner: bool = False
     com_id: int = 0x1004
+    # Whether everybody may read how many wrong credentials an authority has counted.
+    shows_tries: bool = False
+    # World Wide Name, 16 hexadecimal digits; what has none there is shown one made of the serial number by its host.
+    wwn: str = ""
     # Seagate's Enterprise drives take both lock flags at once or none.
     both_locks: bool = False
 
@@ -131,6 +135,8 @@ class Drive:
         # The methods that were called, as (name, object, authorities), for tests to look at.
         self.calls: list[tuple[str, bytes, frozenset[bytes]]] = []
         self.pins: dict[bytes, Pin] = {}
+        # The credentials that were wrong, one after another, by whose they are.
+        self.wrong: list[bytes] = []
         self.enabled: dict[bytes, bool] = {}
         self.ranges: list[Range] = []
         self.mbr = Mbr()
@@ -141,6 +147,8 @@ class Drive:
         self.gone = False
         # The firmware of the host had its say (Block SID Authentication), if the drive knows that.
         self.blocked = self.frozen = False
+        # What is in its first blocks, where nobody else has written.
+        self.media = b""
         # Something on the host holds it.
         self.busy = False
         # Filtered by libata without allow_tpm.
@@ -247,6 +255,7 @@ class Drive:
             raise MethodError(names.AUTHORITY_LOCKED_OUT)
         if value != pin.value:
             pin.tries += 1
+            self.wrong.append(pin_uid)
             return False
         pin.tries = 0
         return True

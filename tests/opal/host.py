@@ -16,6 +16,7 @@ import socket
 import struct
 import tempfile
 import threading
+import time
 import typing as t
 from pathlib import Path
 
@@ -25,7 +26,8 @@ from .tper import TPer, Vanished
 
 _REQUEST = struct.Struct("=III")
 _ANSWER = struct.Struct("=iIII")
-_OPEN, _NVME, _SG, _OTHER = 1, 2, 3, 4
+_OPEN, _NVME, _SG, _OTHER, _READ = 1, 2, 3, 4, 5
+_PLACE = struct.Struct("=QQ")
 _BLKRRPART = 0x125F
 _SECTOR = 512
 
@@ -40,8 +42,12 @@ class Emulator:
         self.drives: dict[str, Drive] = {}
         # Nodes whose partition table was read again.
         self.rescans: list[str] = []
+        # How many times that fails, since something holds a partition.
+        self.fail_rescans = 0
         # How many drives were at work at the same time at most, if they wait for each other.
         self.gate: threading.Barrier | None = None
+        # Seconds that a drive takes for each command; all of them at the same time.
+        self.delay = 0.0
         self._tpers: dict[int, TPer] = {}
         self._locks: dict[int, threading.Lock] = {}
         self._skeleton()
@@ -92,20 +98,60 @@ class Emulator:
             shutil.rmtree(self.root / "sys/devices" / node, ignore_errors=True)
             for link in (self.root / "sys/class/block" / node, self.root / "sys/class/nvme" / node):
                 link.unlink(missing_ok=True)
-        for link in (self.root / "dev/disk/by-id").iterdir():
-            if not link.exists():
-                link.unlink()
+        for folder in ("dev/disk/by-id", "sys/class/block"):
+            for link in (self.root / folder).iterdir():
+                if not link.exists():
+                    link.unlink()
         return drive
 
     def power_cycle(self) -> None:
-        """All drives off and on."""
+        """All drives off and on, and the host looks at them anew."""
         for drive in {id(one): one for one in self.drives.values()}.values():
             drive.power_cycle()
+        for node in list(self.drives):
+            self._reread(node)
+
+    def partition(self, name: str) -> None:
+        """Put a partition table with one partition on a drive, of which the host then knows."""
+        first = bytearray(3 * _SECTOR)
+        first[446:462] = bytes([0, 0, 2, 0, 0xEE, 255, 255, 255, 1, 0, 0, 0, 255, 255, 255, 255])
+        first[510:512] = b"\x55\xaa"
+        struct.pack_into("<8s64xQII", first, _SECTOR, b"EFI PART", 2, 1, 128)
+        # The type of a partition of ZFS, and its first and last block.
+        kind = bytes.fromhex("c38c896ad21db211 99a6080020736631")
+        struct.pack_into("<16s16sQQ", first, 2 * _SECTOR, kind, b"\1" * 16, 2048, 4095)
+        self.drives[name].media = bytes(first)
+        self._reread(f"{name}n1" if name.startswith("nvme") else name)
+
+    def partitions(self, name: str) -> list[str]:
+        """The partitions of a drive that the host knows of."""
+        block = f"{name}n1" if name.startswith("nvme") else name
+        return sorted(folder.parent.name for folder in (self.root / "sys/devices" / block).glob("*/partition"))
+
+    def _reread(self, node: str) -> None:
+        """What the kernel does when it reads a partition table: one that it can't read has no partitions."""
+        drive = self.drives[node]
+        folder = self.root / "sys/devices" / node
+        if not folder.is_dir() or (drive.spec.transport == "nvme" and not node.endswith("n1")):
+            return
+        part = f"{node}p1" if node[-1].isdigit() else f"{node}1"
+        if drive.media and drive.readable():
+            self.write(f"sys/devices/{node}/{part}/partition", "1\n")
+            self.write(f"sys/devices/{node}/{part}/size", "2048\n")
+            self._link(f"sys/class/block/{part}", f"../../devices/{node}/{part}")
+        else:
+            shutil.rmtree(folder / part, ignore_errors=True)
+            (self.root / "sys/class/block" / part).unlink(missing_ok=True)
+
+    def restart(self) -> None:
+        """The host forgets what is kept until then; the drives notice nothing."""
+        for file in (self.root / "var/run").iterdir():
+            file.unlink()
 
     # The tree
 
     def _skeleton(self) -> None:
-        for folder in ("dev/disk/by-id", "sys/class/block", "sys/class/nvme", "sys/devices", "proc/self"):
+        for folder in ("var/run", "dev/disk/by-id", "sys/class/block", "sys/class/nvme", "sys/devices", "proc/self"):
             (self.root / folder).mkdir(parents=True)
         self.write("proc/self/mountinfo", "1 0 0:1 / / rw - rootfs none rw\n")
         self.write("proc/swaps", "Filename Type Size Used Priority\n")
@@ -143,7 +189,7 @@ class Emulator:
             self._link(f"sys/class/nvme/{name}", f"../../devices/{name}")
             self._link(f"{folder}/device", f"../{name}")
         else:
-            wwn = f"naa.5{spec.serial[-15:].lower().rjust(15, '0')}"
+            wwn = f"naa.{spec.wwn or '5' + spec.serial[-15:].lower().rjust(15, '0')}"
             folder_id = "ata" if spec.transport == "sata" else "scsi"
             text = spec.serial.encode("ascii")
             self.write(f"{folder}/device/vpd_pg80", bytes([0, 0x80, 0, len(text)]) + text)
@@ -202,19 +248,35 @@ class Emulator:
             if request != _BLKRRPART:
                 return _ANSWER.pack(-errno.ENOTTY, 0, 0, 0)
             self.rescans.append(name)
+            if self.fail_rescans:
+                self.fail_rescans -= 1
+                return _ANSWER.pack(-errno.EBUSY, 0, 0, 0)
+            if not drive.gone:
+                self._reread(name)
             return _ANSWER.pack(-errno.ENODEV if drive.gone else 0, 0, 0, 0)
+        if kind == _READ:
+            return self._content(drive, head)
         if (kind == _NVME) != nvme:
             return _ANSWER.pack(-errno.ENOTTY, 0, 0, 0)
         if drive.gone:
             return _ANSWER.pack(-errno.ENODEV, 0, 0, 0)
         if self.gate is not None and head[0] in (transports.NVME_SEND,):
             self.gate.wait(60)
+        if self.delay:
+            time.sleep(self.delay)
         try:
             with self._locks[id(drive)]:
                 answer = transports.nvme(tper, head, data) if nvme else transports.scsi(tper, head, data)
         except Vanished:
             return _ANSWER.pack(-errno.ENODEV, 0, 0, 0)
         return _ANSWER.pack(0, answer.status, len(answer.sense), len(answer.data)) + answer.sense + answer.data
+
+    def _content(self, drive: Drive, head: bytes) -> bytes:
+        offset, length = _PLACE.unpack(head)
+        if drive.gone or not drive.readable():
+            return _ANSWER.pack(-errno.EIO, 0, 0, 0)
+        data = drive.media.ljust(offset + length, b"\0")[offset : offset + length]
+        return _ANSWER.pack(0, 0, 0, len(data)) + data
 
 
 class _Closed(Exception):

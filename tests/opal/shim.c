@@ -3,7 +3,8 @@
  * SPDX-License-Identifier: GPL-3.0-or-later
  *
  * Preloaded into a program, it shows it emulated drives. $OPAL_EMULATOR is the folder of the emulator:
- *   root/    a tree; what is there below /sys, /dev and /proc is seen instead of the host's own
+ *   root/    a tree; what is there below /sys, /dev and /proc is seen instead of the host's own, and so are the locks
+ *            and notes of this collection in /var/run
  *   socket   where the commands go that are sent to a device node of that tree
  * A device node that is opened is a connection to the socket, so every open is a client of its own.
  */
@@ -28,7 +29,7 @@
 #include <linux/nvme_ioctl.h>
 #include <scsi/sg.h>
 
-enum { OPEN = 1, NVME = 2, SG = 3, OTHER = 4, MOST = 1024 };
+enum { OPEN = 1, NVME = 2, SG = 3, OTHER = 4, READ = 5, MOST = 1024 };
 
 struct request {
     uint32_t kind, head, data;
@@ -43,6 +44,8 @@ static char drives[MOST];
 
 #define NEXT(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
 
+#define OWN "/var/run/nasops.encryption."
+
 /* The same path in the tree of the emulator, if it is there; otherwise as it was. */
 static const char *redirected(const char *path, char *room)
 {
@@ -52,7 +55,7 @@ static const char *redirected(const char *path, char *room)
     if (!folder || !path)
         return path;
     if (strncmp(path, "/sys/", 5) && strncmp(path, "/dev/", 5) && strcmp(path, "/dev") && strcmp(path, "/sys")
-        && strcmp(path, "/proc/swaps") && strcmp(path, "/proc/self/mountinfo") && strcmp(path, "/proc/cmdline"))
+        && strncmp(path, OWN, sizeof OWN - 1) && strcmp(path, "/proc/swaps") && strcmp(path, "/proc/self/mountinfo") && strcmp(path, "/proc/cmdline"))
         return path;
     if (snprintf(room, PATH_MAX, "%s/root%s", folder, path) >= PATH_MAX)
         return path;
@@ -68,7 +71,7 @@ static const char *redirected(const char *path, char *room)
     if (read_link(room, link, sizeof link) >= 0)
         return room;
     if (!strncmp(path, "/dev/sd", 7) || !strncmp(path, "/dev/nvme", 9) || !strncmp(path, "/dev/disk/", 10)
-        || !strncmp(path, "/sys/class/", 11) || !strncmp(path, "/sys/module/libata", 18))
+        || !strncmp(path, OWN, sizeof OWN - 1) || !strncmp(path, "/sys/class/", 11) || !strncmp(path, "/sys/module/libata", 18))
         return room;
     return path;
 }
@@ -244,6 +247,30 @@ int ioctl(int fd, unsigned long request, ...)
         return sg(fd, argument);
     return ask(fd, OTHER, &number, sizeof number, NULL, 0, &answer);
 }
+
+/* The content of a drive. */
+static ssize_t read_drive(int fd, void *room, size_t size, off_t offset)
+{
+    uint64_t place[2] = {offset, size};
+    struct answer answer;
+
+    if (ask(fd, READ, place, sizeof place, NULL, 0, &answer) || fetch(fd, answer.data, room, size))
+        return -1;
+    return answer.data;
+}
+
+#define READING(name)                                                   \
+    ssize_t name(int fd, void *room, size_t size, off_t offset)         \
+    {                                                                   \
+        static ssize_t (*real)(int, void *, size_t, off_t);             \
+        if (fd >= 0 && fd < MOST && drives[fd])                         \
+            return read_drive(fd, room, size, offset);                  \
+        if (!real)                                                      \
+            real = dlsym(RTLD_NEXT, #name);                             \
+        return real(fd, room, size, offset);                            \
+    }
+READING(pread)
+READING(pread64)
 
 /* Everything else that takes a path sees the tree. */
 #define SEES(type, name, parameters, ...)                               \

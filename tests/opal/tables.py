@@ -9,7 +9,7 @@ import typing as t
 from dataclasses import dataclass, replace
 
 from . import names
-from .drive import Drive, MethodError, Pin, Range
+from .drive import Drive, MethodError, Range
 from .names import ANYBODY
 
 Who = t.Collection[bytes]
@@ -49,7 +49,7 @@ def _admin_row(drive: Drive, uid: bytes) -> Row | None:
     if uid == names.PIN_MSID:
         return Row("C_PIN", {"PIN": _shown(drive.spec.msid)})
     if uid == names.PIN_SID:
-        return Row("C_PIN", _pin_cells(drive.pins[uid], sid))
+        return Row("C_PIN", _pin_cells(drive, uid, sid))
     if uid == names.ADMIN_SP:
         return Row("SP", {"UID": _shown(uid), "LifeCycleState": _shown(names.MANUFACTURED)})
     if uid == drive.locking_sp:
@@ -70,7 +70,7 @@ def _locking_row(drive: Drive, uid: bytes) -> Row | None:
         if uid == names.pin_of(authority):
             # A BandMaster changes its own PIN only; the Admins of Opal change that of everybody.
             owners: Who = (authority,) if spec.enterprise else (authority, *masters)
-            return Row("C_PIN", _pin_cells(drive.pins[uid], owners))
+            return Row("C_PIN", _pin_cells(drive, uid, owners))
         if uid == authority:
             chiefs: Who = (names.ERASE_MASTER,) if spec.enterprise else masters
             return Row("Authority", _authority_cells(drive, authority, chiefs))
@@ -98,7 +98,10 @@ def _shown(value: t.Any) -> Cell:
     return Cell(lambda: value, (ANYBODY,))
 
 
-def _pin_cells(pin: Pin, who: Who) -> dict[str, Cell]:
+def _pin_cells(drive: Drive, uid: bytes, who: Who) -> dict[str, Cell]:
+    pin = drive.pins[uid]
+    seers = (ANYBODY,) if drive.spec.shows_tries else who
+
     def put(value: t.Any) -> None:
         if not isinstance(value, bytes) or len(value) > 32:
             raise MethodError(names.INVALID_PARAMETER)
@@ -107,8 +110,8 @@ def _pin_cells(pin: Pin, who: Who) -> dict[str, Cell]:
 
     return {
         "PIN": Cell(lambda: pin.value, _NOBODY, put, who),
-        "TryLimit": Cell(lambda: pin.limit, who),
-        "Tries": Cell(lambda: pin.tries, who),
+        "TryLimit": Cell(lambda: pin.limit, seers),
+        "Tries": Cell(lambda: pin.tries, seers),
         "Persistence": Cell(lambda: 0, who),
     }
 

@@ -132,6 +132,8 @@ def _ata_identify(tper: TPer) -> bytes:
     words[20:40] = _swapped(spec.serial.encode("ascii").rjust(20)[:20])
     words[46:54] = _swapped(_pad(spec.firmware, 8))
     words[54:94] = _swapped(_pad(spec.model, 40))
+    if spec.wwn:
+        words[174:176], words[216:224] = _swapped(b"\x41\x00"), _swapped(bytes.fromhex(spec.wwn))
     words[96:98] = struct.pack("<H", 0x4000 | bool(spec.kind))
     return bytes(words)
 
@@ -145,6 +147,9 @@ def _inquiry(tper: TPer, page: bool, number: int) -> bytes:
     if page and number == 0x80:
         serial = spec.serial.encode("ascii")
         return bytes([0, 0x80, 0, len(serial)]) + serial
+    if page and number == 0x83 and spec.wwn:
+        name = bytes.fromhex(spec.wwn)
+        return bytes([0, 0x83, 0, 4 + len(name), 0x01, 0x03, 0, len(name)]) + name
     if page:
         return bytes([0, number, 0, 2, 0x00, 0x80])
     vendor = "ATA" if spec.transport == "sata" else spec.vendor

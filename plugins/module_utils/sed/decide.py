@@ -17,17 +17,22 @@ from ..plan import Change, Failure, Plan, Step, Work, join
 from . import uids
 from .discovery import KIND_WORDS, WITHOUT_ENCRYPTION
 from .drive import Drive
+from .inquiry import secret_of
+from .journal import Journal
 from .options import ABSENT, PRESENT, Wish
-from .read import Row, Survey, attempts, secret_of
+from .read import Row, Survey, may_ask
 from .state import (
+    CLOSED,
     FACTORY,
     FOREIGN,
+    LAST_TRY,
     LOCKED,
     LOCKED_OUT,
     NEW,
     OURS,
     READONLY,
     UNLOCKED,
+    WRITEONLY,
     Backend,
     DriveState,
     Fault,
@@ -49,6 +54,7 @@ class Tools:
     """
 
     hand: Backend
+    journal: Journal
     unused: t.Callable[[Drive], Work]
     rescan: t.Callable[[Drive], Work]
 
@@ -76,7 +82,7 @@ def _decide_one(tools: Tools, wish: Wish, row: Row) -> Plan:
         plan = _Planner(tools, wish, row).plan()
     except _Refusal as refusal:
         return Plan(failures=(Failure(label, refusal.message, refusal.hint),))
-    blind = not row.tried and bool(list(attempts(wish, row)))
+    blind = not row.tried and may_ask(wish, row.found)
     warning = (
         f"No password was tried on '{label}', since a wrong one costs a try: the plan is for a drive that has the "
         "password of the task. With check_password: true it is tried."
@@ -126,6 +132,10 @@ class _Planner:
         self._warnings: list[str] = []
 
     def plan(self) -> Plan:
+        if self._wish.psid is None:
+            for authority, holder in self._state.holders.items():
+                if holder in (LOCKED_OUT, LAST_TRY):
+                    self._check_holder(authority, holder)
         plans = {PRESENT: self._present, ABSENT: self._absent, UNLOCKED: self._unlocked}
         plans.get(self._wish.state, self._closed)()
         return Plan(tuple(self._steps), tuple(self._warnings))
@@ -163,22 +173,41 @@ class _Planner:
 
     def _change_opal(self, target: Secret) -> None:
         # Both are looked at before the first one is changed.
-        authorities = (uids.ADMIN1, uids.SID) if self._wish.new is not None else (uids.ADMIN1,)
+        authorities = [uids.ADMIN1, uids.SID] if self._wish.new is not None else [uids.ADMIN1]
+        if self._is_done(uids.ADMIN1):
+            authorities.remove(uids.SID)
         for authority, holder in [(one, self._holder(one, OURS)) for one in authorities]:
             self._take(authority, holder, target)
+
+    def _is_done(self, authority: str) -> bool:
+        """Whether a change of the password was done before, as far as SID was not asked again to tell."""
+        holders = self._state.holders
+        done = holders.get(authority) == NEW and holders.get(uids.SID) == FOREIGN and uids.SID in self._state.later
+        if done:
+            self._warnings.append(
+                f"{authority} of '{self._label}' has new_password, and SID does not take the former password any more, "
+                "so the change is taken to be done. SID was not offered a second one; the next run of this task does "
+                "that."
+            )
+        return done
 
     def _own_enterprise(self, target: Secret) -> None:
         assumed = FACTORY if self._found.owned is False else OURS
         master = uids.band_master(self._wish.range)
         # What was tried first is told first; nothing else was, if that did not open.
-        self._holder(master, assumed)
-        # The BandMaster comes last: with it the drive is all ours, so what was interrupted is seen.
-        holders = [(one, self._holder(one, assumed)) for one in (uids.SID, uids.ERASE_MASTER, master)]
-        for authority, holder in holders:
+        first = self._holder(master, assumed)
+        # What tells whether it was finished comes last: see the module inquiry.
+        order = [uids.ERASE_MASTER, uids.SID, master]
+        if self._wish.new is not None and first != FACTORY:
+            order = [uids.ERASE_MASTER, master, uids.SID]
+            if self._is_done(master):
+                order.remove(uids.SID)
+        for authority, holder in [(one, self._holder(one, assumed)) for one in order]:
             if authority == master and holder == FACTORY:
+                take = functools.partial(self._hand.own_bands, self._state, target, self._wish.range)
                 self._add(
                     f"Take ownership of the ranges of '{self._label}'",
-                    functools.partial(self._hand.own_bands, self._state, target, self._wish.range),
+                    functools.partial(self._noted, authority, holder, take),
                     Change((self._label, authority), "password of the factory", "password of this task"),
                 )
             else:
@@ -196,11 +225,19 @@ class _Planner:
         else:
             title, before = f"Change the password of {authority} of '{self._label}'", "former password"
         after = "password of this task" if holder == FACTORY else "new password"
+        take = functools.partial(self._hand.set_pin, self._state, authority, old, target)
         self._add(
             title,
-            functools.partial(self._hand.set_pin, self._state, authority, old, target),
+            functools.partial(self._noted, authority, holder, take),
             Change((self._label, authority), before, after),
         )
+
+    def _noted(self, authority: str, former: str, take: t.Callable[[], None]) -> None:
+        """Change a credential in a way that the next task knows of if this one is cut off."""
+        journal, key = self._tools.journal, self._state.key
+        journal.begin(key, authority, former)
+        take()
+        journal.end(key, authority, former)
 
     def _arrange(self, now: Range, target: Secret) -> None:
         """Place the range, and let it be locked."""
@@ -237,7 +274,7 @@ class _Planner:
 
     def _enable(self, now: Range, target: Secret) -> None:
         name = f"range {self._wish.range}"
-        if (now.read_locked, now.write_locked) != (now.mode == LOCKED, now.mode != UNLOCKED):
+        if (now.read_locked, now.write_locked) != CLOSED[now.mode]:
             # Flags without effect as long as locking is not enabled: they would close an open range then and there.
             self._add(
                 f"Clear what would lock {name} of '{self._label}' at once",
@@ -252,6 +289,9 @@ class _Planner:
     # unlocked, readonly, locked
 
     def _unlocked(self) -> None:
+        if self._state.unread and not self._state.reset:
+            # An earlier task unlocked it and was cut off, or something held a partition then.
+            self._rescan(True)
         if not self._found.enabled or not (self._found.locked or self._found.shadowed):
             return
         secret = self._proven()
@@ -273,6 +313,8 @@ class _Planner:
         secret = self._proven()
         now = self._range()
         if now.mode == wanted and now.enabled:
+            if wanted == READONLY and self._state.unread and not self._state.reset:
+                self._rescan(True)
             return
         if wanted == LOCKED or now.mode == UNLOCKED:
             self._check_unused(
@@ -283,7 +325,7 @@ class _Planner:
         if now.mode != wanted:
             guard = self._tools.unused(self._state.drive) if now.mode == UNLOCKED or wanted == LOCKED else None
             self._set_mode(now, wanted, secret, guard)
-            if now.mode == LOCKED:
+            if now.mode in (LOCKED, WRITEONLY) and wanted != LOCKED:
                 self._rescan()
 
     def _set_mode(self, now: Range, wanted: str, secret: Secret, guard: Work | None = None) -> None:
@@ -293,8 +335,8 @@ class _Planner:
         action = functools.partial(self._hand.lock, self._state, self._wish.range, wanted, secret)
         self._add(f"{words[wanted]} {name} of '{self._label}'", action, change, guard=guard)
 
-    def _rescan(self) -> None:
-        if self._steps:
+    def _rescan(self, alone: bool = False) -> None:
+        if self._steps or alone:
             title = f"Read the partition table of '{self._label}' again"
             self._steps.append(Step(title, self._tools.rescan(self._state.drive)))
 
@@ -316,7 +358,9 @@ class _Planner:
             self._leave_as_made()
             return
         size = f"{self._state.drive.size // 10**9} GB"
-        self._check_confirmed(f"Resetting it erases all its data ({self._state.identity.model}, {size})")
+        erases = found.encrypts and found.kind not in WITHOUT_ENCRYPTION
+        words = "erases all its data" if erases else "takes its passwords away, and perhaps its data"
+        self._check_confirmed(f"Resetting it {words} ({self._state.identity.model}, {size})")
         self._check_unused("Nothing was erased. Export or destroy the pool, unmount or stop what uses it first.")
         authority, secret = uids.PSID, wish.psid
         if secret is None:
@@ -325,13 +369,29 @@ class _Planner:
             secret = secret_of(wish, holder)
         if secret is None:
             raise _Refusal(f"No password is given for '{self._label}'.")
+        if not erases:
+            self._warnings.append(
+                f"'{self._label}' is a {KIND_WORDS[found.kind]} drive that does not encrypt: a reset destroys no key. "
+                "What was written to it may be there afterwards, for everybody to read, or be removed, as its maker "
+                "has it. To be sure that it is gone, overwrite it."
+            )
+        effect = "which erases all its data" if erases else "which may leave its data readable"
+        change = ("data", "there", "erased") if erases else ("owner", "somebody", "factory")
         self._add(
-            f"Reset '{self._label}' to the factory's settings, which erases all its data",
-            functools.partial(self._hand.revert, self._state, authority, secret),
-            Change((self._label, "data"), "there", "erased"),
+            f"Reset '{self._label}' to the factory's settings, {effect}",
+            functools.partial(self._revert, authority, secret),
+            Change((self._label, change[0]), change[1], change[2]),
             guard=self._tools.unused(self._state.drive),
         )
         self._rescan()
+
+    def _revert(self, authority: str, secret: Secret) -> None:
+        # If this is cut off, the owner is the former one or the factory. On an Enterprise drive EraseMaster tells.
+        self._tools.journal.forget(self._state.key)
+        if not self._found.enterprise:
+            self._tools.journal.begin(self._state.key, uids.SID, FACTORY)
+        self._hand.revert(self._state, authority, secret)
+        self._tools.journal.forget(self._state.key, {uids.SID: OURS, uids.ERASE_MASTER: OURS})
 
     def _leave_as_made(self) -> None:
         """Nothing is to be reset, which does not mean that nothing is to be read."""
@@ -355,19 +415,37 @@ class _Planner:
 
     def _holder(self, authority: str, assumed: str) -> str:
         """Which credential an authority has; one that is not known is refused."""
-        holder = self._state.holders.get(authority, FOREIGN) if self._state.tried else assumed
+        if not self._state.tried:
+            return self._state.holders.get(authority, assumed)
+        holder = self._state.holders.get(authority)
+        if holder is None:
+            # It was not asked, since another one did not take what it was offered.
+            authority = next((name for name, one in self._state.holders.items() if one == FOREIGN), authority)
+            holder = FOREIGN
         self._check_holder(authority, holder)
         return holder
 
     def _check_holder(self, authority: str, holder: str) -> None:
         if holder == LOCKED_OUT:
             raise _Refusal(f"{authority} of '{self._label}' is locked out.", _TIRED)
+        if holder == LAST_TRY:
+            raise _Refusal(
+                f"{authority} of '{self._label}' allows one more wrong password only, so none was tried.",
+                _TIRED,
+            )
+        if holder == FOREIGN and authority in self._state.later:
+            raise _Refusal(
+                f"{authority} of '{self._label}' does not take the password that it was offered.",
+                "That cost one of the tries the drive allows, so no other was offered. An interrupted set-up or change "
+                "of the password may have left another one: run the same task again, which offers that one. If that is "
+                "refused, too, the drive is somebody else's.",
+            )
         if holder == FOREIGN:
             raise _Refusal(
                 f"{authority} of '{self._label}' does not take the password that is given.",
                 "That cost one of the tries the drive allows; a few more, and only taking its power helps. Was it "
-                "set up with another password, another 'hash', or on another host? If the password is lost, psid "
-                "erases the drive.",
+                "set up at all, or with another password, another 'hash', or on another host? If the password is lost, "
+                "psid erases the drive.",
             )
 
     def _proven(self) -> Secret:
@@ -405,6 +483,6 @@ class _Planner:
             )
 
     def _check_confirmed(self, what: str) -> None:
-        serial = self._state.identity.serial
-        if not serial or serial not in self._wish.confirm:
-            raise _Refusal(f"{what}.", f"If that is meant, say so: confirm_serial: {serial or 'its serial number'}.")
+        key = self._state.key
+        if key not in self._wish.confirm:
+            raise _Refusal(f"{what}.", f"If that is meant, say so: confirm_serial: {key}.")

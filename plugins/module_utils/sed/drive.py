@@ -58,8 +58,10 @@ def _key(device: BlockDevice) -> str:
     if device.name.startswith("nvme"):
         # Namespaces are of one controller; another controller with the same serial number may be another drive.
         return f"{device.name.rpartition('n')[0]} {device.serial}"
-    # Cheap drives share a WWN, or have one of zeros, which names nobody.
-    return f"{device.wwn} {device.serial}" if _wwn(device.wwn).strip("0") else device.name
+    # Cheap drives share a WWN, or have one of zeros, which names nobody; without a serial number they may be two.
+    if device.serial and _wwn(device.wwn).strip("0"):
+        return f"{device.wwn} {device.serial}"
+    return device.name
 
 
 def _natural(name: str) -> tuple[int, str]:
@@ -72,7 +74,8 @@ def find(table: DeviceTable, known: t.Sequence[Drive], address: str) -> Drive:
     :raises BadInput: there is none, or more than one
     """
     wanted = _wwn(address)
-    matches = [drive for drive in known if drive.serial == address or (wanted and _wwn(drive.wwn) == wanted)]
+    by_serial = [drive for drive in known if drive.serial and drive.serial == address]
+    matches = by_serial or [drive for drive in known if wanted and _wwn(drive.wwn) == wanted]
     if not matches:
         device = table.find(address)
         whole = None if device is None else table.named(device.parent) if device.kind == "partition" else device

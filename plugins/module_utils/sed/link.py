@@ -52,13 +52,27 @@ class Gone(StorageError):
 
 @dataclass(frozen=True)
 class Identity:
-    """What a drive says it is. ``salt``: its field of the serial number as sedutil-cli reads it."""
+    """What a drive says it is.
+
+    ``salt``: its field of the serial number as sedutil-cli reads it. ``wwn``: its World Wide Name in hexadecimal
+    digits, on NVMe the name of its subsystem (NQN); "" if it tells none.
+    """
 
     bus: str
     serial: str
     model: str
     firmware: str
     salt: bytes
+    wwn: str = ""
+
+    @property
+    def key(self) -> str:
+        """What tells it from every other drive; "" if nothing does."""
+        return self.serial or self.wwn
+
+    def is_same(self, other: Identity) -> bool:
+        """Whether both are one drive."""
+        return bool(self.key) and (self.serial, self.wwn, self.model) == (other.serial, other.wwn, other.model)
 
 
 class Link(t.Protocol):
@@ -136,7 +150,9 @@ class _Nvme:
         room = ctypes.create_string_buffer(4096)
         self._run(_NVME_IDENTIFY, room, 1, 0)
         data = room.raw
-        return Identity("nvme", _text(data[4:24]), _text(data[24:64]), _text(data[64:72]), data[4:24])
+        return Identity(
+            "nvme", _text(data[4:24]), _text(data[24:64]), _text(data[64:72]), data[4:24], _text(data[768:1024])
+        )
 
     def send(self, protocol: int, specific: int, data: bytes) -> None:
         self._run(_NVME_SEND, ctypes.create_string_buffer(data, len(data)), protocol << 24 | specific << 8, len(data))
@@ -227,7 +243,10 @@ class _Sata(_Scsi):
         self._pass(_ATA_IDENTIFY, 0, 0, room, _SG_FROM)
         data = b"".join(room.raw[at + 1 : at + 2] + room.raw[at : at + 1] for at in range(0, _BLOCK, 2))
         serial = data[20:40]
-        return Identity("sata", _text(serial), _text(data[54:94]), _text(data[46:54]), serial)
+        # Words 108 to 111, if word 87 says that they are there (ATA8-ACS).
+        told = data[174] & 0xC1 == 0x41
+        wwn = _digits(data[216:224]) if told else ""
+        return Identity("sata", _text(serial), _text(data[54:94]), _text(data[46:54]), serial, wwn)
 
     def send(self, protocol: int, specific: int, data: bytes) -> None:
         self._pass(_ATA_SEND, protocol, specific, ctypes.create_string_buffer(data, len(data)), _SG_TO)
@@ -259,8 +278,12 @@ class _Sas(_Scsi):
             serial = _text(page[4 : 4 + page[3]])
         except Unsupported:
             serial = ""
+        try:
+            wwn = _naa(self.inquire(0x83))
+        except Unsupported:
+            wwn = ""
         # What sedutil-cli takes for the serial number is the vendor.
-        return Identity("sas", serial, _text(data[16:32]), _text(data[32:36]), data[8:16] + bytes(12))
+        return Identity("sas", serial, _text(data[16:32]), _text(data[32:36]), data[8:16] + bytes(12), wwn)
 
     def send(self, protocol: int, specific: int, data: bytes) -> None:
         room = ctypes.create_string_buffer(data, len(data))
@@ -285,6 +308,23 @@ def _scsi(descriptor: int, node: str) -> Link:
 def _security(opcode: int, protocol: int, specific: int, length: int) -> bytes:
     """A CDB that counts in blocks of 512 bytes."""
     return struct.pack(">BBHBxIxx", opcode, protocol, specific, 0x80, length // _BLOCK)
+
+
+def _naa(page: bytes) -> str:
+    """The name of the logical unit in the page of identifiers (SPC-4, 7.8.5), in digits; "" if it has none."""
+    end = min(len(page), 4 + int.from_bytes(page[2:4], "big"))
+    at = 4
+    while at + 4 <= end:
+        size = page[at + 3]
+        # Binary, of the logical unit itself, and an NAA.
+        if page[at] & 0x0F == 1 and page[at + 1] & 0x3F == 3:
+            return _digits(page[at + 4 : at + 4 + size])
+        at += 4 + size
+    return ""
+
+
+def _digits(name: bytes) -> str:
+    return name.hex() if any(name) else ""
 
 
 def _recovered(sense: bytes) -> bool:

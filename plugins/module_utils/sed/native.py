@@ -13,9 +13,23 @@ from ..errors import Refused, StorageError
 from . import pin, uids
 from .discovery import Discovery
 from .drive import Drive
+from .hold import Holder, hold
 from .link import Identity, Link, open_link
-from .session import LockedOut, MethodFailed, Rejected, Session, discover, open_session
-from .state import FACTORY, FOREIGN, LOCKED, LOCKED_OUT, READONLY, UNLOCKED, DriveState, Range, Secret
+from .session import Line, LockedOut, MethodFailed, Rejected, Session, discover, open_session
+from .state import (
+    CLOSED,
+    FACTORY,
+    FOREIGN,
+    LAST_TRY,
+    LOCKED,
+    LOCKED_OUT,
+    READONLY,
+    UNLOCKED,
+    WRITEONLY,
+    DriveState,
+    Range,
+    Secret,
+)
 from .tokens import BadAnswer
 
 _POWER_CYCLE = [0]
@@ -32,9 +46,10 @@ class Native:
 
     name = "native"
 
-    def __init__(self, kind: str, opener: Opener = open_link) -> None:
+    def __init__(self, kind: str, opener: Opener = open_link, holder: Holder = hold) -> None:
         self._kind = kind
         self._open = opener
+        self._hold = holder
         self._lock = threading.Lock()
         self._derived: dict[tuple[bytes, bytes], bytes] = {}
         # Credentials that a drive did not take: they are not offered again.
@@ -44,11 +59,16 @@ class Native:
         with self._open(drive.node, False) as link:
             return link.identify(), discover(link)
 
+    def can_try(self, authority: str) -> bool:
+        return True
+
     def holder(self, state: DriveState, authority: str, offers: t.Sequence[Secret]) -> str:
-        with self._reach(state) as link:
+        with self._reach(state) as line:
             for secret in offers:
                 try:
-                    with self._as(link, state, authority, secret):
+                    if self._tries_left(line, authority) == 1:
+                        return LAST_TRY
+                    with self._as(line, state, authority, secret):
                         return secret.origin
                 except Rejected:
                     continue
@@ -57,7 +77,7 @@ class Native:
         return FOREIGN
 
     def read_range(self, state: DriveState, number: int, secret: Secret) -> Range:
-        with self._reach(state) as link, self._as(link, state, self._master(state, number), secret) as session:
+        with self._reach(state) as line, self._as(line, state, self._master(state, number), secret) as session:
             row = session.get(uids.range_uid(number, state.found.enterprise), *_READ)
         if not set(_READ[2:6]) <= set(row):
             raise BadAnswer(f"The drive does not show range {number} to its owner.")
@@ -73,33 +93,33 @@ class Native:
         )
 
     def set_pin(self, state: DriveState, authority: str, old: Secret, new: Secret) -> None:
-        with self._reach(state) as link:
-            with self._as(link, state, authority, old) as session:
+        with self._reach(state) as line:
+            with self._as(line, state, authority, old) as session:
                 what = f"set the password of {authority}"
-                session.set(what, uids.pin_uid(authority), PIN=self._credential(link, state, new))
-            self._prove(link, state, authority, new)
+                session.set(what, uids.pin_uid(authority), PIN=self._credential(line, state, new))
+            self._prove(line, state, authority, new)
 
     def own_bands(self, state: DriveState, new: Secret, last: int) -> None:
         factory = Secret(FACTORY)
-        with self._reach(state) as link:
-            with open_session(link, state.found, uids.ENTERPRISE_LOCKING_SP) as session:
+        with self._reach(state) as line:
+            with open_session(line, uids.ENTERPRISE_LOCKING_SP) as session:
                 most = session.get(uids.LOCKING_INFO, "MaxRanges").get("MaxRanges", 0)
             if not isinstance(most, int) or not 0 <= most < 1024:
                 raise BadAnswer(f"The drive says that it has {most} ranges.")
             for number in sorted(range(most + 1), key=lambda one: one == last):
                 authority = uids.band_master(number)
                 try:
-                    with self._as(link, state, authority, factory) as session:
+                    with self._as(line, state, authority, factory) as session:
                         what = f"set the password of {authority}"
-                        session.set(what, uids.pin_uid(authority), PIN=self._credential(link, state, new))
+                        session.set(what, uids.pin_uid(authority), PIN=self._credential(line, state, new))
                 except Rejected:
                     # Disabled, as drives leave the factory, or somebody's. Only the range that is meant has to be ours.
                     if number == last:
                         raise
-            self._prove(link, state, uids.band_master(last), new)
+            self._prove(line, state, uids.band_master(last), new)
 
     def activate(self, state: DriveState, secret: Secret) -> None:
-        with self._reach(state) as link, self._as(link, state, uids.SID, secret) as session:
+        with self._reach(state) as line, self._as(line, state, uids.SID, secret) as session:
             session.call("turn locking on", uids.LOCKING_SP, uids.ACTIVATE)
 
     def place(self, state: DriveState, wanted: Range, secret: Secret) -> None:
@@ -122,13 +142,14 @@ class Native:
             )
 
     def lock(self, state: DriveState, number: int, mode: str, secret: Secret) -> None:
-        words = {UNLOCKED: "unlock", READONLY: "write-protect", LOCKED: "lock"}
+        words = {UNLOCKED: "unlock", READONLY: "write-protect", LOCKED: "lock", WRITEONLY: "read-protect"}
+        no_reading, no_writing = CLOSED[mode]
         with self._master_session(state, number, secret) as session:
             session.set(
                 f"{words[mode]} range {number}",
                 uids.range_uid(number, state.found.enterprise),
-                ReadLocked=int(mode == LOCKED),
-                WriteLocked=int(mode != UNLOCKED),
+                ReadLocked=int(no_reading),
+                WriteLocked=int(no_writing),
             )
 
     def shadow(self, state: DriveState, enabled: bool, done: bool, secret: Secret) -> None:
@@ -139,7 +160,7 @@ class Native:
         ways = [(uids.ADMIN_SP, uids.REVERT), (uids.THIS_SP, uids.REVERT_SP)]
         if state.found.enterprise:
             ways.reverse()
-        with self._reach(state) as link, self._as(link, state, authority, secret) as session:
+        with self._reach(state) as line, self._as(line, state, authority, secret) as session:
             try:
                 session.call("go back to the factory's settings", *ways[0])
             except MethodFailed:
@@ -151,36 +172,34 @@ class Native:
             self._refused = {mark for mark in self._refused if mark[0] != state.drive.label}
 
     @contextlib.contextmanager
-    def _reach(self, state: DriveState) -> t.Iterator[Link]:
-        """The drive of a state, if it is still that one."""
-        with self._open(state.drive.node, True) as link:
+    def _reach(self, state: DriveState) -> t.Iterator[Line]:
+        """The drive of a state, if it is still that one, and nobody else's meanwhile."""
+        with self._hold(state.drive.node) as held, self._open(state.drive.node, True) as link:
             there = link.identify()
-            if (there.serial, there.model) != (state.identity.serial, state.identity.model):
+            if not there.is_same(state.identity):
                 raise Refused(
                     f"{state.drive.node} is now {there.model} with serial number '{there.serial}'; meant was "
-                    f"'{state.identity.serial}'. Nothing was done to it.",
+                    f"'{state.key}'. Nothing was done to it.",
                     hint="Drives were added or removed meanwhile; run the task again.",
                 )
-            yield link
+            yield Line(link, state.found, held, state.key)
 
     @contextlib.contextmanager
     def _master_session(self, state: DriveState, number: int, secret: Secret) -> t.Iterator[Session]:
-        with self._reach(state) as link, self._as(link, state, self._master(state, number), secret) as session:
+        with self._reach(state) as line, self._as(line, state, self._master(state, number), secret) as session:
             yield session
 
     @contextlib.contextmanager
-    def _as(self, link: Link, state: DriveState, authority: str, secret: Secret) -> t.Iterator[Session]:
+    def _as(self, line: Line, state: DriveState, authority: str, secret: Secret) -> t.Iterator[Session]:
         """A session of an authority. A credential that was wrong once is not offered to it again."""
-        credential = self._credential(link, state, secret)
+        credential = self._credential(line, state, secret)
         mark = (state.drive.label, authority, credential)
         if mark in self._refused:
             raise Rejected(f"authenticate {authority}", uids.NOT_AUTHORIZED)
-        sp = uids.ADMIN_SP
-        if authority not in (uids.SID, uids.PSID):
-            sp = uids.ENTERPRISE_LOCKING_SP if state.found.enterprise else uids.LOCKING_SP
+        sp = _provider(state.found, authority)
         begun = False
         try:
-            with open_session(link, state.found, sp, authority, credential) as session:
+            with open_session(line, sp, authority, credential) as session:
                 begun = True
                 yield session
         except Rejected:
@@ -189,20 +208,32 @@ class Native:
                     self._refused.add(mark)
             raise
 
-    def _prove(self, link: Link, state: DriveState, authority: str, secret: Secret) -> None:
+    def _prove(self, line: Line, state: DriveState, authority: str, secret: Secret) -> None:
         """Open a session with a credential that was just set; what was refused before may be right by now."""
-        mark = (state.drive.label, authority, self._credential(link, state, secret))
+        mark = (state.drive.label, authority, self._credential(line, state, secret))
         with self._lock:
             self._refused.discard(mark)
-        with self._as(link, state, authority, secret):
+        with self._as(line, state, authority, secret):
             return
+
+    def _tries_left(self, line: Line, authority: str) -> int | None:
+        """How many wrong credentials the authority still takes; None if it does not tell everybody, as most."""
+        try:
+            with open_session(line, _provider(line.found, authority)) as session:
+                row = session.get(uids.pin_uid(authority), "TryLimit", "Tries")
+        except (MethodFailed, BadAnswer):
+            return None
+        limit, tries = row.get("TryLimit"), row.get("Tries")
+        if not isinstance(limit, int) or not isinstance(tries, int) or not limit:
+            return None
+        return max(0, limit - tries)
 
     def _master(self, state: DriveState, number: int) -> str:
         return uids.band_master(number) if state.found.enterprise else uids.ADMIN1
 
-    def _credential(self, link: Link, state: DriveState, secret: Secret) -> bytes:
+    def _credential(self, line: Line, state: DriveState, secret: Secret) -> bytes:
         if secret.origin == FACTORY:
-            return self._factory(link, state.found)
+            return self._factory(line)
         if secret.origin == uids.PSID:
             return secret.value
         key = (secret.value, state.identity.salt)
@@ -210,9 +241,16 @@ class Native:
             self._derived[key] = pin.derive(secret.value, state.identity.salt, self._kind)
         return self._derived[key]
 
-    def _factory(self, link: Link, found: Discovery) -> bytes:
-        with open_session(link, found, uids.ADMIN_SP) as session:
+    def _factory(self, line: Line) -> bytes:
+        with open_session(line, uids.ADMIN_SP) as session:
             value = session.get(uids.PIN_MSID, "PIN").get("PIN")
         if not isinstance(value, bytes) or not value:
             raise StorageError("The drive does not show the credential that it left the factory with (MSID).")
         return value
+
+
+def _provider(found: Discovery, authority: str) -> bytes:
+    """The part of the drive that an authority belongs to."""
+    if authority in (uids.SID, uids.PSID):
+        return uids.ADMIN_SP
+    return uids.ENTERPRISE_LOCKING_SP if found.enterprise else uids.LOCKING_SP

@@ -15,6 +15,8 @@ from .state import LOCKED, READONLY, UNLOCKED, Secret
 PRESENT, ABSENT = "present", "absent"
 STATES = (PRESENT, UNLOCKED, READONLY, LOCKED, ABSENT)
 BACKENDS = ("auto", "native", "sedutil")
+# What sedutil-cli can be told: to make the credential in its own way, or to take the password for it.
+_SEDUTIL_HASHES = ("sha1", "raw")
 # Numbers of ranges that a drive may have; Opal has 8 besides the global one, mostly.
 _LAST_RANGE = 1023
 
@@ -33,9 +35,10 @@ class Wish:
     length: int | None = None
     confirm: tuple[str, ...] = ()
 
-    def offers(self) -> list[Secret]:
-        """The passwords to be tried on an authority, in this order: the new one may have been set by an earlier run."""
-        return [secret for secret in (self.new, self.ours) if secret is not None]
+    @property
+    def target(self) -> Secret | None:
+        """The password the drive is to have."""
+        return self.new or self.ours
 
 
 def argument_spec() -> dict[str, t.Any]:
@@ -67,6 +70,8 @@ def parse_wishes(params: t.Mapping[str, t.Any]) -> tuple[Wish, ...]:
     _check_combination(params)
     single = params["device"] or params["serial"]
     addresses = [single] if single else list(params["devices"])
+    if not all(str(one).strip() for one in addresses):
+        raise BadInput("devices holds an empty name, which is that of no drive.")
     repeated = sorted({one for one in addresses if addresses.count(one) > 1})
     if repeated:
         raise BadInput(f"devices holds the same drive more than once: {', '.join(repeated)}.")
@@ -152,3 +157,10 @@ def _check_combination(params: t.Mapping[str, t.Any]) -> None:
             raise BadInput("A range begins at block 0 or later and has at least one block.")
     if params["new_password"] is not None and params["new_password"] == params["password"]:
         raise BadInput("new_password is the password that is there already.")
+    if params["backend"] == "sedutil" and params["hash"] not in _SEDUTIL_HASHES:
+        raise BadInput(
+            f"hash is {params['hash']}, but sedutil-cli makes the credential itself, each version in its own way, and "
+            "can't be told another.",
+            hint="Leave hash as it is for what the sedutil-cli of this host does, raw for its option -n; or use "
+            "backend: native.",
+        )

@@ -13,22 +13,25 @@ from ..blockdev.identity import DeviceTable
 from ..errors import BadInput, Refused, StorageError
 from ..plan import Plan
 from . import uids
+from .discovery import Discovery
 from .drive import Drive, drives, find
+from .inquiry import Inquiry, Question, inquiry, secret_of
+from .journal import Journal, Memory
 from .link import libata_passes
 from .options import ABSENT, PRESENT, Wish
 from .state import (
     FACTORY,
-    FACTORY_SECRET,
     FOREIGN,
+    LAST_TRY,
     LOCKED,
     LOCKED_OUT,
     NEW,
     OURS,
     READONLY,
+    UNLOCKED,
     Backend,
     DriveState,
     Fault,
-    Secret,
 )
 from .usage import Usage
 
@@ -36,20 +39,33 @@ from .usage import Usage
 MOST_AT_ONCE = 32
 
 Row = t.Union[DriveState, Fault]
-Uses = t.Callable[[Drive], Usage]
 
 
 @dataclass(frozen=True)
 class Survey:
-    """The drives of a task, in its order, and every other one of the host."""
+    """The drives of a task, in its order."""
 
     rows: tuple[Row, ...]
 
 
-def survey(backend: Backend, table: DeviceTable, uses: Uses, wishes: t.Sequence[Wish], trying: bool) -> Survey:
+@dataclass(frozen=True)
+class Eyes:
+    """What a survey works with.
+
+    ``uses``: what uses a drive. ``unread``: whether there is a partition table on it that the kernel has not read.
+    ``trying``: whether credentials may be tried; a wrong one costs one of the tries that the drive allows.
+    """
+
+    backend: Backend
+    journal: Journal
+    uses: t.Callable[[Drive], Usage]
+    unread: t.Callable[[Drive], bool]
+    trying: bool
+
+
+def survey(eyes: Eyes, table: DeviceTable, wishes: t.Sequence[Wish]) -> Survey:
     """Look at every drive of the task. What is wrong with one of them does not hold up the others.
 
-    :param trying: whether credentials may be tried; a wrong one costs one of the tries that the drive allows
     :raises BadInput: two wishes are for the same drive, or for two that can't be told apart
     """
     known = drives(table)
@@ -64,7 +80,7 @@ def survey(backend: Backend, table: DeviceTable, uses: Uses, wishes: t.Sequence[
         labels[label] = wish.address
 
     def look(wish: Wish, one: Drive | Fault) -> Row:
-        return one if isinstance(one, Fault) else _look_safely(backend, uses, wish, one, trying)
+        return one if isinstance(one, Fault) else _look_safely(eyes, wish, one)
 
     with ThreadPoolExecutor(min(len(meant), MOST_AT_ONCE)) as pool:
         return Survey(tuple(pool.map(look, wishes, meant)))
@@ -89,77 +105,120 @@ def _meant(table: DeviceTable, known: t.Sequence[Drive], wish: Wish) -> Drive | 
         return Fault(Drive(wish.address, ""), error)
 
 
-def _look_safely(backend: Backend, uses: Uses, wish: Wish, drive: Drive, trying: bool) -> Row:
+def _look_safely(eyes: Eyes, wish: Wish, drive: Drive) -> Row:
     try:
-        return _look(backend, uses, wish, drive, trying)
+        return _look(eyes, wish, drive)
     except StorageError as error:
         return Fault(drive, error)
 
 
-def _look(backend: Backend, uses: Uses, wish: Wish, drive: Drive, trying: bool) -> DriveState:
-    identity, found = backend.look(drive)
+def _look(eyes: Eyes, wish: Wish, drive: Drive) -> DriveState:
+    identity, found = eyes.backend.look(drive)
     if drive.serial and identity.serial and drive.serial != identity.serial:
         raise Refused(
             f"{drive.node} says that its serial number is '{identity.serial}', the kernel that it is '{drive.serial}'.",
             hint="Drives were added or removed meanwhile; run the task again.",
         )
-    used = uses(drive) if wish.state in (PRESENT, LOCKED, READONLY, ABSENT) else Usage()
+    if found.kind and not identity.key:
+        raise Refused(
+            f"{drive.node} ({identity.model}) tells neither a serial number nor a WWN, so nothing keeps another drive "
+            "from being taken for it. Nothing was done to it.",
+            hint="Is it behind a USB bridge or a RAID controller? Connect it directly.",
+        )
+    used = eyes.uses(drive) if wish.state in (PRESENT, LOCKED, READONLY, ABSENT) else Usage()
     filtered = identity.bus == "sata" and not found.kind and libata_passes() is False
-    state = DriveState(drive, identity, found, uses=used.uses, system=used.system, tried=trying, filtered=filtered)
-    if not found.kind or not found.locking or not trying:
+    state = DriveState(drive, identity, found, uses=used.uses, system=used.system, tried=eyes.trying, filtered=filtered)
+    if not found.kind or not found.locking:
         return state
-    holders: dict[str, str] = {}
-    for authority, offers in attempts(wish, state):
-        holders[authority] = backend.holder(state, authority, offers)
-        state = replace(state, holders=holders)
-        if authority in (uids.ADMIN1, uids.band_master(wish.range)):
-            secret = secret_of(wish, holders[authority])
-            if secret is not None:
-                state = replace(state, range=backend.read_range(state, wish.range, secret))
-        if holders[authority] in (FOREIGN, LOCKED_OUT):
-            # The drive is somebody else's, so the others would cost tries for nothing.
+    if wish.state in (UNLOCKED, READONLY) and not found.locked and not found.shadowed:
+        state = replace(state, unread=eyes.unread(drive))
+    return _ask(eyes, wish, state) if eyes.trying else state
+
+
+def _ask(eyes: Eyes, wish: Wish, state: DriveState) -> DriveState:
+    """The same, with what the authorities answered to the credentials they were offered."""
+    memory = eyes.journal.memory(state.key)
+    questions = inquiry(wish, state.found, memory)
+    asked: list[tuple[Question, str]] = []
+    if state.found.owned is False:
+        state = replace(state, holders={uids.SID: FACTORY})
+    question = next(questions, None)
+    while question is not None:
+        answer = _answer(eyes.backend, state, question, asked)
+        if answer is None:
+            return replace(state, tried=False)
+        if question.offers:
+            state = replace(state, holders={**state.holders, question.authority: answer})
+        if answer in (LOCKED_OUT, LAST_TRY):
             break
-    return state
+        if question.authority in (uids.ADMIN1, uids.band_master(wish.range)):
+            secret = secret_of(wish, answer)
+            if secret is not None:
+                state = replace(state, range=eyes.backend.read_range(state, wish.range, secret))
+        question = _next(questions, answer)
+    return replace(state, later=_note(eyes.journal, state.key, memory, asked))
 
 
-def attempts(wish: Wish, state: DriveState) -> t.Iterator[tuple[str, list[Secret]]]:
-    """Which authorities are to be tried with which credentials.
+def _answer(backend: Backend, state: DriveState, question: Question, asked: list[tuple[Question, str]]) -> str | None:
+    """What an authority answered; None if it can't be asked, and nothing is known that tells it."""
+    if not question.offers:
+        return FOREIGN
+    if not backend.can_try(question.authority):
+        # To try it would write. It is taken to have what the one before it has.
+        return asked[-1][1] if asked else None
+    answer = backend.holder(state, question.authority, question.offers)
+    asked.append((question, answer))
+    return answer
 
-    A credential that is surely wrong is not offered, and none is where discovery tells enough.
-    """
-    found, ours = state.found, wish.offers()
-    maybe_factory = [] if found.owned else [FACTORY_SECRET]
-    if wish.state == ABSENT:
-        if found.owned is False:
-            return
-        if not found.enabled or found.enterprise:
-            yield uids.SID, maybe_factory + ours
-        elif ours:
-            yield uids.SID, ours
+
+def _next(questions: Inquiry, answer: str) -> Question | None:
+    try:
+        return questions.send(answer)
+    except StopIteration:
+        return None
+
+
+def _note(journal: Journal, key: str, memory: Memory, asked: t.Sequence[tuple[Question, str]]) -> tuple[str, ...]:
+    """Note what was refused where another credential is possible; these are the authorities."""
+    answers = {question.authority: answer for question, answer in asked}
+    taken = {authority: answer for authority, answer in answers.items() if answer in (OURS, NEW, FACTORY)}
+    later: list[str] = []
+    for question, answer in asked:
+        authority, offered = question.authority, question.offers[0].origin
+        if authority in taken:
+            _settle(journal, key, authority, memory, answers)
+        elif answer == FOREIGN and memory.begun(authority):
+            # What was noted does not hold: somebody else was at it since.
+            journal.forget(key)
+            continue
+        # Without any sign that it is ours, a password that was mistyped would be put off for a worse one.
+        signs = bool(taken or memory.refused(authority) or offered == FACTORY)
+        if authority not in taken and answer == FOREIGN and question.others and signs:
+            journal.refuse(key, authority, offered)
+            later.append(authority)
+    if taken.get(uids.SID) == FACTORY and len(answers) > 1:
+        # The next one asks it first, which costs nothing.
+        journal.refuse(key, uids.SID, OURS)
+    return tuple(later)
+
+
+def _settle(journal: Journal, key: str, authority: str, memory: Memory, answers: t.Mapping[str, str]) -> None:
+    """Which credential an authority has is known: what was noted of it may be so no longer."""
+    answer, former = answers[authority], memory.begun(authority)
+    if former and answer != former:
+        # The change of it was done. While others have the former one, that is what the next task has to know.
+        journal.end(key, authority, former, last=former not in answers.values())
         return
-    if not found.enabled:
-        if wish.state == PRESENT:
-            yield uids.SID, maybe_factory + ours
-        return
-    if wish.state == "unlocked" and not found.locked and not found.shadowed:
-        return
-    if not found.enterprise:
-        yield uids.ADMIN1, ours
-        if wish.state == PRESENT and wish.new is not None:
-            yield uids.SID, ours
-        return
-    if found.owned is False:
-        ours = [FACTORY_SECRET]
-    elif wish.state == PRESENT or not found.locked:
-        # The factory's credential clears the try that ours cost on a drive that was never set up.
-        ours = ours + maybe_factory
-    master = uids.band_master(wish.range)
-    yield master, ours
-    if wish.state == PRESENT:
-        yield uids.SID, ours
-        yield uids.ERASE_MASTER, ours
+    if memory.refused(authority) == FACTORY:
+        # That stays true, unless it is the factory's again.
+        stale = answer == FACTORY
+    else:
+        # Which of the task's own is refused depends on the task, and is of use until all is known.
+        stale = all(one in (OURS, NEW, FACTORY) for one in answers.values())
+    if memory.refused(authority) and stale:
+        journal.settle(key, authority)
 
 
-def secret_of(wish: Wish, holder: str) -> Secret | None:
-    """The credential of this origin."""
-    return {FACTORY: FACTORY_SECRET, OURS: wish.ours, NEW: wish.new}.get(holder)
+def may_ask(wish: Wish, found: Discovery) -> bool:
+    """Whether a credential would be tried, if that was allowed."""
+    return next(inquiry(wish, found, Memory()), None) is not None

@@ -16,11 +16,16 @@ from .state import FACTORY, DriveState, Fault, Range
 Result = dict[str, t.Any]
 
 
-def describe(row: Row) -> Result:
-    """One drive of a task."""
+def describe(row: Row, errors: t.Mapping[str, str]) -> Result:
+    """One drive of a task.
+
+    :param errors: what went wrong, by the label of the drive
+    """
+    error = errors.get(row.drive.label)
     if isinstance(row, Fault):
-        return {**plain(row.drive, None, None), "range": None}
-    return {**plain(row.drive, row.identity, _owner(row)), "range": None if row.range is None else _range(row.range)}
+        return {**plain(row.drive, None, None), "range": None, "error": error}
+    shown = None if row.range is None else _range(row.range)
+    return {**plain(row.drive, row.identity, _owner(row)), "range": shown, "error": error}
 
 
 def plain(drive: Drive, identity: Identity | None, found: Discovery | None) -> Result:

@@ -19,9 +19,21 @@ from . import sedutil_text as text
 from . import uids
 from .discovery import Discovery
 from .drive import Drive
+from .hold import Holder, hold
 from .link import Identity, Link, open_link
 from .session import LockedOut, Rejected
-from .state import FACTORY, FOREIGN, LOCKED, LOCKED_OUT, NEW, OURS, READONLY, UNLOCKED, DriveState, Range, Secret
+from .state import (
+    FACTORY,
+    FOREIGN,
+    LOCKED,
+    LOCKED_OUT,
+    READONLY,
+    UNLOCKED,
+    WRITEONLY,
+    DriveState,
+    Range,
+    Secret,
+)
 
 _PROGRAM = "sedutil-cli"
 _ANY = range(-64, 256)
@@ -35,28 +47,59 @@ class Sedutil:
     :param runner: starts programs whatever is in their arguments
     :param mask: hides the secrets in what it prints
     :param raw: passwords are not stretched
+    :param writes: False in check mode: what can be tried by writing alone is not tried
     """
 
     name = "sedutil"
 
-    def __init__(self, runner: Runner, mask: Mask, raw: bool, opener: Opener = open_link) -> None:
+    def __init__(
+        self,
+        runner: Runner,
+        mask: Mask,
+        raw: bool,
+        writes: bool = True,
+        opener: Opener = open_link,
+        holder: Holder = hold,
+    ) -> None:
         self._runner = runner
         self._mask = mask
         self._options = ("-n",) if raw else ()
+        self._writes = writes
         self._open = opener
+        self._hold = holder
         self._lock = threading.Lock()
         self._refused: set[tuple[str, str, bytes]] = set()
 
     def look(self, drive: Drive) -> tuple[Identity, Discovery]:
-        with self._open(drive.node, False) as link:
+        with self._hold(drive.node), self._open(drive.node, False) as link:
             identity = link.identify()
             shown = self._run("ask the drive", drive.node, "--query", (), options=())
         return identity, text.discovery(shown.stdout)
 
+    def can_try(self, authority: str) -> bool:
+        # The program has no other way to try these than to set the password that is there once more.
+        return self._writes or authority not in (uids.SID, uids.ERASE_MASTER)
+
     def holder(self, state: DriveState, authority: str, offers: t.Sequence[Secret]) -> str:
-        known = self._inferred(state, authority)
-        if known:
-            return known
+        if state.found.enterprise and authority == uids.SID:
+            return self._enterprise_owner(state, offers)
+        return self._first(state, authority, offers)
+
+    def _enterprise_owner(self, state: DriveState, offers: t.Sequence[Secret]) -> str:
+        """Version 1.20 never stretches the former password of the owner, so that can't be tried; others tell it."""
+        answer = self._first(state, uids.SID, [one for one in offers if one.origin == FACTORY])
+        if answer != FOREIGN:
+            return answer
+        told = [holder for name, holder in state.holders.items() if name != uids.SID]
+        if not told and not any(one.origin == FACTORY for one in offers):
+            raise StorageError(
+                "sedutil-cli 1.20 can neither try nor change the owner's password of an Enterprise drive.",
+                hint="Use backend: native.",
+            )
+        return next((one.origin for one in offers if one.origin != FACTORY and one.origin in told), FOREIGN)
+
+    def _first(self, state: DriveState, authority: str, offers: t.Sequence[Secret]) -> str:
+        """The origin of the first one that is taken."""
         for secret in offers:
             mark = (state.drive.label, authority, secret.value)
             if mark in self._refused:
@@ -71,13 +114,6 @@ class Sedutil:
             with self._lock:
                 self._refused.add(mark)
         return FOREIGN
-
-    def _inferred(self, state: DriveState, authority: str) -> str:
-        """Version 1.20 never stretches the former password of an Enterprise drive's owner, so that can't be tried."""
-        if not state.found.enterprise or authority != uids.SID:
-            return ""
-        found = [holder for name, holder in state.holders.items() if name.startswith("BandMaster")]
-        return next((holder for holder in found if holder in (OURS, NEW)), "")
 
     def _try(self, state: DriveState, authority: str, secret: Secret) -> Result:
         word = f"try a password of {authority}"
@@ -108,7 +144,7 @@ class Sedutil:
         enterprise = state.found.enterprise
         if authority == uids.SID and enterprise and old.origin != FACTORY:
             raise StorageError(
-                "sedutil-cli 1.20 can't change the owner's password of an Enterprise drive.",
+                "sedutil-cli 1.20 can neither try nor change the owner's password of an Enterprise drive.",
                 hint="Use backend: native.",
             )
         if authority == uids.SID and old.origin == FACTORY and not enterprise:
@@ -147,6 +183,8 @@ class Sedutil:
         self._good(state, f"enable locking of range {number}", lines, "--enableLockingRange", str(number), secret)
 
     def lock(self, state: DriveState, number: int, mode: str, secret: Secret) -> None:
+        if mode == WRITEONLY:
+            raise StorageError("sedutil-cli can't keep a range from being read alone.", hint="Use backend: native.")
         short = {UNLOCKED: "RW", READONLY: "RO", LOCKED: "LK"}[mode]
         if mode == READONLY and state.found.enterprise:
             raise StorageError(
@@ -192,12 +230,12 @@ class Sedutil:
 
     @contextlib.contextmanager
     def _still(self, state: DriveState) -> t.Iterator[None]:
-        with self._open(state.drive.node, False) as link:
+        with self._hold(state.drive.node), self._open(state.drive.node, False) as link:
             there = link.identify()
-            if (there.serial, there.model) != (state.identity.serial, state.identity.model):
+            if not there.is_same(state.identity):
                 raise Refused(
                     f"{state.drive.node} is now {there.model} with serial number '{there.serial}'; meant was "
-                    f"'{state.identity.serial}'. Nothing was done to it.",
+                    f"'{state.key}'. Nothing was done to it.",
                     hint="Drives were added or removed meanwhile; run the task again.",
                 )
             yield

@@ -6,12 +6,15 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 import typing as t
+from dataclasses import dataclass
 
 from ..errors import StorageError
 from . import packets, uids
 from .discovery import Discovery, parse
+from .hold import Hold
 from .link import Link, Unsupported
 from .tokens import CALL, END_OF_DATA, END_OF_SESSION, BadAnswer, Control, Named, decode, encode
 
@@ -19,12 +22,11 @@ _TCG, _MANAGEMENT = 0x01, 0x02
 _LEVEL0 = 0x0001
 _STACK_RESET = 2
 _ROOM = 2048
-# Any number; the drive chooses its own for the session.
-_HOST_SESSION = 105
 # Seconds. A revert takes minutes on large drives.
 _PATIENCE = 300.0
-# How often a session is asked for while there is another one.
-_ATTEMPTS, _BUSY_PAUSE = 8, 0.1
+# Seconds in which other programs are to end their sessions, and in which what we left open ends by itself.
+_BUSY_PATIENCE, _OWN_PATIENCE = 60.0, 0.5
+_BUSY_PAUSE = 0.1
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.001, 0.1
 
 
@@ -52,6 +54,10 @@ class LockedOut(MethodFailed):
         )
 
 
+class Busy(StorageError):
+    """Another program has a session with the drive."""
+
+
 class NoAnswer(StorageError):
     """A drive took a command and answered nothing."""
 
@@ -68,38 +74,69 @@ def discover(link: Link) -> Discovery:
 
 
 @contextlib.contextmanager
-def open_session(
-    link: Link, found: Discovery, sp: bytes, authority: str = "", credential: bytes = b""
-) -> t.Iterator[Session]:
+def open_session(line: Line, sp: bytes, authority: str = "", credential: bytes = b"") -> t.Iterator[Session]:
     """A session, as an authority or as anybody, until the end of the block.
 
     :raises Rejected: the credential is wrong
     :raises LockedOut: too many wrong ones were tried
+    :raises Busy: another program has a session and does not end it
     :raises MethodFailed: the drive opens no session
     """
-    session = Session(link, found)
-    for attempt in range(_ATTEMPTS):
-        try:
-            session.start(sp, authority, credential)
-            break
-        except MethodFailed as error:
-            if error.status not in (uids.NO_SESSIONS, uids.SP_BUSY) or attempt == _ATTEMPTS - 1:
-                raise
-        if attempt < _ATTEMPTS - 2:
-            # Another program may be at it, and done soon.
-            time.sleep(_BUSY_PAUSE)
-        else:
-            # What was left open by a program that was killed.
-            with contextlib.suppress(StorageError):
-                session.reset_stack()
+    session = Session(line.link, line.found)
+    _begin(line, session, sp, authority, credential)
     try:
-        if found.enterprise and authority:
+        if line.found.enterprise and authority:
             session.authenticate(authority, credential)
         yield session
     finally:
         # How it ends says nothing about what was done in it.
         with contextlib.suppress(StorageError):
             session.end()
+            line.hold.note("")
+
+
+def _begin(line: Line, session: Session, sp: bytes, authority: str, credential: bytes) -> None:
+    """Start a session. While there is another one: if it is one that we left open it is dropped, else waited for."""
+    ours = line.hold.opened == line.key
+    begun = time.monotonic()
+    while True:
+        line.hold.note(line.key)
+        try:
+            session.start(sp, authority, credential)
+            return
+        except MethodFailed as error:
+            # It opened none, so there is none of ours but what was there before.
+            line.hold.note(line.key if ours else "")
+            if error.status not in (uids.NO_SESSIONS, uids.SP_BUSY):
+                raise
+            waited = time.monotonic() - begun
+            if waited >= _BUSY_PATIENCE:
+                raise Busy(
+                    f"The drive is busy: another program has a session with it, for {waited:.0f} seconds now "
+                    f"(status 0x{error.status:02x}).",
+                    hint="Wait until that program (sedutil-cli?) is done, and run the task again. If there is none, "
+                    "one was killed in the middle: turn the power of the drive off and on.",
+                ) from None
+        if ours and waited >= _OWN_PATIENCE:
+            with contextlib.suppress(StorageError):
+                session.reset_stack()
+                ours = False
+        time.sleep(_BUSY_PAUSE)
+
+
+def host_session() -> int:
+    """The number that this process gives its sessions, so that two processes take no answer for theirs."""
+    return os.getpid() & 0xFFFFFFFF
+
+
+@dataclass(frozen=True)
+class Line:
+    """A drive that is held and can be talked to. ``key``: by what it is known again."""
+
+    link: Link
+    found: Discovery
+    hold: Hold
+    key: str
 
 
 class Session:
@@ -112,7 +149,7 @@ class Session:
         self.aborted = False
 
     def start(self, sp: bytes, authority: str, credential: bytes) -> None:
-        arguments: list[t.Any] = [_HOST_SESSION, sp, 1]
+        arguments: list[t.Any] = [host_session(), sp, 1]
         if authority and not self._found.enterprise:
             arguments += [Named(0, credential), Named(3, uids.authority_uid(authority))]
         what = f"authenticate {authority}" if authority else "open a session"
@@ -122,6 +159,8 @@ class Session:
             raise _verdict(error, authority) from None
         if len(results) < 2 or not all(isinstance(one, int) for one in results[:2]):
             raise BadAnswer("The drive opened a session and did not tell its number.")
+        if results[0] != host_session():
+            raise BadAnswer("The drive opened a session for another program.")
         self._numbers = (results[1], results[0])
 
     def authenticate(self, authority: str, credential: bytes) -> None:
@@ -175,7 +214,9 @@ class Session:
 
     def end(self) -> None:
         if self._numbers != (0, 0) and not self.aborted:
-            self._exchange("end the session", encode(Control(END_OF_SESSION)))
+            mark = encode(Control(END_OF_SESSION))
+            if not self._exchange("end the session", mark).startswith(mark):
+                raise BadAnswer("The drive was to end the session, and did not say that it has.")
         self._numbers = (0, 0)
 
     def reset_stack(self) -> None:

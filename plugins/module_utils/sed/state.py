@@ -14,9 +14,15 @@ from .drive import Drive
 from .link import Identity
 
 UNLOCKED, READONLY, LOCKED = "unlocked", "readonly", "locked"
+# What no task asks for, and other programs leave: it can be written and not read.
+WRITEONLY = "writeonly"
+# How a range is -> whether it is closed to reading and to writing.
+CLOSED = {UNLOCKED: (False, False), READONLY: (False, True), LOCKED: (True, True), WRITEONLY: (True, False)}
 
 # Which credential an authority was found to have. FACTORY is the one that every reader of the drive can see.
 OURS, NEW, FACTORY, FOREIGN, LOCKED_OUT = "ours", "new", "factory", "foreign", "locked_out"
+# The drive tells that one more wrong credential would lock the authority out, so none was offered.
+LAST_TRY = "last_try"
 
 
 @dataclass(frozen=True)
@@ -50,10 +56,9 @@ class Range:
 
     @property
     def mode(self) -> str:
-        """How it is now."""
-        if self.read_enabled and self.read_locked:
-            return LOCKED
-        return READONLY if self.write_enabled and self.write_locked else UNLOCKED
+        """How it is now; a flag that says locked counts only where locking is enabled."""
+        closed = (self.read_enabled and self.read_locked, self.write_enabled and self.write_locked)
+        return next(mode for mode, flags in CLOSED.items() if flags == closed)
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,8 @@ class DriveState:
     ``holders``: by authority, which credential it has, as far as that was tried. ``range``: None if it was not read.
     ``uses``: what uses the drive now, in words; ``system``: what of that the host needs to start. ``tried``: False if
     no credential was to be tried. ``filtered``: the kernel keeps security commands from it. ``reset``: this very task
-    has just reset it.
+    has just reset it. ``later``: authorities to which the next task offers another credential than this one did.
+    ``unread``: there is a partition table on it that the kernel has not read.
     """
 
     drive: Drive
@@ -76,6 +82,13 @@ class DriveState:
     tried: bool = True
     filtered: bool = False
     reset: bool = False
+    later: tuple[str, ...] = ()
+    unread: bool = False
+
+    @property
+    def key(self) -> str:
+        """By what it is known again, whatever its name."""
+        return self.identity.key
 
 
 @dataclass(frozen=True)
@@ -97,8 +110,11 @@ class Backend(t.Protocol):
     def look(self, drive: Drive) -> tuple[Identity, Discovery]:
         """What the drive tells without a password."""
 
+    def can_try(self, authority: str) -> bool:
+        """Whether a credential can be tried by this task; False where that writes and the task must not."""
+
     def holder(self, state: DriveState, authority: str, offers: t.Sequence[Secret]) -> str:
-        """The origin of the first credential that the authority takes, FOREIGN or LOCKED_OUT if none."""
+        """The origin of the first credential that the authority takes, FOREIGN, LOCKED_OUT or LAST_TRY if none."""
 
     def read_range(self, state: DriveState, number: int, secret: Secret) -> Range:
         """A range."""

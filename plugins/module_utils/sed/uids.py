@@ -41,6 +41,8 @@ _BAND_MASTER = "BandMaster"
 
 COLUMNS = {
     "PIN": 3,
+    "TryLimit": 5,
+    "Tries": 6,
     "LifeCycleState": 6,
     "RangeStart": 3,
     "RangeLength": 4,

@@ -32,6 +32,8 @@ OPERATIONS: dict[str, tuple[list[Options], Options]] = {
 
 
 def prepared(player: Player, kind: str, before: list[Options]) -> Drive:
+    # Not the drive before, though it has its serial number.
+    player.host.restart()
     drive = player.host.plug(Spec(SERIAL, kind=kind, ranges=1), "nvme8")
     for options in before:
         assert not player.run(**{**BASE, **options}).get("failed")

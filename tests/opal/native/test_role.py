@@ -5,55 +5,12 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 from ansible_collections.nasops.encryption.tests.opal.drive import Spec
 from ansible_collections.nasops.encryption.tests.opal.host import Emulator
-
-COLLECTIONS = Path(__file__).parents[6]
-COMMON, OWN = "the-password-of-all", "a-password-of-its-own"
-
-PLAY = """
-- hosts: all
-  gather_facts: false
-  roles:
-    - role: nasops.encryption.sed_drives
-"""
-
-
-def play(host: Emulator, shim: Path, folder: Path, *playbooks: str) -> str:
-    """What ansible-playbook prints when it succeeds."""
-    python = folder / "python"
-    exports = " ".join(f"{name}={value}" for name, value in host.environment(shim).items())
-    python.write_text(f'#!/bin/sh\n{exports} exec {sys.executable} "$@"\n')
-    python.chmod(0o755)
-    variables = {
-        "ansible_connection": "local",
-        "ansible_become": False,
-        "ansible_pipelining": True,
-        "ansible_python_interpreter": str(python),
-        "nas_drives": ["S1", {"device": "S2", "password": OWN}],
-        "nas_drive_password": COMMON,
-    }
-    inventory = folder / "inventory.json"
-    inventory.write_text(json.dumps({"nas": {"hosts": {"nas1": variables}}}))
-    environment = {
-        **os.environ,
-        "ANSIBLE_COLLECTIONS_PATH": os.environ.get("ANSIBLE_COLLECTIONS_PATH", str(COLLECTIONS)),
-        "ANSIBLE_LOCAL_TEMP": str(folder / "local"),
-        "ANSIBLE_REMOTE_TEMP": str(folder / "remote"),
-    }
-    argv = [sys.executable, "-m", "ansible", "playbook", "-i", str(inventory), "-v", *playbooks]
-    done = subprocess.run(argv, env=environment, cwd=folder, capture_output=True, text=True, check=False)
-    shown = done.stdout + done.stderr
-    assert done.returncode == 0, shown
-    assert COMMON not in shown and OWN not in shown
-    return shown
+from ansible_collections.nasops.encryption.tests.opal.roles import PLAY, play
 
 
 def changed(shown: str) -> list[bool]:
@@ -71,3 +28,35 @@ def test_drives_are_set_up_once_and_unlocked_after_a_power_cut(host: Emulator, s
     assert not any(drive.readable() for drive in drives)
     assert changed(play(host, shim, tmp_path, "nasops.encryption.unlock_drives")) == [True]
     assert all(drive.readable() for drive in drives)
+
+
+def test_a_drive_that_can_not_be_set_up_keeps_no_other_one_locked(host: Emulator, shim: Path, tmp_path: Path) -> None:
+    drives = [host.plug(Spec(serial), name) for serial, name in (("S1", "nvme8"), ("S2", "nvme9"))]
+    book = tmp_path / "play.yml"
+    book.write_text(PLAY)
+    play(host, shim, tmp_path, str(book))
+    host.power_cycle()
+    # A third one is new, and the second one has another password.
+    third = host.plug(Spec("S3"), "nvme7")
+    wrong = ["S1", {"device": "S2", "password": "not-its-password"}, "S3", "S4"]
+    shown = play(host, shim, tmp_path, str(book), status=2, nas_drives=wrong)
+    assert [drive.readable() for drive in drives] == [True, False]
+    assert third.owned() and third.ranges[0].read_enabled
+    assert re.search(r"S2: Admin1 of 'S2' does not take .*S4: There is no drive 'S4'", shown, re.S)
+    assert [pin.tries for pin in drives[1].pins.values() if pin.tries] == [1], "it is not tried again to be unlocked"
+
+
+def test_the_role_unlock_tells_of_drives_too(host: Emulator, shim: Path, tmp_path: Path) -> None:
+    drives = [host.plug(Spec(serial), name) for serial, name in (("S1", "nvme8"), ("S2", "nvme9"))]
+    book = tmp_path / "play.yml"
+    book.write_text(PLAY)
+    play(host, shim, tmp_path, str(book))
+    host.power_cycle()
+    wrong = ["S1", {"device": "S2", "password": "not-its-password"}]
+    shown = play(host, shim, tmp_path, "nasops.encryption.unlock", status=2, nas_drives=wrong, nas_hosts="nas")
+    assert "nas1: unlocked drive S1; FAILED drive S2" in shown
+    assert "drive S2: Admin1 of 'S2' does not take" in shown
+    assert [drive.readable() for drive in drives] == [True, False]
+    shown = play(host, shim, tmp_path, "nasops.encryption.unlock", nas_hosts="nas")
+    assert "nas1: unlocked drive S2" in shown and drives[1].readable()
+    assert "nas1: nothing to do" in play(host, shim, tmp_path, "nasops.encryption.unlock", nas_hosts="nas")

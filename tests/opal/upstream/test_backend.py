@@ -6,12 +6,14 @@
 from __future__ import annotations
 
 import os
+import threading
 import typing as t
+from pathlib import Path
 
 import pytest
 
 from ansible_collections.nasops.encryption.tests.opal.drive import ENTERPRISE, OPAL2, Spec
-from ansible_collections.nasops.encryption.tests.opal.player import Player
+from ansible_collections.nasops.encryption.tests.opal.player import Player, Worker
 
 OLD, NEW, WRONG = "an-old-password", "the-new-password", "not-the-password"
 NODES = {"nvme": "nvme8", "sata": "sdx", "sas": "sdy"}
@@ -38,7 +40,7 @@ def test_a_drive_from_its_first_day_to_its_last(player: Player, bus: str, kind: 
     assert drive.readable()
     if kind == ENTERPRISE:
         assert "read-only" in player.fails(serial=spec.serial, password=OLD, state="readonly")
-        assert "can't change" in player.fails(serial=spec.serial, password=OLD, new_password=NEW)
+        assert "can neither try nor change" in player.fails(serial=spec.serial, password=OLD, new_password=NEW)
     else:
         player.run(serial=spec.serial, password=OLD, state="readonly")
         assert drive.ranges[0].reads and not drive.ranges[0].writes
@@ -54,6 +56,44 @@ def test_a_drive_from_its_first_day_to_its_last(player: Player, bus: str, kind: 
     for changed in (True, False):
         assert player.run(serial=spec.serial, password=password, **options)["changed"] is changed
     assert not drive.owned() and not set(drive.keys) & set(keys)
+
+
+@pytest.mark.parametrize("kind", [OPAL2, ENTERPRISE])
+def test_check_mode_writes_nothing_to_try_a_password(player: Player, kind: str) -> None:
+    player.backend = "sedutil"
+    drive = player.host.plug(Spec("S1", kind=kind, ranges=1), "nvme8")
+    for options in ({}, {"state": "absent", "confirm_serial": ["S1"]}, {"new_password": NEW}):
+        player.run(check_mode=True, check_password=True, serial="S1", password=OLD, **options)
+    player.run(serial="S1", password=OLD)
+    drive.calls.clear()
+    for options in ({}, {"state": "absent", "confirm_serial": ["S1"]}, {"new_password": NEW}):
+        player.run(check_mode=True, check_password=True, serial="S1", password=OLD, **options)
+    assert {name for name, _uid, _who in drive.calls} <= {"Properties", "StartSession", "Get", "Next", "Authenticate"}
+
+
+def test_two_tasks_with_different_backends_take_turns(player: Player, shim: Path) -> None:
+    drive = player.host.plug(Spec("S1"), "nvme8")
+    player.run(serial="S1", password=OLD)
+    other = Worker(shim)
+    second = Player(player.host, other)
+    second.backend = "sedutil"
+    failures: list[str] = []
+
+    def work(one: Player, check_mode: bool) -> None:
+        for state in ("locked", "unlocked") * 2:
+            done = one.run(check_mode, serial="S1", password=OLD, state=state, check_password=check_mode)
+            if done.get("failed"):
+                failures.append(done["msg"])
+
+    threads = [threading.Thread(target=work, args=arguments) for arguments in ((player, False), (second, True))]
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        other.close()
+    assert failures == [] and drive.wrong == []
 
 
 def test_an_error_shows_no_password(player: Player) -> None:

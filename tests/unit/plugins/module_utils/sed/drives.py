@@ -13,6 +13,8 @@ from ansible_collections.nasops.encryption.plugins.module_utils.command import R
 from ansible_collections.nasops.encryption.plugins.module_utils.plan import Outcome, Plan, Work, converge
 from ansible_collections.nasops.encryption.plugins.module_utils.sed.decide import Tools, decide
 from ansible_collections.nasops.encryption.plugins.module_utils.sed.drive import Drive as Seen
+from ansible_collections.nasops.encryption.plugins.module_utils.sed.hold import Hold
+from ansible_collections.nasops.encryption.plugins.module_utils.sed.journal import Journal
 from ansible_collections.nasops.encryption.plugins.module_utils.sed.link import (
     Gone,
     Identity,
@@ -21,7 +23,7 @@ from ansible_collections.nasops.encryption.plugins.module_utils.sed.link import 
 )
 from ansible_collections.nasops.encryption.plugins.module_utils.sed.native import Native
 from ansible_collections.nasops.encryption.plugins.module_utils.sed.options import argument_spec, parse_wishes
-from ansible_collections.nasops.encryption.plugins.module_utils.sed.read import Survey, after, survey
+from ansible_collections.nasops.encryption.plugins.module_utils.sed.read import Eyes, Survey, after, survey
 from ansible_collections.nasops.encryption.plugins.module_utils.sed.usage import Usage
 from ansible_collections.nasops.encryption.tests.opal.drive import Drive, MethodError, Spec
 from ansible_collections.nasops.encryption.tests.opal.tper import TPer
@@ -45,7 +47,8 @@ class Direct:
 
     def identify(self) -> Identity:
         spec = self._drive.spec
-        return Identity(spec.transport, spec.serial, spec.model, spec.firmware, spec.serial.encode().ljust(20))
+        salt = spec.serial.encode().ljust(20)
+        return Identity(spec.transport, spec.serial, spec.model, spec.firmware, salt, spec.wwn)
 
     def send(self, protocol: int, specific: int, data: bytes) -> None:
         with _translated():
@@ -64,11 +67,20 @@ class Host:
         self._tpers = [TPer(drive) for drive in self.drives]
         self.runner: Runner = RecordedRunner()
         self.usage = Usage()
+        # What the host remembers, and the locks of the drives.
+        self.journal = Journal(path="")
+        self._holds: dict[str, Hold] = {}
 
     def table(self) -> DeviceTable:
         return DeviceTable(
             tuple(
-                BlockDevice(f"nvme{number}n1", f"/dev/nvme{number}n1", serial=drive.spec.serial, size=10**12)
+                BlockDevice(
+                    f"nvme{number}n1",
+                    f"/dev/nvme{number}n1",
+                    serial=drive.spec.serial,
+                    wwn=f"naa.{drive.spec.wwn}" if drive.spec.wwn else "",
+                    size=10**12,
+                )
                 for number, drive in enumerate(self.drives)
             )
         )
@@ -80,16 +92,31 @@ class Host:
             raise Gone(f"{node} can't be opened.")
         yield Direct(self.drives[number], self._tpers[number])
 
+    @contextlib.contextmanager
+    def hold(self, node: str) -> t.Iterator[Hold]:
+        yield self._holds.setdefault(node, Hold())
+
     def play(self, check_mode: bool = False, **options: t.Any) -> Outcome[Survey]:
-        """One run of a task, as the module does it."""
+        """One run of a task, as the module does it, which is wrong at most once with each authority of a drive."""
+        before = [len(drive.wrong) for drive in self.drives]
+        done = self._play(check_mode, **options)
+        for drive, count in zip(self.drives, before):
+            wrong = drive.wrong[count:]
+            assert len(wrong) == len(set(wrong)), [uid.hex() for uid in wrong]
+        return done
+
+    def _play(self, check_mode: bool, **options: t.Any) -> Outcome[Survey]:
         defaults = {name: one.get("default") for name, one in argument_spec().items()}
         wishes = parse_wishes({**defaults, "hash": "raw", **options})
-        hand = Native("raw", self.open)
-        tools = Tools(hand, _nothing, _nothing)
+        hand = Native("raw", self.open, self.hold)
+        # What one task knows besides what it leaves to the next one ends with it.
+        self.journal = Journal(path="", writes=not check_mode, kept=self.journal.kept)
+        tools = Tools(hand, self.journal, _nothing, _nothing)
         trying = not check_mode or bool(options.get("check_password"))
 
         def read() -> Survey:
-            return survey(hand, self.table(), lambda _drive: self.usage, wishes, trying)
+            eyes = Eyes(hand, self.journal, lambda _drive: self.usage, lambda _drive: False, trying)
+            return survey(eyes, self.table(), wishes)
 
         def plan(found: Survey) -> Plan:
             return decide(tools, wishes, found)

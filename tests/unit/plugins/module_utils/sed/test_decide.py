@@ -28,7 +28,8 @@ STEPS = st.lists(st.sampled_from([*STATES, "power", "interrupt"]), min_size=1, m
 @settings(max_examples=25)
 @given(steps=STEPS, last=st.sampled_from(STATES))
 def test_every_state_is_reached_from_every_other_one(kind: str, steps: list[str], last: str) -> None:
-    host = Host(Spec("S1", kind=kind, ranges=2))
+    # What was never set up is asked for its password by every task that is to close it.
+    host = Host(Spec("S1", kind=kind, ranges=2, try_limit=20))
     drive = host.drives[0]
     options: dict[str, t.Any] = {"serial": "S1", "password": OLD, "confirm_serial": ["S1"]}
     for step in steps:
@@ -69,7 +70,8 @@ def test_a_change_of_the_password_that_stopped_in_between_goes_on(kind: str) -> 
         again = host.play(serial="S1", password=OLD, new_password=NEW)
         assert not again.plan.steps and not again.plan.failures
         assert not host.play(serial="S1", password=NEW).plan.steps
-        assert not any(pin.tries for pin in drive.pins.values())
+        # That SID has the new one may be found out by offering it the former one; the next run would clear that.
+        assert {uid: pin.tries for uid, pin in drive.pins.items() if pin.tries} in ({}, {names.PIN_SID: 1})
 
 
 def test_in_check_mode_nothing_is_sent_that_needs_a_session() -> None:

@@ -80,14 +80,19 @@ def test_two_disks_with_one_wwn_are_two_drives() -> None:
             # No WWN at all, by its look; and no serial number to tell them apart.
             BlockDevice("sdc", "/dev/sdc", wwn="naa.0000000000000000"),
             BlockDevice("sdd", "/dev/sdd", wwn="naa.0000000000000000"),
+            # A WWN that is shared, and no serial number either: not two paths to one drive.
+            BlockDevice("sde", "/dev/sde", wwn="naa.5000c500bbbbbbbb"),
+            BlockDevice("sdf", "/dev/sdf", wwn="naa.5000c500bbbbbbbb"),
         )
     )
     known = drives(table)
-    assert [one.members for one in known] == [("sda",), ("sdb",), ("sdc",), ("sdd",)]
+    assert [one.members for one in known] == [(f"sd{letter}",) for letter in "abcdef"]
     assert find(table, known, "B").name == "sdb"
     assert find(table, known, "/dev/disk/by-path/pci-1-ata-2").name == "sdb"
     with pytest.raises(BadInput, match=f"'{WWN}' fits 2 drives: /dev/sda, /dev/sdb"):
         find(table, known, WWN)
+    with pytest.raises(BadInput, match="There is no drive ''"):
+        find(table, known, "")
 
 
 def test_two_controllers_with_one_serial_number_are_two_drives() -> None:

@@ -1,0 +1,51 @@
+# Copyright (c) 2026 nasops.encryption contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a host runs when it starts, without Ansible, against emulated drives."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from ansible_collections.nasops.encryption.plugins.module_utils.sed.boot_files import archive
+from ansible_collections.nasops.encryption.tests.opal.drive import Spec
+from ansible_collections.nasops.encryption.tests.opal.player import Player
+
+COMMON, OWN = "the-password-of-all", "a-password-of-its-own"
+
+
+def test_drives_are_unlocked_by_the_file_and_one_that_is_wrong_holds_up_no_other(
+    player: Player, shim: Path, tmp_path: Path
+) -> None:
+    host = player.host
+    drives = [host.plug(Spec(serial), name) for serial, name in (("S1", "nvme7"), ("S2", "nvme8"), ("S3", "nvme9"))]
+    for serial, password in (("S1", COMMON), ("S2", OWN), ("S3", "another one")):
+        player.run(serial=serial, password=password)
+    host.partition("nvme7")
+    host.power_cycle()
+    program, settings = tmp_path / "program.pyz", tmp_path / "settings.json"
+    program.write_bytes(archive())
+    settings.write_text(
+        json.dumps({"devices": ["S1", "S2", "S3"], "password": COMMON, "passwords": {"S2": OWN}, "hash": "raw"})
+    )
+    settings.chmod(0o600)
+
+    def start() -> tuple[int, str]:
+        environment = {**os.environ, **host.environment(shim)}
+        argv = [sys.executable, "-I", str(program), str(settings)]
+        done = subprocess.run(argv, env=environment, capture_output=True, text=True, check=False)
+        assert done.stderr == "" and not any(one in done.stdout for one in (COMMON, OWN))
+        return done.returncode, done.stdout
+
+    status, shown = start()
+    assert status == 1
+    assert [drive.readable() for drive in drives] == [True, True, False]
+    assert "nasops-unlock-drives: done: Unlock range 0 of 'S1'\n" in shown
+    assert "nasops-unlock-drives: 'S3' STAYS LOCKED: Admin1 of 'S3' does not take the password" in shown
+    assert host.partitions("nvme7") == ["nvme7n1p1"], "the pool on it can be imported"
+    player.run(serial="S3", password="another one", state="unlocked")
+    assert start() == (0, "")

@@ -1,0 +1,156 @@
+# Copyright (c) 2026 nasops.encryption contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""How many tries a task costs: at most one of each authority, whatever is in the drive, and never the last one."""
+
+from __future__ import annotations
+
+import itertools
+import typing as t
+
+import pytest
+
+from ansible_collections.nasops.encryption.plugins.module_utils.plan import Outcome
+from ansible_collections.nasops.encryption.plugins.module_utils.sed.read import Survey
+from ansible_collections.nasops.encryption.tests.opal import names
+from ansible_collections.nasops.encryption.tests.opal.drive import ENTERPRISE, OPAL2, Drive, Spec
+from ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.sed.drives import Host
+
+OLD, NEW, THIRD, FACTORY = "old-password", "new-password", "third-password", "MSID0123456789ABCDEF"
+ADMIN = names.pin_of(names.admin(1))
+BAND, MASTER = names.pin_of(names.band_master(0)), names.pin_of(names.ERASE_MASTER)
+SID = names.PIN_SID
+
+
+def set_up(kind: str, **spec: t.Any) -> tuple[Host, Drive]:
+    """A drive with the old password, of which this host remembers nothing."""
+    host = Host(Spec("S1", kind=kind, ranges=1, **spec))
+    host.play(serial="S1", password=OLD)
+    host.journal.kept.clear()
+    host.drives[0].wrong.clear()
+    return host, host.drives[0]
+
+
+def tries(drive: Drive) -> dict[bytes, int]:
+    """The wrong ones that the drive counts, by authority."""
+    return {uid: pin.tries for uid, pin in drive.pins.items() if pin.tries}
+
+
+def message(done: Outcome[Survey]) -> str:
+    return " ".join(str(one) for one in done.plan.failures)
+
+
+@pytest.mark.parametrize("options", [{}, {"new_password": NEW}, {"state": "absent"}, {"state": "locked"}])
+def test_no_mixture_of_passwords_costs_two_tries_of_an_opal_drive(options: dict[str, t.Any]) -> None:
+    for owner, admin in itertools.product((OLD, NEW, THIRD, FACTORY), (OLD, NEW, THIRD)):
+        host, drive = set_up(OPAL2)
+        drive.pins[SID].value, drive.pins[ADMIN].value = owner.encode(), admin.encode()
+        for _run in range(2):
+            # It is the run itself that looks for a second one.
+            host.play(serial="S1", password=OLD, confirm_serial=["S1"], **options)
+
+
+@pytest.mark.parametrize("tells_owner", [False, True])
+@pytest.mark.parametrize("options", [{}, {"new_password": NEW}, {"state": "absent"}, {"state": "unlocked"}])
+def test_no_mixture_of_passwords_costs_two_tries_of_an_enterprise_drive(
+    options: dict[str, t.Any], tells_owner: bool
+) -> None:
+    for owner, eraser, band in itertools.product((OLD, NEW, FACTORY), (OLD, NEW, FACTORY), (OLD, THIRD, FACTORY)):
+        host, drive = set_up(ENTERPRISE, tells_owner=tells_owner)
+        if options.get("state") == "unlocked":
+            drive.power_cycle()
+        if (owner, band) == (FACTORY, THIRD) and not drive.locked():
+            # The page about drives names this one.
+            continue
+        for uid, text in ((SID, owner), (MASTER, eraser), (BAND, band)):
+            drive.pins[uid].value = text.encode()
+        for _run in range(2):
+            host.play(serial="S1", password=OLD, confirm_serial=["S1"], **options)
+
+
+@pytest.mark.parametrize("kind,asked", [(OPAL2, {SID: 1, ADMIN: 1}), (ENTERPRISE, {BAND: 1, SID: 1})])
+def test_a_change_of_a_password_that_nobody_has(kind: str, asked: dict[bytes, int]) -> None:
+    host, drive = set_up(kind)
+    done = host.play(serial="S1", password="wrong", new_password="wrong, too")
+    assert "does not take the password" in message(done)
+    assert tries(drive) == asked
+    # The one that was right all the time is not put off because of that.
+    assert not message(host.play(serial="S1", password=OLD, new_password=NEW))
+    assert tries(drive) == {}
+
+
+@pytest.mark.parametrize("kind", [OPAL2, ENTERPRISE])
+def test_a_change_that_is_done_costs_nothing_that_lasts(kind: str) -> None:
+    host, drive = set_up(kind)
+    first = host.play(serial="S1", password=OLD, new_password=NEW)
+    assert first.plan.steps and drive.wrong == []
+    host.journal.kept.clear()
+    for _run in range(7):
+        done = host.play(serial="S1", password=OLD, new_password=NEW)
+        assert not done.plan.steps and not done.plan.failures
+        assert tries(drive) in ({}, {SID: 1})
+
+
+def test_admin1_that_has_another_password_than_sid_is_asked_once_in_each_run() -> None:
+    host, drive = set_up(OPAL2)
+    drive.pins[ADMIN].value = THIRD.encode()
+    for count in (1, 2):
+        done = host.play(serial="S1", password=OLD, new_password=NEW)
+        assert "Admin1 of 'S1' does not take" in message(done) and "run the same task again" in message(done)
+        assert tries(drive) == {ADMIN: count}
+
+
+@pytest.mark.parametrize("kind", [OPAL2, ENTERPRISE])
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_a_change_that_stopped_is_found_out_on_another_host_run_by_run(kind: str, place: int) -> None:
+    host, drive = set_up(kind)
+    drive.faults.inject("Set", skip=place)
+    host.play(serial="S1", password=OLD, new_password=NEW)
+    drive.faults.clear()
+    host.journal.kept.clear()
+    runs = [host.play(serial="S1", password=OLD, new_password=NEW) for _run in range(3)]
+    assert not message(runs[-1])
+    assert {drive.pins[uid].value for uid in ((SID, MASTER, BAND) if kind == ENTERPRISE else (SID, ADMIN))} == {
+        NEW.encode()
+    }
+
+
+def test_an_opal_drive_of_an_unknown_owner_is_asked_once_in_each_run() -> None:
+    host = Host(Spec("S1"))
+    drive = host.drives[0]
+    drive.pins[SID].value = OLD.encode()
+    done = host.play(serial="S1", password=OLD)
+    assert "SID of 'S1' does not take" in message(done) and "run the same task again" in message(done)
+    assert tries(drive) == {SID: 1}
+    assert host.play(serial="S1", password=OLD).plan.steps, "the set-up that stopped elsewhere is finished"
+    assert tries(drive) == {} and drive.locking_enabled
+
+
+def test_where_the_drive_tells_how_many_are_left_the_last_one_is_not_tried() -> None:
+    host, drive = set_up(OPAL2, shows_tries=True)
+    for count in (1, 2, 3, 4):
+        done = host.play(serial="S1", password=THIRD, state="locked")
+        assert "does not take the password" in message(done)
+        assert tries(drive) == {ADMIN: count}
+    done = host.play(serial="S1", password=THIRD, state="locked")
+    assert "Admin1 of 'S1' allows one more wrong password only, so none was tried" in message(done)
+    assert tries(drive) == {ADMIN: 4}
+    drive.power_cycle()
+    assert not message(host.play(serial="S1", password=OLD, state="unlocked"))
+
+
+@pytest.mark.parametrize("tells_owner", [False, True])
+def test_a_band_with_our_password_opens_whoever_owns_the_drive(tells_owner: bool) -> None:
+    host, drive = set_up(ENTERPRISE, tells_owner=tells_owner)
+    drive.pins[SID].value = FACTORY.encode()
+    drive.power_cycle()
+    assert not drive.readable()
+    assert not message(host.play(serial="S1", password=OLD, state="unlocked"))
+    assert drive.readable() and drive.wrong == []
+
+
+def test_check_mode_remembers_nothing() -> None:
+    host = Host(Spec("S1"))
+    host.drives[0].pins[SID].value = OLD.encode()
+    host.play(check_mode=True, check_password=True, serial="S1", password=OLD)
+    assert host.journal.kept == {}
