@@ -159,7 +159,9 @@ class Runner:
             self.counts += counts
             if counts.failed and output:
                 print(output, end="" if output.endswith("\n") else "\n")
-            print(f"{word:6} {self.part}/{name} ({seconds:.1f} s)", flush=True)
+            # in one piece: another part may go on beside this one
+            sys.stdout.write(f"{word:6} {self.part}/{name} ({seconds:.1f} s)\n")
+            sys.stdout.flush()
 
 
 # The working copy

@@ -91,7 +91,9 @@ class Tools:
 
 
 def say(text: str) -> None:
-    print(f"setup: {text}", file=sys.stderr, flush=True)
+    # in one piece: environments are made side by side
+    sys.stderr.write(f"setup: {text}\n")
+    sys.stderr.flush()
 
 
 def cache() -> Path:
