@@ -152,6 +152,10 @@ class Outcome(t.Generic[State]):
     state: State
 
 
+_UNMOVED = "All steps ended without an error, but the state is still not the wanted one; left to do: "
+_OTHERS = "Another process may be changing the same objects, or a value reads back otherwise than it was set."
+
+
 def converge(
     read: t.Callable[[], State],
     decide: t.Callable[[State], Plan],
@@ -164,7 +168,7 @@ def converge(
     :param read_again: how to read afterwards, given what was read before and the plan that was carried out; for a
         state that is large, or of which something is to be changed every time
     :raises StepFailed: a step failed; those before it stay done
-    :raises NotConverged: the second plan is not empty
+    :raises NotConverged: the second plan is not empty. What is left of a branch is a failure of that branch instead
     """
     state = read()
     plan = decide(state)
@@ -181,18 +185,24 @@ def converge(
         state, rest = _look_again(read, decide, plan, runner)
     given_up = {failure.branch for failure in plan.failures}
     rest = replace(rest, steps=tuple(step for step in rest.steps if not step.branch or step.branch not in given_up))
-    if rest.steps:
+    if not all(step.branch for step in rest.steps):
         raise NotConverged(
-            "All steps ended without an error, but the state is still not the wanted one; left to do: "
-            f"{'; '.join(rest.actions)}.",
-            hint="Another process may be changing the same objects, or a value reads back otherwise than it was set.",
+            f"{_UNMOVED}{'; '.join(rest.actions)}.",
+            hint=_OTHERS,
             actions=plan.actions,
             actions_left=rest.actions,
             diff_left=rest.diff(),
         )
     # What the second look refuses was not seen, or not so, by the first one.
     late = tuple(failure for failure in rest.failures if failure.branch not in given_up)
-    return Outcome(join((plan, Plan(warnings=rest.warnings, failures=late))), state)
+    return Outcome(join((plan, Plan(warnings=rest.warnings, failures=(*late, *_left_behind(rest))))), state)
+
+
+def _left_behind(rest: Plan) -> t.Iterator[Failure]:
+    """The branches that did not come to what is wanted of them, which is no fault of the others."""
+    for branch in dict.fromkeys(step.branch for step in rest.steps):
+        actions = [step.title for step in rest.steps if step.branch == branch]
+        yield Failure(branch, f"{_UNMOVED}{'; '.join(actions)}.", _OTHERS, details={"actions_left": actions})
 
 
 def _look_again(

@@ -21,7 +21,7 @@ from ansible_collections.nasops.encryption.plugins.module_utils.kmip.connection 
 )
 from ansible_collections.nasops.encryption.plugins.module_utils.kmip.fetch import fetch
 from ansible_collections.nasops.encryption.plugins.module_utils.kmip.link import LinkFailed, Wire
-from ansible_collections.nasops.encryption.plugins.module_utils.kmip.read import Survey, objects_named
+from ansible_collections.nasops.encryption.plugins.module_utils.kmip.read import Survey, objects_named, survey
 from ansible_collections.nasops.encryption.plugins.module_utils.kmip.session import Session
 from ansible_collections.nasops.encryption.plugins.module_utils.secrets import Mask, encodings
 from ansible_collections.nasops.encryption.plugins.modules import kmip_key
@@ -232,10 +232,9 @@ def test_two_controllers_at_once_are_noticed_and_no_key_is_lost(
     player: Player, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each holds only a lock of its own, and neither saw a key when it looked."""
-    look = kmip_key.survey
 
     def look_and_wait(server: Session, wishes: t.Any) -> Survey:
-        found = look(server, wishes)
+        found = survey(server, wishes)
         player.session().register(NAME, OLD)
         return found
 

@@ -199,7 +199,8 @@ def main() -> int:
         names = [name for name in names if name == KMIP]
     elif not wanted(options):
         names.remove(KMIP)
-    for job in [*names, *cases]:
+    ordered: list[Case | str] = [*names, *cases]
+    for job in ordered:
         jobs.put(job)
     stop = threading.Event()
     sessions = [Session(number, options, log / str(number), tally) for number in range(1, options.jobs + 1)]

@@ -508,8 +508,21 @@ class TestBranches:
         assert [one.branch for one in outcome.plan.failures] == ["a"]
 
     def test_a_branch_that_does_not_converge_is_told(self) -> None:
-        plan = Plan((Step("Do a", lambda _runner: None, branch="a"),))
-        with pytest.raises(NotConverged):
+        state = {"b": 0}
+
+        def decide(read: Model) -> Plan:
+            steps = (Step("Do b", lambda _runner: state.update(b=1), branch="b"),) if not read["b"] else ()
+            return Plan((Step("Do a", lambda _runner: None, branch="a"), *steps))
+
+        outcome = converge(lambda: dict(state), decide, RecordedRunner(default=said), check_mode=False)
+        assert outcome.state == {"b": 1} and outcome.plan.actions == ["Do a", "Do b"]
+        (failure,) = outcome.plan.failures
+        assert failure.branch == "a" and "left to do: Do a." in failure.message
+        assert failure.details == {"actions_left": ["Do a"]}
+
+    def test_what_belongs_to_no_branch_has_to_converge(self) -> None:
+        plan = Plan((Step("Do a", lambda _runner: None, branch="a"), Step("Do all", lambda _runner: None)))
+        with pytest.raises(NotConverged, match="left to do: Do a; Do all"):
             converge(lambda: 0, lambda _state: plan, RecordedRunner(default=said), check_mode=False)
 
     def test_what_only_the_second_look_refuses_is_a_failure_too(self) -> None:
