@@ -13,7 +13,7 @@ import typing as t
 
 from .errors import StorageError
 
-# The same folder by either name on Linux, but for a host that has not mounted /var yet; FreeBSD has the second one only.
+# The same folder by either name on Linux, unless /var is not mounted yet; FreeBSD has the second one only.
 LOCK_FILE = f"{'/run' if os.path.isdir('/run') else '/var/run'}/nasops.encryption.lock"
 # For whoever is not root, such as the user of a controller whose tasks change what is on a KMIP server.
 OWN_LOCK_FILE = "~/.nasops.encryption.lock"
