@@ -174,11 +174,14 @@ COVER = struct.pack("<BxxxBxxxII", 0, 0xEE, 1, 0xFFFFFFFF)
     [
         (b"", False),
         (bytes(65536), False),
-        (disk(entry=b"\1" * 16), True),
-        (disk(block=4096, entry=b"\1" * 16), True),
+        # Linux ignores a GPT without the sector that protects it.
+        (disk(entry=b"\1" * 16), False),
+        (disk(dos(COVER)[:-1], entry=b"\1" * 16), False),
+        (disk(dos(PART[:4] + b"\0" + PART[5:]), entry=b"\1" * 16), False),
+        (disk(dos(COVER), block=4096, entry=b"\1" * 16), True),
         (disk(dos(COVER), entry=b"\1" * 16), True),
         (disk(dos(COVER)), False),
-        (disk(entry=b"\1" * 16, signature=b"EFI NONE"), False),
+        (disk(dos(COVER), entry=b"\1" * 16, signature=b"EFI NONE"), False),
         (dos(PART), True),
         (dos(COVER), False),
         (dos(), False),
