@@ -195,11 +195,12 @@ def _remembered(journal: Journal, state: DriveState) -> Memory:
 
 def _is_void(wish: Wish, memory: Memory, answers: t.Mapping[str, str]) -> bool:
     """Whether what was noted of a drive does not hold: somebody else was at it since."""
-    if FOREIGN not in answers.values():
-        return False
-    if wish.state == ABSENT and answers.get(uids.SID) == FACTORY:
-        # A set-up gives EraseMaster our password first.
+    if answers.get(uids.SID) == FACTORY == memory.refused(uids.SID):
+        # It was reset.
         return True
+    if FOREIGN not in answers.values() or wish.psid is not None:
+        # With the code of its label, no password was offered.
+        return False
     # What only opens or closes a range asks without regard to the notes.
     relied = wish.state in (PRESENT, ABSENT)
     return any(answers.get(one, FOREIGN if relied else "") == FOREIGN for one in memory.all_begun)

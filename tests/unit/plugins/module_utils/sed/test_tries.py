@@ -174,9 +174,9 @@ def test_a_psid_that_was_mistyped_leaves_a_change_of_the_password_as_it_was(kind
 @pytest.mark.parametrize("kind", [OPAL2, ENTERPRISE])
 def test_a_psid_that_was_mistyped_takes_no_note_away(kind: str) -> None:
     host, drive = set_up(kind)
-    drive.faults.inject("Set", "lose", skip=2 if kind == ENTERPRISE else 1)
+    drive.faults.inject("Set", "vanish_after", skip=2 if kind == ENTERPRISE else 1)
     assert host.play(serial="S1", password=OLD, new_password=NEW).plan.failures
-    drive.faults.clear()
+    drive.gone = False
     kept = host.journal.kept
     assert kept["S1"]["SID"] == ["begun", "ours"]
     host.play(**PSID_RESET, psid="0" * 32)
@@ -215,6 +215,8 @@ def test_after_a_lost_answer_to_a_reset_the_drive_is_set_up_without_a_wrong_try(
     assert host.play(serial="S1", password=OLD, new_password=NEW).plan.failures
     drive.faults.clear()
     drive.faults.inject("Revert", "lose")
+    # Nor can the drive be asked whose it is by now.
+    drive.faults.inject("Get", times=99)
     assert host.play(**RESET).plan.failures and not drive.owned()
     drive.faults.clear()
     drive.wrong.clear()
@@ -225,9 +227,9 @@ def test_after_a_lost_answer_to_a_reset_the_drive_is_set_up_without_a_wrong_try(
 
 def test_a_note_that_the_drive_contradicts_is_asked_for_once() -> None:
     host, drive = set_up(OPAL2)
-    drive.faults.inject("Set", "lose", skip=1)
+    drive.faults.inject("Set", "vanish_after", skip=1)
     assert host.play(serial="S1", password=OLD, new_password=NEW).plan.failures
-    drive.faults.clear()
+    drive.gone = False
     # Somebody else took both passwords back since.
     drive.pins[SID].value = drive.pins[ADMIN].value = OLD.encode()
     drive.wrong.clear()
