@@ -23,7 +23,7 @@ description:
     again, and there must be nothing left to do.
   - A drive counts wrong passwords, and after a few (five on many) takes none until its power was off. So a task
     offers each authority of a drive one password, and check mode offers none. Where a drive tells how many tries are
-    left, the last one is not used up. What a drive may have besides is noted in F(/var/run/nasops.encryption.drives),
+    left, the last one is not used up. What a drive may have besides is noted in F(/run/nasops.encryption.drives),
     without any password, and offered by the next task.
   - Two tasks of this collection never talk to one drive at the same time, whatever backend they use.
 requirements:

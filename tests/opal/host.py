@@ -145,14 +145,15 @@ class Emulator:
 
     def restart(self) -> None:
         """The host forgets what is kept until then; the drives notice nothing."""
-        for file in (self.root / "var/run").iterdir():
+        for file in (self.root / "run").iterdir():
             file.unlink()
 
     # The tree
 
     def _skeleton(self) -> None:
-        for folder in ("var/run", "dev/disk/by-id", "sys/class/block", "sys/class/nvme", "sys/devices", "proc/self"):
+        for folder in ("run", "var", "dev/disk/by-id", "sys/class/block", "sys/class/nvme", "sys/devices", "proc/self"):
             (self.root / folder).mkdir(parents=True)
+        self._link("var/run", "../run")
         self.write("proc/self/mountinfo", "1 0 0:1 / / rw - rootfs none rw\n")
         self.write("proc/swaps", "Filename Type Size Used Priority\n")
         self.allow_tpm(True)

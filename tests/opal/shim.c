@@ -4,7 +4,7 @@
  *
  * Preloaded into a program, it shows it emulated drives. $OPAL_EMULATOR is the folder of the emulator:
  *   root/    a tree; what is there below /sys, /dev and /proc is seen instead of the host's own, and so are the locks
- *            and notes of this collection in /var/run
+ *            and notes of this collection in /run, which is /var/run, too
  *   socket   where the commands go that are sent to a device node of that tree
  * A device node that is opened is a connection to the socket, so every open is a client of its own.
  */
@@ -44,7 +44,13 @@ static char drives[MOST];
 
 #define NEXT(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
 
-#define OWN "/var/run/nasops.encryption."
+#define OWN "/run/nasops.encryption."
+
+/* A lock or a note of this collection, in either spelling. */
+static int is_own(const char *path)
+{
+    return !strncmp(path, OWN, sizeof OWN - 1) || !strncmp(path, "/var" OWN, sizeof "/var" OWN - 1);
+}
 
 /* The same path in the tree of the emulator, if it is there; otherwise as it was. */
 static const char *redirected(const char *path, char *room)
@@ -55,7 +61,7 @@ static const char *redirected(const char *path, char *room)
     if (!folder || !path)
         return path;
     if (strncmp(path, "/sys/", 5) && strncmp(path, "/dev/", 5) && strcmp(path, "/dev") && strcmp(path, "/sys")
-        && strncmp(path, OWN, sizeof OWN - 1) && strcmp(path, "/proc/swaps") && strcmp(path, "/proc/self/mountinfo") && strcmp(path, "/proc/cmdline"))
+        && !is_own(path) && strcmp(path, "/proc/swaps") && strcmp(path, "/proc/self/mountinfo") && strcmp(path, "/proc/cmdline"))
         return path;
     if (snprintf(room, PATH_MAX, "%s/root%s", folder, path) >= PATH_MAX)
         return path;
@@ -71,7 +77,7 @@ static const char *redirected(const char *path, char *room)
     if (read_link(room, link, sizeof link) >= 0)
         return room;
     if (!strncmp(path, "/dev/sd", 7) || !strncmp(path, "/dev/nvme", 9) || !strncmp(path, "/dev/disk/", 10)
-        || !strncmp(path, OWN, sizeof OWN - 1) || !strncmp(path, "/sys/class/", 11) || !strncmp(path, "/sys/module/libata", 18))
+        || is_own(path) || !strncmp(path, "/sys/class/", 11) || !strncmp(path, "/sys/module/libata", 18))
         return room;
     return path;
 }
@@ -284,6 +290,7 @@ READING(pread64)
         return real(__VA_ARGS__);                                       \
     }
 struct stat64;
+SEES(int, unlink, (const char *path), path)
 SEES(int, access, (const char *path, int mode), path, mode)
 SEES(int, stat, (const char *path, struct stat *status), path, status)
 SEES(int, stat64, (const char *path, struct stat64 *status), path, status)
@@ -300,3 +307,13 @@ SEES(ssize_t, readlinkat, (int folder, const char *path, char *room_, size_t siz
 SEES(DIR *, opendir, (const char *path), path)
 SEES(FILE *, fopen, (const char *path, const char *mode), path, mode)
 SEES(FILE *, fopen64, (const char *path, const char *mode), path, mode)
+
+int rename(const char *from, const char *to)
+{
+    static int (*real)(const char *, const char *);
+    char rooms[2][PATH_MAX];
+
+    if (!real)
+        real = NEXT(rename);
+    return real(redirected(from, rooms[0]), redirected(to, rooms[1]));
+}

@@ -12,11 +12,12 @@ import importlib
 import io
 import json
 import os
+import re
 import stat
 import sys
 import typing as t
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ..durable import make_folder, sync_folder
 from ..errors import StorageError
@@ -29,6 +30,9 @@ UNITS = "/etc/systemd/system"
 UNIT = f"{UNITS}/{SERVICE}"
 # What wants the import of pools wants this before.
 WANTED = f"{UNITS}/zfs-import.target.wants/{SERVICE}"
+_VERSION = re.compile(r"python3\.([0-9]+)")
+# The second number of the oldest version that runs it.
+_OLDEST = 9
 _PACKAGE = "nasops_encryption"
 _START = "sed.boot"
 _UTILS = __name__.rsplit(".", 2)[0]
@@ -46,7 +50,7 @@ Documentation=https://github.com/nasops/nasops.encryption/blob/main/docs/sed.md
 DefaultDependencies=no
 Wants=systemd-udev-settle.service
 After=systemd-udev-settle.service systemd-modules-load.service systemd-remount-fs.service
-RequiresMountsFor=/etc/zfs /var/run
+RequiresMountsFor=/etc/zfs
 Before=zfs-import-cache.service zfs-import-scan.service zfs-import.target
 Conflicts=shutdown.target
 Before=shutdown.target
@@ -67,31 +71,46 @@ WantedBy=zfs-import.target
 
 @dataclass(frozen=True)
 class File:
-    """A file, or a link if ``target`` is given. ``mode``: its permissions."""
+    """A file, or a link if ``target`` is given. ``mode``: its permissions; ``owner``: the number of its user."""
 
     path: str
     content: bytes = b""
     mode: int = 0o644
     target: str = ""
+    owner: int = field(default_factory=os.geteuid)
 
 
-def wanted(settings: t.Mapping[str, t.Any], python: str = sys.executable) -> tuple[File, ...]:
+def interpreter(usual: str = "/usr/bin/python3") -> str:
+    """The Python that starts the program: the system's own, unless it is too old, since Ansible may run in another."""
+    found = _VERSION.fullmatch(os.path.basename(os.path.realpath(usual)))
+    fits = found is not None and int(found[1]) >= _OLDEST and os.access(usual, os.X_OK)
+    return usual if fits else sys.executable
+
+
+def wanted(settings: t.Mapping[str, t.Any], python: str | None = None) -> tuple[File, ...]:
     """All files, in the order in which they are written: nothing starts before what it needs is there.
 
     :param settings: what the program is to know, by the names of :data:`.boot.KEYS`
+    :param python: what starts it, that of :func:`interpreter` if it is not given
     """
     kept = {name: settings[name] for name in KEYS if settings.get(name)}
     return (
         File(SETTINGS, json.dumps(kept, indent=2, sort_keys=True).encode("utf-8") + b"\n", 0o600),
         File(PROGRAM, archive(), 0o644),
-        File(UNIT, _UNIT.format(python=python, program=PROGRAM).encode("utf-8")),
+        File(UNIT, _UNIT.format(python=python or interpreter(), program=PROGRAM).encode("utf-8")),
         File(WANTED, target=UNIT),
     )
 
 
 def unwanted() -> tuple[File, ...]:
-    """The same files when they are to go: what starts first."""
-    return tuple(File(path) for path in (WANTED, UNIT, PROGRAM, SETTINGS))
+    """The same files when they are to go, what starts first, and what a run that was killed had begun to write."""
+    paths = (WANTED, UNIT, PROGRAM, SETTINGS)
+    return tuple(File(path) for path in (*paths, *(_part(path) for path in paths)))
+
+
+def _part(path: str) -> str:
+    """Where a file is as long as it is not whole."""
+    return f"{path}.part"
 
 
 def read(paths: t.Iterable[str]) -> dict[str, File | None]:
@@ -106,9 +125,9 @@ def _read(path: str) -> File | None:
     try:
         status = os.lstat(path)
         if stat.S_ISLNK(status.st_mode):
-            return File(path, target=os.readlink(path))
+            return File(path, target=os.readlink(path), owner=status.st_uid)
         with open(path, "rb") as file:
-            return File(path, file.read(), stat.S_IMODE(status.st_mode))
+            return File(path, file.read(), stat.S_IMODE(status.st_mode), owner=status.st_uid)
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -139,7 +158,7 @@ def write(file: File) -> None:
 
     :raises StorageError: it can't be written
     """
-    part, folder = f"{file.path}.part", os.path.dirname(file.path)
+    part, folder = _part(file.path), os.path.dirname(file.path)
     try:
         if not os.path.isdir(folder):
             # Nothing in it is secret, but what has a mode of its own.
@@ -159,6 +178,9 @@ def write(file: File) -> None:
         os.replace(part, file.path)
         sync_folder(folder)
     except OSError as error:
+        # It may hold passwords.
+        with contextlib.suppress(OSError):
+            os.unlink(part)
         raise StorageError(f"{file.path} can't be written: {error.strerror}.") from None
 
 

@@ -13,6 +13,7 @@ import functools
 import typing as t
 from dataclasses import dataclass, replace
 
+from ..errors import StorageError
 from ..plan import Change, Failure, Plan, Step, Work, join
 from . import uids
 from .discovery import KIND_WORDS, WITHOUT_ENCRYPTION
@@ -386,12 +387,23 @@ class _Planner:
         self._rescan()
 
     def _revert(self, authority: str, secret: Secret) -> None:
-        # If this is cut off, the owner is the former one or the factory. On an Enterprise drive EraseMaster tells.
-        self._tools.journal.forget(self._state.key)
-        if not self._found.enterprise:
-            self._tools.journal.begin(self._state.key, uids.SID, FACTORY)
-        self._hand.revert(self._state, authority, secret)
-        self._tools.journal.forget(self._state.key, {uids.SID: OURS, uids.ERASE_MASTER: OURS})
+        journal, key = self._tools.journal, self._state.key
+        try:
+            self._hand.revert(self._state, authority, secret)
+        except StorageError:
+            if self._was_reset():
+                # Only the answer was lost.
+                journal.forget(key)
+            raise
+        journal.forget(key, {uids.SID: OURS, uids.ERASE_MASTER: OURS})
+
+    def _was_reset(self) -> bool:
+        """Whether locking, which was on, is off by now: nothing but a reset turns it off."""
+        try:
+            identity, found = self._hand.look(self._state.drive)
+        except StorageError:
+            return False
+        return identity.key == self._state.key and self._found.enabled and not found.enabled
 
     def _leave_as_made(self) -> None:
         """Nothing is to be reset, which does not mean that nothing is to be read."""

@@ -12,7 +12,8 @@ import typing as t
 from ..errors import StorageError
 from ..lock import exclusive
 
-_FOLDER = "/var/run"
+# What is in it is gone when the host restarts. FreeBSD has no /run.
+FOLDER = "/run" if os.path.isdir("/run") else "/var/run"
 # Seconds. What is done while a drive is held ends within this, but for a reset.
 _PATIENCE = 300.0
 _LONGEST = 256
@@ -54,7 +55,7 @@ def hold(node: str) -> t.Iterator[Hold]:
 
     :raises StorageError: another task did not let go of it in time
     """
-    path = os.path.join(_FOLDER, f"nasops.encryption.{os.path.basename(node)}.lock")
+    path = os.path.join(FOLDER, f"nasops.encryption.{os.path.basename(node)}.lock")
     with exclusive(path, _PATIENCE):
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)

@@ -96,7 +96,7 @@ def _unset(wish: Wish, found: Discovery, memory: Memory) -> Inquiry:
 
 def _opal_change(wish: Wish, memory: Memory) -> Inquiry:
     """Two authorities, of which Admin1 is changed first: while SID has the former password, either is possible."""
-    if memory.begun(uids.SID):
+    if memory.begun(uids.SID) not in ("", FACTORY):
         if (yield _ask(uids.ADMIN1, wish.new)) == NEW:
             yield _ask(uids.SID, wish.new, wish.ours)
         return

@@ -11,15 +11,17 @@ is made from one: only which of the task's own it was.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import threading
 import typing as t
 
 from ..errors import StorageError
+from .hold import FOLDER
 from .state import FACTORY
 
-JOURNAL_FILE = "/var/run/nasops.encryption.drives"
+JOURNAL_FILE = f"{FOLDER}/nasops.encryption.drives"
 _BEGUN, _REFUSED = "begun", "refused"
 _LONGEST = 1 << 20
 
@@ -39,6 +41,11 @@ class Memory:
     def refused(self, authority: str) -> str:
         """The origin of the credential that an authority did not take when it was asked last, or ""."""
         return self._origin(authority, _REFUSED)
+
+    @property
+    def all_begun(self) -> tuple[str, ...]:
+        """The authorities of which a change was begun and not ended."""
+        return tuple(authority for authority in self._notes if self.begun(authority))
 
     def _origin(self, authority: str, word: str) -> str:
         note = self._notes.get(authority, ())
@@ -136,7 +143,7 @@ class Journal:
         try:
             found = json.loads(os.read(descriptor, _LONGEST) or b"{}")
         except ValueError:
-            # Cut off while it was written: then nothing is known.
+            # Not a file of this collection: then nothing is known.
             return {}
         finally:
             os.close(descriptor)
@@ -146,18 +153,20 @@ class Journal:
         if not self._path:
             self.kept = notes
             return
+        # Beside it, so that a task that ends in between leaves what was noted before.
+        part = f"{self._path}.part"
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
         try:
-            descriptor = os.open(self._path, flags, 0o600)
-            try:
-                os.write(descriptor, json.dumps(notes, sort_keys=True).encode("ascii"))
-            finally:
-                os.close(descriptor)
+            with open(os.open(part, flags, 0o600), "wb") as file:
+                file.write(json.dumps(notes, sort_keys=True).encode("ascii"))
+            os.replace(part, self._path)
         except PermissionError:
             # Not root: such a task can't change a drive either.
             return
         except OSError as error:
+            with contextlib.suppress(OSError):
+                os.unlink(part)
             raise StorageError(
                 f"{self._path} can't be written: {error.strerror}. It keeps what a task that is cut off has begun.",
-                hint="Nothing was changed. Make room there, then run the task again.",
+                hint="Make room there, then run the task again.",
             ) from error

@@ -19,6 +19,8 @@ _HEADER = struct.Struct("<72xQII")
 _MOST_ENTRIES, _LONGEST_ENTRY = 128, 4096
 # The table of a DOS disk: four entries of 16 bytes behind the code that boots (UEFI 5.2.1).
 _DOS_TABLE, _DOS_ENTRY, _DOS_END = 446, 16, b"\x55\xaa"
+# The type of an entry that stands for a GPT.
+_PROTECTIVE = 0xEE
 # What a whole filesystem begins with that has the same ending.
 _FILESYSTEMS = ((3, b"NTFS"), (3, b"EXFAT"), (54, b"FAT"), (82, b"FAT"))
 
@@ -54,7 +56,18 @@ def has_partitions(read: Read) -> bool:
 
     :param read: reads so many bytes, or fewer at the end, from an offset
     """
-    return _dos(read(0, 512)) or any(_gpt(read, size) for size in _BLOCKS)
+    first = read(0, 512)
+    return _dos(first) or (_protects(first) and any(_gpt(read, size) for size in _BLOCKS))
+
+
+def _protects(first: bytes) -> bool:
+    """Whether it is the first sector that stands before a GPT (UEFI 5.2.3); without it, Linux ignores the GPT."""
+    return len(first) == 512 and first.endswith(_DOS_END) and any(row[4] == _PROTECTIVE for row in _rows(first))
+
+
+def _rows(first: bytes) -> list[bytes]:
+    """The entries of the table in the first sector."""
+    return [first[_DOS_TABLE + at : _DOS_TABLE + at + _DOS_ENTRY] for at in range(0, 4 * _DOS_ENTRY, _DOS_ENTRY)]
 
 
 def _gpt(read: Read, block: int) -> bool:
@@ -75,8 +88,8 @@ def _dos(first: bytes) -> bool:
         return False
     if any(first[at:].startswith(name) for at, name in _FILESYSTEMS):
         return False
-    rows = [first[_DOS_TABLE + at : _DOS_TABLE + at + _DOS_ENTRY] for at in range(0, 4 * _DOS_ENTRY, _DOS_ENTRY)]
+    rows = _rows(first)
     if any(row[0] not in (0x00, 0x80) for row in rows):
         return False
-    # 0xEE stands for a GPT, which tells by itself.
-    return any(row[4] not in (0x00, 0xEE) and any(row[12:16]) for row in rows)
+    # A GPT tells by itself.
+    return any(row[4] not in (0x00, _PROTECTIVE) and any(row[12:16]) for row in rows)

@@ -137,7 +137,7 @@ def _look(eyes: Eyes, wish: Wish, drive: Drive) -> DriveState:
 
 def _ask(eyes: Eyes, wish: Wish, state: DriveState) -> DriveState:
     """The same, with what the authorities answered to the credentials they were offered."""
-    memory = eyes.journal.memory(state.key)
+    memory = _remembered(eyes.journal, state)
     questions = inquiry(wish, state.found, memory)
     asked: list[tuple[Question, str]] = []
     if state.found.owned is False:
@@ -156,7 +156,7 @@ def _ask(eyes: Eyes, wish: Wish, state: DriveState) -> DriveState:
             if secret is not None:
                 state = replace(state, range=eyes.backend.read_range(state, wish.range, secret))
         question = _next(questions, answer)
-    return replace(state, later=_note(eyes.journal, state.key, memory, asked))
+    return replace(state, later=_note(eyes.journal, wish, state.key, memory, asked))
 
 
 def _answer(backend: Backend, state: DriveState, question: Question, asked: list[tuple[Question, str]]) -> str | None:
@@ -178,19 +178,48 @@ def _next(questions: Inquiry, answer: str) -> Question | None:
         return None
 
 
-def _note(journal: Journal, key: str, memory: Memory, asked: t.Sequence[tuple[Question, str]]) -> tuple[str, ...]:
+def _remembered(journal: Journal, state: DriveState) -> Memory:
+    """What is known of a drive, without what the drive itself contradicts."""
+    memory, found = journal.memory(state.key), state.found
+    begun, refused = memory.begun(uids.SID), memory.refused(uids.SID)
+    if found.owned is False and (begun not in ("", FACTORY) or refused == FACTORY):
+        # It was reset since.
+        journal.forget(state.key)
+        return Memory()
+    if found.enabled and not found.enterprise and FACTORY in (begun, refused):
+        # Its set-up is over. Where locking is off one day, it was reset, and what is noted here would mislead.
+        journal.settle(state.key, uids.SID)
+        return journal.memory(state.key)
+    return memory
+
+
+def _is_void(wish: Wish, memory: Memory, answers: t.Mapping[str, str]) -> bool:
+    """Whether what was noted of a drive does not hold: somebody else was at it since."""
+    if answers.get(uids.SID) == FACTORY == memory.refused(uids.SID):
+        # It was reset.
+        return True
+    if FOREIGN not in answers.values() or wish.psid is not None:
+        # With the code of its label, no password was offered.
+        return False
+    # What only opens or closes a range asks without regard to the notes.
+    relied = wish.state in (PRESENT, ABSENT)
+    return any(answers.get(one, FOREIGN if relied else "") == FOREIGN for one in memory.all_begun)
+
+
+def _note(
+    journal: Journal, wish: Wish, key: str, memory: Memory, asked: t.Sequence[tuple[Question, str]]
+) -> tuple[str, ...]:
     """Note what was refused where another credential is possible; these are the authorities."""
     answers = {question.authority: answer for question, answer in asked}
     taken = {authority: answer for authority, answer in answers.items() if answer in (OURS, NEW, FACTORY)}
     later: list[str] = []
+    if _is_void(wish, memory, answers):
+        journal.forget(key)
+        memory = Memory()
     for question, answer in asked:
         authority, offered = question.authority, question.offers[0].origin
         if authority in taken:
             _settle(journal, key, authority, memory, answers)
-        elif answer == FOREIGN and memory.begun(authority):
-            # What was noted does not hold: somebody else was at it since.
-            journal.forget(key)
-            continue
         # Without any sign that it is ours, a password that was mistyped would be put off for a worse one.
         signs = bool(taken or memory.refused(authority) or offered == FACTORY)
         if authority not in taken and answer == FOREIGN and question.others and signs:

@@ -60,3 +60,13 @@ def test_the_role_unlock_tells_of_drives_too(host: Emulator, shim: Path, tmp_pat
     shown = play(host, shim, tmp_path, "nasops.encryption.unlock", nas_hosts="nas")
     assert "nas1: unlocked drive S2" in shown and drives[1].readable()
     assert "nas1: nothing to do" in play(host, shim, tmp_path, "nasops.encryption.unlock", nas_hosts="nas")
+
+
+def test_what_unlocks_at_boot_goes_when_no_drive_is_left(host: Emulator, shim: Path, tmp_path: Path) -> None:
+    book = tmp_path / "play.yml"
+    book.write_text(PLAY)
+    task = r"TASK \[[^]]*Let the host unlock them when it starts\] \**\n(\w+): \[nas1\]"
+    for wanted, word in ((False, {"ok", "changed"}), (True, {"skipping"})):
+        # In check mode, since these are the files of this very machine.
+        shown = play(host, shim, tmp_path, "--check", str(book), nas_drives=[], nas_drive_unlock_at_boot=wanted)
+        assert set(re.findall(task, shown)) <= word and re.search(task, shown), shown

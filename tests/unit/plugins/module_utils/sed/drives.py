@@ -26,7 +26,7 @@ from ansible_collections.nasops.encryption.plugins.module_utils.sed.options impo
 from ansible_collections.nasops.encryption.plugins.module_utils.sed.read import Eyes, Survey, after, survey
 from ansible_collections.nasops.encryption.plugins.module_utils.sed.usage import Usage
 from ansible_collections.nasops.encryption.tests.opal.drive import Drive, MethodError, Spec
-from ansible_collections.nasops.encryption.tests.opal.tper import TPer
+from ansible_collections.nasops.encryption.tests.opal.tper import TPer, Vanished
 from ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.recorded import RecordedRunner
 
 
@@ -36,6 +36,8 @@ def _translated() -> t.Iterator[None]:
         yield
     except MethodError as error:
         raise Unsupported(str(error)) from None
+    except Vanished:
+        raise Gone("It does not answer any more.") from None
 
 
 class Direct:

@@ -11,11 +11,12 @@ import subprocess
 import sys
 import typing as t
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from ansible_collections.nasops.encryption.plugins.module_utils.errors import BadInput, Refused
+from ansible_collections.nasops.encryption.plugins.module_utils.errors import BadInput, Refused, StorageError
 from ansible_collections.nasops.encryption.plugins.module_utils.plan import Outcome, Step, converge
 from ansible_collections.nasops.encryption.plugins.module_utils.sed import boot, boot_files
 from ansible_collections.nasops.encryption.plugins.module_utils.sed.boot_files import File
@@ -95,6 +96,49 @@ def test_it_is_written_mended_and_removed(tmp_path: Path) -> None:
     assert len(play(gone, False).plan.actions) == 5
     assert not play(gone, False).plan.changed
     assert not [path for path in tmp_path.rglob("*") if not path.is_dir()]
+
+
+def test_a_file_of_another_user_is_written_anew(tmp_path: Path) -> None:
+    files = moved(boot_files.wanted(SETTINGS), tmp_path)
+    play(files, True)
+    path = files[0].path
+    found = boot_files.read(one.path for one in files)
+    there = found[path]
+    assert there is not None and there == files[0]
+    theirs = {**found, path: replace(there, owner=there.owner + 1)}
+    assert boot_files.decide(files, True, theirs, RELOAD).actions[0] == f"Write {path}"
+
+
+def test_passwords_that_a_run_left_half_written_do_not_stay(tmp_path: Path) -> None:
+    settings = moved(boot_files.wanted(SETTINGS), tmp_path)[0]
+    # A folder in its place keeps it from being written.
+    Path(settings.path).mkdir(parents=True)
+    with pytest.raises(StorageError, match="can't be written"):
+        boot_files.write(settings)
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == []
+    Path(settings.path).rmdir()
+    left = Path(f"{settings.path}.part")
+    left.write_text("words-of-all")
+    done = play(moved(boot_files.unwanted(), tmp_path), False)
+    assert done.plan.actions[0] == f"Remove {left}" and not left.exists()
+
+
+def test_the_python_of_the_system_starts_it_if_it_is_new_enough(tmp_path: Path) -> None:
+    usual = tmp_path / "python3"
+    for name, mode, fits in (
+        ("python3.9", 0o755, True),
+        ("python3.13", 0o755, True),
+        ("python3.6", 0o755, False),
+        ("python3.11", 0o644, False),
+        ("platform-python", 0o755, False),
+    ):
+        program = tmp_path / name
+        program.write_text("")
+        program.chmod(mode)
+        usual.unlink(missing_ok=True)
+        usual.symlink_to(name)
+        assert boot_files.interpreter(str(usual)) == (str(usual) if fits else sys.executable), name
+    assert boot_files.interpreter(str(tmp_path / "none")) == sys.executable
 
 
 def test_settings_that_others_may_read_are_refused(tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ def test_every_process_has_a_number_of_its_own(monkeypatch: pytest.MonkeyPatch) 
 def test_a_drive_is_held_by_one_at_a_time_and_its_note_outlives_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(holding, "_FOLDER", str(tmp_path))
+    monkeypatch.setattr(holding, "FOLDER", str(tmp_path))
     monkeypatch.setattr(holding, "_PATIENCE", 0.2)
     with hold("/dev/sda") as first:
         assert first.opened == ""
@@ -174,11 +174,14 @@ COVER = struct.pack("<BxxxBxxxII", 0, 0xEE, 1, 0xFFFFFFFF)
     [
         (b"", False),
         (bytes(65536), False),
-        (disk(entry=b"\1" * 16), True),
-        (disk(block=4096, entry=b"\1" * 16), True),
+        # Linux ignores a GPT without the sector that protects it.
+        (disk(entry=b"\1" * 16), False),
+        (disk(dos(COVER)[:-1], entry=b"\1" * 16), False),
+        (disk(dos(PART[:4] + b"\0" + PART[5:]), entry=b"\1" * 16), False),
+        (disk(dos(COVER), block=4096, entry=b"\1" * 16), True),
         (disk(dos(COVER), entry=b"\1" * 16), True),
         (disk(dos(COVER)), False),
-        (disk(entry=b"\1" * 16, signature=b"EFI NONE"), False),
+        (disk(dos(COVER), entry=b"\1" * 16, signature=b"EFI NONE"), False),
         (dos(PART), True),
         (dos(COVER), False),
         (dos(), False),

@@ -154,3 +154,86 @@ def test_check_mode_remembers_nothing() -> None:
     host.drives[0].pins[SID].value = OLD.encode()
     host.play(check_mode=True, check_password=True, serial="S1", password=OLD)
     assert host.journal.kept == {}
+
+
+PSID_RESET: dict[str, t.Any] = {"serial": "S1", "state": "absent", "confirm_serial": ["S1"]}
+RESET: dict[str, t.Any] = {**PSID_RESET, "password": OLD}
+
+
+@pytest.mark.parametrize("kind", [OPAL2, ENTERPRISE])
+def test_a_psid_that_was_mistyped_leaves_a_change_of_the_password_as_it_was(kind: str) -> None:
+    host, drive = set_up(kind)
+    refused = host.play(**PSID_RESET, psid="0" * 32)
+    assert refused.plan.failures and drive.locking_enabled and names.PSID in drive.wrong
+    drive.wrong.clear()
+    done = host.play(serial="S1", password=OLD, new_password=NEW)
+    assert done.plan.steps and not done.plan.failures
+    assert drive.wrong == []
+
+
+@pytest.mark.parametrize("kind", [OPAL2, ENTERPRISE])
+def test_a_psid_that_was_mistyped_takes_no_note_away(kind: str) -> None:
+    host, drive = set_up(kind)
+    drive.faults.inject("Set", "vanish_after", skip=2 if kind == ENTERPRISE else 1)
+    assert host.play(serial="S1", password=OLD, new_password=NEW).plan.failures
+    drive.gone = False
+    kept = host.journal.kept
+    assert kept["S1"]["SID"] == ["begun", "ours"]
+    host.play(**PSID_RESET, psid="0" * 32)
+    assert host.journal.kept == kept
+
+
+@pytest.mark.parametrize("secret", ["password", "psid"])
+@pytest.mark.parametrize("tells_owner", [False, True])
+@pytest.mark.parametrize("how", ["lose", "vanish_after"])
+@pytest.mark.parametrize("kind", [OPAL2, ENTERPRISE])
+def test_a_reset_whose_answer_was_lost_is_found_to_be_done(kind: str, how: str, tells_owner: bool, secret: str) -> None:
+    host = Host(Spec("S1", kind=kind, ranges=1, tells_owner=tells_owner))
+    drive = host.drives[0]
+    host.play(serial="S1", password=OLD)
+    # Each kind has its own of the two methods, the other one is not there.
+    drive.faults.inject("RevertSP" if kind == ENTERPRISE else "Revert", how)
+    drive.wrong.clear()
+    given = {**PSID_RESET, secret: OLD if secret == "password" else drive.spec.psid.decode()}
+    assert host.play(**given).plan.failures and not drive.owned()
+    drive.faults.clear()
+    drive.gone = False
+    done = host.play(**given)
+    assert not done.plan.steps and not done.plan.failures
+    assert len(drive.wrong) <= 1
+    drive.wrong.clear()
+    done = host.play(serial="S1", password=OLD)
+    assert done.plan.steps and not done.plan.failures
+    # Without a word of the drive, its BandMaster is offered the password first, and then has it.
+    assert drive.wrong in ([], [BAND]) and tries(drive) == {}
+    assert not drive.wrong or (kind == ENTERPRISE and not tells_owner)
+
+
+def test_after_a_lost_answer_to_a_reset_the_drive_is_set_up_without_a_wrong_try() -> None:
+    host, drive = set_up(OPAL2)
+    drive.faults.inject("Set", skip=1)
+    assert host.play(serial="S1", password=OLD, new_password=NEW).plan.failures
+    drive.faults.clear()
+    drive.faults.inject("Revert", "lose")
+    # Nor can the drive be asked whose it is by now.
+    drive.faults.inject("Get", times=99)
+    assert host.play(**RESET).plan.failures and not drive.owned()
+    drive.faults.clear()
+    drive.wrong.clear()
+    done = host.play(serial="S1", password=OLD)
+    assert done.plan.steps and not done.plan.failures
+    assert drive.wrong == []
+
+
+def test_a_note_that_the_drive_contradicts_is_asked_for_once() -> None:
+    host, drive = set_up(OPAL2)
+    drive.faults.inject("Set", "vanish_after", skip=1)
+    assert host.play(serial="S1", password=OLD, new_password=NEW).plan.failures
+    drive.gone = False
+    # Somebody else took both passwords back since.
+    drive.pins[SID].value = drive.pins[ADMIN].value = OLD.encode()
+    drive.wrong.clear()
+    assert "does not take the password" in message(host.play(serial="S1", password=OLD, new_password=NEW))
+    done = host.play(serial="S1", password=OLD, new_password=NEW)
+    assert done.plan.steps and not done.plan.failures
+    assert drive.wrong == [ADMIN]
