@@ -47,8 +47,8 @@ def main(path: str = SETTINGS) -> None:
         failures = unlock(load(path), _say)
     except StorageError as error:
         _say(f"no drive was unlocked: {error}")
-        sys.exit(1)
-    sys.exit(1 if failures else 0)
+        raise SystemExit(1) from None
+    raise SystemExit(1 if failures else 0)
 
 
 def _say(line: str) -> None:
