@@ -33,7 +33,6 @@ from ..recorded import RecordedRunner, answer
 from ..zfs.replicate_model import Host, World
 from .model import LAST, LATER, Case, Seen, case, changed, wants
 
-
 LIMITS = {
     "aclmode": "passthrough",
     "nbmand": "on",
