@@ -215,8 +215,8 @@ def _see_moving(one: _Reading, count: int, since: float, limit: float) -> tuple[
     if limit and now - since > limit:
         raise Stalled(
             f"Nothing of '{one.what}' has come for {limit:.0f} seconds; {came} bytes were read until then.",
-            hint="See 'zpool status' of its pool, its disks, and the connection to its host. Both ends are as they were: "
-            "run this again, with a longer 'stall_timeout' if the disks are that slow.",
+            hint="See 'zpool status' of its pool, its disks, and the connection to its host. Both ends are as they "
+            "were: run this again, with a longer 'stall_timeout' if the disks are that slow.",
         )
     return count, since
 
