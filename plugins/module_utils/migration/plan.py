@@ -231,13 +231,12 @@ def _verify(wanted: Migration, found: Found, goal: t.Mapping[str, str], brings_d
     if found.root is not None:
         # Better now than after hours of copying.
         order_to_unmount(found.root.users, found.root.others, target)
-    steps: list[Step] = []
-    steps.append(
+    steps = [
         Step(
             f"See that everything at {found.wanted.where} is encrypted, and has the snapshots of the source by GUID",
             SeeSnapshots(found.wanted, tuple(sorted(set(goal.values()))), found.read_only),
         )
-    )
+    ]
     if wanted.verify != STREAMS:
         steps += _comparisons(found, goal)
     if wanted.verify == FULL:

@@ -144,8 +144,8 @@ def test_nothing_runs_on_when_an_end_is_missing(programs: Programs, monkeypatch:
 def test_an_end_that_stands_still_is_given_up(programs: Programs, name: str) -> None:
     programs.does(name, f"head -c 100000 {programs.folder}/$name; exec sleep 600")
     own = runner()
-    with pytest.raises(Stalled, match=f"Nothing of '{name}' has come for 1 seconds"):
-        replace(ONE, stall_timeout=1.0)(own)
+    with pytest.raises(Stalled, match=f"Nothing of '{name}' has come for 2 seconds"):
+        replace(ONE, stall_timeout=2.0)(own)
 
 
 def test_a_reading_that_stands_still_is_given_up(programs: Programs) -> None:
