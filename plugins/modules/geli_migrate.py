@@ -42,10 +42,12 @@ options:
         returns what would be sent.
       - V(synced) brings the target up to date. It may be asked for as often as you like while the source is in use.
       - V(verified) does that, and compares both ends as O(verify) says. Then the target is locked, shown to be
-        unreadable, unlocked with the key that is kept, and read. The state is recorded with the GUIDs of the snapshots
-        it was seen in, so that it does not count for anything that comes later.
+        unreadable, unlocked with the key that is kept, and read. The state is recorded with the GUIDs of all snapshots
+        of the target, so that it does not count for anything that comes later or goes missing.
       - V(finalized) sets C(readonly=on) on the source, if that can be written to, does all that again for what was
-        written until then, and lets the target be written to. From then on nothing is sent to it any more.
+        written until then, and lets the target be written to. From then on nothing is sent to it any more. Who has
+        opened a volume before may go on writing to it; if that is seen, it is refused, and can be run again. With
+        O(snapshot) it is not looked for, since what was written since is to stay behind.
     type: str
     choices: [planned, synced, verified, finalized]
     default: planned
@@ -176,6 +178,7 @@ options:
   exclude:
     description:
       - Datasets below the source to leave out, with all below them. Whole names. On TrueNAS C(.system) is one.
+      - With O(state=finalized) they inherit C(readonly=on) unless they have a value of their own. A warning names them.
     type: list
     elements: str
     default: []
@@ -226,7 +229,9 @@ options:
     default: true
   stall_timeout:
     description:
-      - Seconds without any progress after which a stream counts as broken. V(0) is for ever.
+      - Seconds without any progress after which a stream, or what is read of one end to compare it, counts as broken.
+        V(0) is for ever.
+      - A stream of what is in no snapshot is exempt, since ZFS does not tell how far it is.
     type: int
     default: 300
   progress_interval:
@@ -248,8 +253,13 @@ notes:
     and import the target pool before.
   - The proof of the key unmounts what the key opens for a moment. If others than the target use that key and are
     mounted, it is refused.
-  - Bookmarks and holds are not carried over, nor C(mountpoint), C(sharenfs), C(sharesmb), C(dedup), C(snapdev) and
-    C(special_small_blocks). RV(notes) tells where they are set.
+  - Bookmarks and holds are not carried over, nor C(mountpoint), C(sharenfs), C(sharesmb), C(dedup), C(snapdev),
+    C(special_small_blocks), C(aclmode), C(nbmand), C(vscan), C(filesystem_limit) and C(snapshot_limit). RV(notes) tells
+    where they are set.
+  - What is in no snapshot of a source that is imported read-only is known by its sizes. If it is overwritten in place
+    between two imports and its sizes stay the same, that is not noticed, and it is not sent again. So such a state does
+    not count as verified any more when the pool was imported again; O(verify=checksums) finds the difference then, and
+    O(verify=streams) does not.
 """
 
 EXAMPLES = r"""

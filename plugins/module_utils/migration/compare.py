@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from ..command import Command, Runner
 from ..errors import Refused, StorageError
 from ..zfs.replicate_progress import Meter, human
-from ..zfs.replicate_run import End, ReplicaRunner, end_process, replica_runner
+from ..zfs.replicate_run import End, ReplicaRunner, Stalled, end_process, replica_runner
 from ..zfs.state import run_zfs
 from ..zfs.stream_digest import Contents, contents_of
 
@@ -43,19 +43,21 @@ class Compare:
     """Reads one snapshot at both ends, as zfs sends it, and compares what a file or volume is made of.
 
     ZFS checks every block that it reads against its checksum, at the target against that of the encryption, too.
-    ``estimate`` is in bytes.
+    ``estimate`` is in bytes. ``stall_timeout``: seconds in which nothing comes of one end after which it is given up,
+    0 for never.
     """
 
     title: str
     source: str
     target: str
     estimate: int = 0
+    stall_timeout: float = 300.0
 
     def __call__(self, runner: Runner) -> None:
         own = replica_runner(runner)
         ends = (_Reading(own, own, self.source), _Reading(own, own.target, self.target))
         # Both are read, and the target may be on another host, which is the slower one.
-        ours, theirs = read_side_by_side(own, self.title, ends, 2 * self.estimate)
+        ours, theirs = read_side_by_side(own, self.title, ends, 2 * self.estimate, self.stall_timeout)
         if ours == theirs:
             return
         raise Differs(
@@ -72,13 +74,17 @@ def _words(contents: Contents) -> str:
 
 @dataclass(frozen=True)
 class ReadAll:
-    """Reads every snapshot of a dataset of the target, from the oldest to the newest, so that ZFS checks all of it."""
+    """Reads every snapshot of a dataset of the target, from the oldest to the newest, so that ZFS checks all of it.
+
+    ``stall_timeout`` as for Compare.
+    """
 
     title: str
     target: str
     first: str
     last: str
     estimate: int = 0
+    stall_timeout: float = 300.0
 
     def __call__(self, runner: Runner) -> None:
         own = replica_runner(runner)
@@ -86,7 +92,8 @@ class ReadAll:
         if self.first != self.last:
             streams.append(("-I", f"@{self.first}", f"{self.target}@{self.last}"))
         for words in streams:
-            read_side_by_side(own, self.title, (_Reading(own, own.target, *words, compare=False),), self.estimate)
+            ends = (_Reading(own, own.target, *words, compare=False),)
+            read_side_by_side(own, self.title, ends, self.estimate, self.stall_timeout)
 
 
 class _Reading:
@@ -95,7 +102,7 @@ class _Reading:
     def __init__(self, own: ReplicaRunner, end: End, *words: str, compare: bool = True) -> None:
         self._own = own
         self._end = end
-        self._what = words[-1]
+        self.what = words[-1]
         self._command = Command(("zfs", "send", "-L", *words))
         self._compare = compare
         self._process: subprocess.Popen[bytes] | None = None
@@ -157,23 +164,25 @@ class _Reading:
         said = b"" if process.stderr is None else process.stderr.read(_SAID)
         status = process.wait()
         if self._error is not None and status in (0, *_NOBODY_LISTENS):
-            raise Unreadable(f"'{self._what}' can't be compared: {self._error.message}")
+            raise Unreadable(f"'{self.what}' can't be compared: {self._error.message}")
         if status != 0:
             words = " ".join(self._own.redact(said).split()) or f"zfs ended with status {status}"
             raise Unreadable(
-                f"'{self._what}' can't be read: {words.rstrip('.')}.",
+                f"'{self.what}' can't be read: {words.rstrip('.')}.",
                 hint="See 'zpool status -v' of its pool and the kernel log. Keep the source.",
             )
         return self._contents or Contents("", 0, 0)
 
 
 def read_side_by_side(
-    own: ReplicaRunner, title: str, ends: t.Sequence[_Reading], estimate: int
+    own: ReplicaRunner, title: str, ends: t.Sequence[_Reading], estimate: int, stall_timeout: float
 ) -> tuple[Contents, ...]:
     """Read streams at the same time, and tell how far that is.
 
     :param estimate: bytes of all of them
+    :param stall_timeout: seconds in which nothing comes of one of them, 0 for ever
     :raises Unreadable: one could not be read to the end
+    :raises Stalled: nothing came of one for too long
     """
     begun = time.monotonic()
     meter = Meter()
@@ -181,9 +190,11 @@ def read_side_by_side(
     try:
         for one in ends:
             one.start()
+        moved = [(0, time.monotonic()) for _one in ends]
         while any(one.running for one in ends):
             for one in ends:
                 one.wait(_TICK / len(ends))
+            moved = [_see_moving(one, *last, stall_timeout) for one, last in zip(ends, moved)]
             meter.add(sum(one.count for one in ends) - meter.sent)
             own.progress.write(title, meter, begun)
         return tuple(one.result() for one in ends)
@@ -191,6 +202,23 @@ def read_side_by_side(
         for one in ends:
             with contextlib.suppress(StorageError):
                 one.end()
+
+
+def _see_moving(one: _Reading, count: int, since: float, limit: float) -> tuple[int, float]:
+    """How much came of an end, and since when it is so much.
+
+    :raises Stalled: for too long
+    """
+    now, came = time.monotonic(), one.count
+    if came != count or not one.running:
+        return came, now
+    if limit and now - since > limit:
+        raise Stalled(
+            f"Nothing of '{one.what}' has come for {limit:.0f} seconds; {came} bytes were read until then.",
+            hint="See 'zpool status' of its pool, its disks, and the connection to its host. Both ends are as they "
+            "were: run this again, with a longer 'stall_timeout' if the disks are that slow.",
+        )
+    return count, since
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from ..zfs.replicate_options import ALWAYS, Replication
 from ..zfs.replicate_plan import plan_replication, takes_snapshot
 from ..zfs.replicate_read import read_ends, read_snapshots
 from ..zfs.replicate_run import AtTarget, Transfer, replica_runner
-from ..zfs.replicate_state import HEAD, Ends
-from ..zfs.state import run_zfs
+from ..zfs.replicate_state import HEAD, HEAD_MARK, Ends
+from ..zfs.state import read_datasets, run_zfs
 from .checks import notes, refusals
 from .compare import Compare, ReadAll, SeeHealthy
 from .options import FINALIZED, FULL, PLANNED, STREAMS, SYNCED, VERIFIED, Migration
@@ -52,13 +52,15 @@ def plan_migration(wanted: Migration, found: Found) -> Plan:
         raise Refused("The migration can't be begun or gone on with: " + " / ".join(problems), refusals=problems)
     if wanted.state == PLANNED:
         return Plan(warnings=(*notes(found), *streams.warnings))
-    steps = [*_source_readonly(wanted, found), *_numbered(streams.steps), *_record_source(found)]
     goal = _goal(replication, found.ends, streams)
-    if wanted.reaches(VERIFIED):
-        steps += _verify(wanted, found, goal, _brings_data(streams))
+    verify = _verify(wanted, found, goal, _brings_data(streams)) if wanted.reaches(VERIFIED) else []
+    steps = _source_readonly(wanted, found)
+    if verify or _brings_data(streams):
+        steps += _forget(found)
+    steps += [*_numbered(streams.steps), *_record_source(found), *verify]
     if wanted.reaches(FINALIZED):
-        steps += _finalize(wanted, found)
-    return Plan(tuple(steps), streams.warnings)
+        steps += _finalize(wanted, found, goal)
+    return Plan(tuple(steps), (*_closed_too(wanted, found), *streams.warnings))
 
 
 def planned_streams(wanted: Migration, found: Found) -> Plan:
@@ -157,6 +159,27 @@ def _source_readonly(wanted: Migration, found: Found) -> list[Step]:
     ]
 
 
+def _closed_too(wanted: Migration, found: Found) -> list[str]:
+    """Warnings of what is not migrated, and inherits that it can't be written to any more."""
+    if not wanted.reaches(FINALIZED):
+        return []
+    closed, datasets = _writable(found), found.ends.source.datasets
+    chosen = set(selected(found.wanted, found.ends.source))
+    told = []
+    for name in sorted(set(datasets) - chosen):
+        above = name
+        while above in datasets and above not in closed and not datasets[above].properties["readonly"].own:
+            above = above.rpartition("/")[0]
+        if above in closed:
+            told.append(
+                f"'{name}' is left out, and inherits readonly=on from '{above}': what uses it can't write there any "
+                f"more. To keep it as it is, 'zfs set readonly=off {name}' before."
+            )
+    if closed and not found.wanted.recursive:
+        told.append(f"What lies below '{found.wanted.source}' is left out, and inherits readonly=on from it.")
+    return told
+
+
 def _record_source(found: Found) -> list[Step]:
     before, after = found.record(SOURCE_RECORD), found.source_id
     if before == after:
@@ -179,7 +202,21 @@ def _record_source(found: Found) -> list[Step]:
 def _fingerprint(found: Found) -> str:
     wanted = found.wanted
     names = [wanted.at_target(name) for name in selected(wanted, found.ends.source)]
-    return fingerprint(names, found.ends.target.snapshots, found.source_id)
+    target = found.ends.target
+    return fingerprint(names, target.datasets, target.snapshots, found.source_id, found.imported)
+
+
+def _forget(found: Found) -> list[Step]:
+    """Before the first stream, so that a run that is cut short leaves no record that fits."""
+    target = found.wanted.target
+    if not found.record(VERIFIED_RECORD):
+        return []
+    return [
+        Step(
+            f"Forget that an earlier state of '{target}' was verified",
+            AtTarget(Command(("zfs", "inherit", VERIFIED_RECORD, target))),
+        )
+    ]
 
 
 def _verify(wanted: Migration, found: Found, goal: t.Mapping[str, str], brings_data: bool) -> list[Step]:
@@ -193,21 +230,13 @@ def _verify(wanted: Migration, found: Found, goal: t.Mapping[str, str], brings_d
     root = found.root.name if found.root is not None else target
     if found.root is not None:
         # Better now than after hours of copying.
-        order_to_unmount(found.root.users, target)
-    steps: list[Step] = []
-    if found.record(VERIFIED_RECORD):
-        steps.append(
-            Step(
-                f"Forget that an earlier state of '{target}' was verified",
-                AtTarget(Command(("zfs", "inherit", VERIFIED_RECORD, target))),
-            )
-        )
-    steps.append(
+        order_to_unmount(found.root.users, found.root.others, target)
+    steps = [
         Step(
             f"See that everything at {found.wanted.where} is encrypted, and has the snapshots of the source by GUID",
             SeeSnapshots(found.wanted, tuple(sorted(set(goal.values()))), found.read_only),
         )
-    )
+    ]
     if wanted.verify != STREAMS:
         steps += _comparisons(found, goal)
     if wanted.verify == FULL:
@@ -227,7 +256,7 @@ def _verify(wanted: Migration, found: Found, goal: t.Mapping[str, str], brings_d
     steps.append(
         Step(
             f"Record on '{target}' that it is verified ({wanted.verify})",
-            RecordVerified(target, newest, found.source_id, wanted.verify),
+            RecordVerified(target, newest, found.source_id, wanted.verify, found.imported),
             (Change(("migration", target, "verified"), before, wanted.verify),),
         )
     )
@@ -242,8 +271,8 @@ def _comparisons(found: Found, goal: t.Mapping[str, str]) -> list[Step]:
         title = f"Compare the newest state of '{target}' with '{name}', block by block"
         source = name if snapshot == HEAD else f"{name}@{snapshot}"
         estimate = size(found.ends.source.datasets[name].properties, "usedbydataset")
-        action = Compare(f"{number} of {len(goal)}: {title}", source, f"{target}@{snapshot}", estimate)
-        steps.append(Step(title, action))
+        count = f"{number} of {len(goal)}: {title}"
+        steps.append(Step(title, Compare(count, source, f"{target}@{snapshot}", estimate, wanted.stall_timeout)))
     return steps
 
 
@@ -255,7 +284,8 @@ def _readings(found: Found, goal: t.Mapping[str, str]) -> list[Step]:
         title = f"Read all snapshots of '{target}'"
         first = next((one.name for one in found.ends.source.of(name)), newest)
         estimate = size(found.ends.source.datasets[name].properties, "usedbysnapshots")
-        steps.append(Step(title, ReadAll(f"{number} of {len(goal)}: {title}", target, first, newest, estimate)))
+        count = f"{number} of {len(goal)}: {title}"
+        steps.append(Step(title, ReadAll(count, target, first, newest, estimate, wanted.stall_timeout)))
     return steps
 
 
@@ -314,6 +344,7 @@ class RecordVerified:
     newest: t.Mapping[str, str]
     source_id: str
     level: str
+    imported: str
 
     def __call__(self, runner: Runner) -> None:
         there = replica_runner(runner).target
@@ -326,7 +357,8 @@ class RecordVerified:
                 f"Somebody took or destroyed snapshots of {', '.join(repr(name) for name in other)} meanwhile.",
                 hint="Nothing was recorded. Destroy those, and run this again.",
             )
-        record = Verified(self.level, fingerprint(self.newest, snapshots, self.source_id))
+        datasets = read_datasets(there, (self.target,), (HEAD_MARK,), True)
+        record = Verified(self.level, fingerprint(self.newest, datasets, snapshots, self.source_id, self.imported))
         run_zfs(there, Command(("zfs", "set", f"{VERIFIED_RECORD}={record.text()}", self.target)))
 
 
@@ -357,10 +389,18 @@ def _finished(wanted: Migration, found: Found) -> Plan:
     return Plan()
 
 
-def _finalize(wanted: Migration, found: Found) -> list[Step]:
+def _finalize(wanted: Migration, found: Found, goal: t.Mapping[str, str]) -> list[Step]:
     """Let the target be written to, give it what it had to do without, and record that it is in use."""
     top, given = found.wanted.target, wanted.replication.properties
     steps: list[Step] = []
+    # What was written since a snapshot that was asked for by its name is to stay behind.
+    if not found.read_only and not found.wanted.snapshot:
+        steps.append(
+            Step(
+                f"See that nothing was written to '{found.wanted.source}' since what the target has",
+                SeeQuiet(found.wanted.source, goal),
+            )
+        )
     if "readonly" not in given:
         steps.append(
             Step(
@@ -403,6 +443,34 @@ def _late(found: Found, name: str, one: str) -> t.Iterator[Step]:
             AtTarget(Command(("zfs", "inherit", one, target))),
             (Change(("properties", target, one), "none", None),),
         )
+
+
+@dataclass(frozen=True)
+class SeeQuiet:
+    """Nothing was written to the source since these snapshots, by dataset.
+
+    That it is read-only is not enough: who has opened a volume before may go on writing to it.
+    """
+
+    source: str
+    goal: t.Mapping[str, str]
+
+    def __call__(self, runner: Runner) -> None:
+        # What was written a moment ago does not show before it is on the disks.
+        run_zfs(runner, Command(("zpool", "sync", self.source.split("/")[0])))
+        busy: list[str] = []
+        for snapshot in sorted(set(self.goal.values())):
+            written = f"written@{snapshot}"
+            names = sorted(name for name, one in self.goal.items() if one == snapshot)
+            found = read_datasets(runner, names, (written,))
+            busy += [name for name in names if found[name].value(written) != "0"]
+        if busy:
+            raise Refused(
+                f"The source is read-only, and is still written to: {', '.join(repr(name) for name in busy)}.",
+                hint="Close what uses it, such as an iSCSI target or a virtual machine that has a volume open. Nothing "
+                "is lost: run this again, and what was written comes along.",
+                written=busy,
+            )
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,7 @@ class LockProof:
         self._test(runner)
         found = read_datasets(runner, (self.root,), ENCRYPTION_PROPERTIES, True)
         users = [one for one in found.values() if one.root == self.root]
-        mounted = order_to_unmount(users, self.target)
+        mounted = order_to_unmount(users, [one for one in found.values() if one.root != self.root], self.target)
         unmounted: list[str] = []
         try:
             for name in mounted:
@@ -129,17 +129,23 @@ class LockProof:
         return int(said) if said.isdigit() else 0
 
 
-def order_to_unmount(users: t.Sequence[Dataset], target: str) -> list[str]:
-    """The mounted filesystems of an encryption root, the deepest first.
+def order_to_unmount(users: t.Sequence[Dataset], others: t.Sequence[Dataset], target: str) -> list[str]:
+    """The mounted filesystems of an encryption root, the deepest first, and what goes with them.
 
+    ``zfs unmount`` takes along what is mounted below a dataset, whatever key opens that.
+
+    :param others: datasets below the root that its key does not open
     :raises Refused: one of them has nothing to do with the target, so somebody may be using it
     """
     mounted = [one for one in users if one.mounted]
+    mounted += [one for one in others if one.mounted and any(_goes_with(one, user) for user in mounted)]
     above = set(ancestors(target))
     strangers = [one.name for one in mounted if one.name not in above and not f"{one.name}/".startswith(f"{target}/")]
     if strangers:
+        own = {one.name for one in users}
+        what = "use it too" if own.issuperset(strangers) else "use it too or lie below what does"
         raise Refused(
-            "The key of the target is to be unloaded for a moment, and these use it too, and are mounted: "
+            f"The key of the target is to be unloaded for a moment, and these {what}, and are mounted: "
             f"{', '.join(repr(name) for name in strangers)}.",
             hint="Unmount them meanwhile. A target with a 'key' of its own is proven without touching others.",
         )
@@ -150,6 +156,15 @@ def order_to_unmount(users: t.Sequence[Dataset], target: str) -> list[str]:
             hint="Unmount them first; they could not be mounted again from here.",
         )
     return [one.name for one in sorted(mounted, key=lambda one: (-_depth(one), one.name))]
+
+
+def _goes_with(one: Dataset, user: Dataset) -> bool:
+    """Whether it is below another one, by its name or by where it is mounted."""
+    place, above = one.value("mountpoint"), user.value("mountpoint")
+    if not place.startswith("/"):
+        # What is mounted by hand is left where it is.
+        return False
+    return one.name.startswith(f"{user.name}/") or f"{place.rstrip('/')}/".startswith(f"{above.rstrip('/')}/")
 
 
 def _depth(dataset: Dataset) -> int:

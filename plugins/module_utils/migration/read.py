@@ -23,8 +23,19 @@ from .state import RECORDS, Found, KeyRoot, Member
 ALSO_READ = ("used", "usedbydataset", "usedbysnapshots", "available", "readonly", *RECORDS)
 # Settings of the source that are given to the target when it takes its place.
 LATE = ("volmode", "reservation", "refreservation")
-# Settings that are not carried over, since they make sense on one pool at a time only.
-LEFT_OUT = ("sharenfs", "sharesmb", "dedup", "snapdev", "special_small_blocks")
+# Settings that are not carried over: they make sense on one pool at a time, or not on every system.
+LEFT_OUT = (
+    "sharenfs",
+    "sharesmb",
+    "dedup",
+    "snapdev",
+    "special_small_blocks",
+    "aclmode",
+    "nbmand",
+    "vscan",
+    "filesystem_limit",
+    "snapshot_limit",
+)
 
 _MAPPER = "/dev/mapper/eli-"
 
@@ -36,12 +47,13 @@ def read_migration(runner: ReplicaRunner, wanted: Migration, taken: str = "") ->
     :raises StorageError: the source does not exist, or one of the ends does not answer
     """
     pool = wanted.replication.source.split("/")[0]
-    pools = read_pool_properties(runner, ("readonly",))
+    pools = read_pool_properties(runner, ("readonly", "load_guid"))
     read_only = pool in pools and pools[pool]["readonly"].value == "on"
     members = members_of(read_trees(runner).get(pool, {})) if pool in pools else ()
     replication = adapted(wanted.replication, read_only)
     ends = read_ends(runner, replication, taken)
-    found = Found(replication, ends, read_only, members)
+    imported = pools[pool]["load_guid"].value if pool in pools else ""
+    found = Found(replication, ends, read_only, members, imported=imported)
     return replace(found, root=_root(runner, found))
 
 
@@ -88,6 +100,7 @@ def _root(runner: ReplicaRunner, found: Found) -> KeyRoot | None:
         root.value("keylocation"),
         root.locked,
         tuple(one for one in users.values() if one.root == name),
+        tuple(one for one in users.values() if one.root != name),
     )
 
 

@@ -10,7 +10,7 @@ import typing as t
 from dataclasses import dataclass
 
 from ..zfs.replicate_options import Replication
-from ..zfs.replicate_state import Ends, Snapshot
+from ..zfs.replicate_state import HEAD_MARK, Ends, Snapshot
 from ..zfs.state import Dataset
 from .options import LEVELS
 
@@ -32,23 +32,31 @@ class Member:
 
 @dataclass(frozen=True)
 class KeyRoot:
-    """The encryption root of the target. ``users`` are all datasets that its key opens."""
+    """The encryption root of the target.
+
+    ``users`` are all datasets that its key opens, ``others`` those below it that it does not.
+    """
 
     name: str
     location: str = "none"
     locked: bool = False
     users: tuple[Dataset, ...] = ()
+    others: tuple[Dataset, ...] = ()
 
 
 @dataclass(frozen=True)
 class Found:
-    """All that is decided on. ``wanted`` is what is asked for, with what the source pool allows."""
+    """All that is decided on. ``wanted`` is what is asked for, with what the source pool allows.
+
+    ``imported`` is another one whenever the source pool is imported (``load_guid`` of zpoolprops(7)).
+    """
 
     wanted: Replication
     ends: Ends
     read_only: bool = False
     members: tuple[Member, ...] = ()
     root: KeyRoot | None = None
+    imported: str = ""
 
     @property
     def target(self) -> Dataset | None:
@@ -94,14 +102,28 @@ def verified_record(text: str) -> Verified | None:
     return Verified(level, fingerprint) if colon and level in LEVELS and fingerprint else None
 
 
-def fingerprint(names: t.Iterable[str], snapshots: t.Mapping[str, t.Sequence[Snapshot]], source_id: str) -> str:
-    """Stands for the newest snapshots of these datasets at the target, by their GUIDs.
+def fingerprint(
+    names: t.Iterable[str],
+    datasets: t.Mapping[str, Dataset],
+    snapshots: t.Mapping[str, t.Sequence[Snapshot]],
+    source_id: str,
+    imported: str,
+) -> str:
+    """Stands for all snapshots of these datasets at the target, by their GUIDs, and for the heads among them.
+
+    A head keeps its GUID when it is written to. So what was noted of it when it was sent counts, and that the source
+    pool is still imported as it was: it may have been written to between two imports, and no size tells.
 
     :param names: of the datasets at the target
+    :param datasets: those of the target, with HEAD_MARK
     :param snapshots: by dataset, oldest first
+    :param imported: what is another one at each import of the source pool
     """
     digest = hashlib.sha256(source_id.encode("utf-8"))
     for name in sorted(names):
-        newest = snapshots.get(name, ())[-1:]
-        digest.update(f"\n{name}\t{newest[0].guid if newest else '-'}".encode())
+        ones = snapshots.get(name, ())
+        mark = datasets[name].properties.get(HEAD_MARK) if name in datasets else None
+        noted = mark.value if mark is not None and mark.own else "-"
+        head = imported if any(one.head for one in ones) else "-"
+        digest.update("\t".join((f"\n{name}", noted, head, *(one.guid for one in ones))).encode())
     return digest.hexdigest()[:32]

@@ -85,7 +85,7 @@ class Pools:
             raise Refusal(f"cannot {words[0]}")
 
     def get(self, words: list[str]) -> None:
-        top, asked = words[-1], words[-2].split(",")
+        top, asked = words[-1], words[self._asked_at(words)].split(",")
         names = self.below(top) if "-r" in words else [top]
         if "snapshot,bookmark" in words:
             for name in names:
@@ -104,10 +104,16 @@ class Pools:
                 else:
                     say(f"{name}\t{prop}\t{source}\t{value}")
 
+    @staticmethod
+    def _asked_at(words: list[str]) -> int:
+        """Where the properties are: behind them come names, of which there may be many."""
+        if "-r" in words or words[-2] == "all":
+            return len(words) - 2
+        return max(number for number, word in enumerate(words) if "," in word or ":" in word)
+
     def _listed(self, words: list[str]) -> list[str]:
         """The names behind the properties."""
-        place = max(number for number, word in enumerate(words) if "," in word or ":" in word)
-        names = words[place + 1 :]
+        names = words[self._asked_at(words) + 1 :]
         for name in names:
             self.node(name)
         return names
@@ -136,6 +142,9 @@ class Pools:
         }
         if prop in facts:
             return facts[prop], "-"
+        if prop.startswith("written@"):
+            newest = [one["name"] for one in node["snapshots"][-1:]]
+            return facts["written"] if newest == [prop.partition("@")[2]] else "-", "-"
         if (prop in INHERITED or ":" in prop) and "/" in name:
             value, source = self.value(name.rsplit("/", 1)[0], prop)
             return value, "inherited from above" if source == "local" else source

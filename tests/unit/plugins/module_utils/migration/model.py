@@ -13,6 +13,7 @@ from ansible_collections.nasops.encryption.plugins.module_utils.migration.option
 from ansible_collections.nasops.encryption.plugins.module_utils.migration.plan import (
     RecordFinal,
     RecordVerified,
+    SeeQuiet,
     SeeSnapshots,
     missing_snapshots,
     plan_migration,
@@ -56,6 +57,9 @@ class Case:
     """Datasets at the target whose data is another one than was sent."""
     proofs: list[LockProof] = field(default_factory=list)
     looked_at: list[str] = field(default_factory=list)
+    imported: str = "11"
+    busy: set[str] = field(default_factory=set)
+    """Datasets of the source that are written to as long as the run takes."""
 
     def found(self, wanted: Migration, taken: str = "") -> Found:
         replication = adapted(wanted.replication, self.read_only)
@@ -69,7 +73,16 @@ class Case:
             ends,
             self.read_only,
             self.members,
-            KeyRoot(root, self.location, locked, tuple(one for one in users if one.root == root)) if root else None,
+            KeyRoot(
+                root,
+                self.location,
+                locked,
+                tuple(one for one in users if one.root == root),
+                tuple(one for one in users if one.root != root),
+            )
+            if root
+            else None,
+            self.imported,
         )
 
     def plan(self, wanted: Migration) -> Plan:
@@ -108,8 +121,17 @@ class Case:
         elif isinstance(inner, RecordVerified):
             snapshots = {name: self.place.target.nodes[name].snapshots for name in inner.newest}
             assert {name: ones[-1].name for name, ones in snapshots.items()} == inner.newest
-            record = Verified(inner.level, fingerprint(inner.newest, snapshots, inner.source_id))
+            datasets = self.place.target.side("new", True, False).datasets
+            record = Verified(
+                inner.level, fingerprint(inner.newest, datasets, snapshots, inner.source_id, inner.imported)
+            )
             self.own(inner.target)[VERIFIED_RECORD] = record.text()
+        elif isinstance(inner, SeeQuiet):
+            if self.busy & set(inner.goal):
+                raise Seen(*self.busy)
+            for name, goal in inner.goal.items():
+                node = self.place.source.nodes[name]
+                assert (node.written, node.snapshots[-1].name) == (0, goal), name
         elif isinstance(inner, RecordFinal):
             verified = verified_record(self.own(inner.target)[VERIFIED_RECORD])
             assert verified is not None

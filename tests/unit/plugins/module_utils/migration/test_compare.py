@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import typing as t
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ from ansible_collections.nasops.encryption.plugins.module_utils.migration.compar
 from ansible_collections.nasops.encryption.plugins.module_utils.remote import Ssh, connected
 from ansible_collections.nasops.encryption.plugins.module_utils.secrets import Mask
 from ansible_collections.nasops.encryption.plugins.module_utils.zfs.replicate_progress import ProgressFile
-from ansible_collections.nasops.encryption.plugins.module_utils.zfs.replicate_run import ReplicaRunner
+from ansible_collections.nasops.encryption.plugins.module_utils.zfs.replicate_run import ReplicaRunner, Stalled
 
 from ..recorded import RecordedRunner, answer
 from ..zfs.streams import Maker, file
@@ -137,6 +138,20 @@ def test_nothing_runs_on_when_an_end_is_missing(programs: Programs, monkeypatch:
     with pytest.raises(Refused, match="no"):
         ONE(own)
     assert seen[0].poll() is not None
+
+
+@pytest.mark.parametrize("name", ["old/docs@a", "new/old/docs@a"])
+def test_an_end_that_stands_still_is_given_up(programs: Programs, name: str) -> None:
+    programs.does(name, f"head -c 100000 {programs.folder}/$name; exec sleep 600")
+    own = runner()
+    with pytest.raises(Stalled, match=f"Nothing of '{name}' has come for 2 seconds"):
+        replace(ONE, stall_timeout=2.0)(own)
+
+
+def test_a_reading_that_stands_still_is_given_up(programs: Programs) -> None:
+    programs.does("new/old/docs@a", "exec sleep 600")
+    with pytest.raises(Stalled, match="0 bytes were read"):
+        ReadAll("Read", "new/old/docs", "a", "a", stall_timeout=0.5)(runner())
 
 
 def test_the_target_may_be_elsewhere(programs: Programs) -> None:

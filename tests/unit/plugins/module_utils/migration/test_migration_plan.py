@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ansible_collections.nasops.encryption.plugins.module_utils.command import Command, Result
 from ansible_collections.nasops.encryption.plugins.module_utils.errors import Refused
 from ansible_collections.nasops.encryption.plugins.module_utils.migration.compare import Compare, ReadAll
 from ansible_collections.nasops.encryption.plugins.module_utils.migration.options import LEVELS, STATES
-from ansible_collections.nasops.encryption.plugins.module_utils.migration.plan import reached
+from ansible_collections.nasops.encryption.plugins.module_utils.migration.plan import SeeQuiet, reached
 from ansible_collections.nasops.encryption.plugins.module_utils.migration.result import describe_migration
 from ansible_collections.nasops.encryption.plugins.module_utils.migration.state import (
     FINAL_RECORD,
@@ -28,8 +29,17 @@ from ansible_collections.nasops.encryption.plugins.module_utils.secrets import K
 from ansible_collections.nasops.encryption.plugins.module_utils.zfs.key_option import WantedKey
 from ansible_collections.nasops.encryption.plugins.module_utils.zfs.replicate_run import Transfer
 
+from ..recorded import RecordedRunner, answer
 from ..zfs.replicate_model import Host, World
 from .model import LAST, LATER, Case, Seen, case, changed, wants
+
+LIMITS = {
+    "aclmode": "passthrough",
+    "nbmand": "on",
+    "vscan": "on",
+    "filesystem_limit": "7",
+    "snapshot_limit": "7",
+}
 
 
 def refused(place: Case, match: str, state: str = "synced", **facts: t.Any) -> list[str]:
@@ -66,10 +76,12 @@ class TestPlanned:
 
     def test_what_is_not_carried_over_is_named(self) -> None:
         place = case()
-        place.place.source.nodes["old/docs"].own.update(sharenfs="on", mountpoint="/elsewhere")
+        place.place.source.nodes["old/docs"].own.update(sharenfs="on", mountpoint="/elsewhere", **LIMITS)
         warnings = place.plan(wants("planned")).warnings
         assert "Property sharenfs is not carried over. It is set on 'old/docs'." in warnings
         assert "Property mountpoint is not carried over. It is set on 'old/docs'." in warnings
+        for one in LIMITS:
+            assert f"Property {one} is not carried over. It is set on 'old/docs'." in warnings
 
     def test_a_pool_without_geli_is_named(self) -> None:
         place = case()
@@ -239,6 +251,46 @@ class TestVerified:
         place.own("new/old")[VERIFIED_RECORD] = record
         assert any(isinstance(step.action, Compare) for step in place.run(wants("verified", LATER)).steps)
 
+    def test_it_is_forgotten_before_the_first_stream(self) -> None:
+        place = case()
+        place.run(wants("verified"))
+        place.place.source.nodes["old/docs"].written = 9
+        plan = place.run(wants("synced", LATER), 0)
+        first = next(number for number, step in enumerate(plan.steps) if isinstance(step.action, Transfer))
+        assert plan.actions.index("Forget that an earlier state of 'new/old' was verified") < first
+        place.run(wants("synced", LATER), first + 1)
+        assert VERIFIED_RECORD not in place.own("new/old")
+
+    def test_a_lost_older_snapshot_of_the_target_is_missed(self) -> None:
+        place = case()
+        place.run(wants("verified", verify="full"))
+        lost = place.place.target.nodes["new/old/docs"].snapshots.pop(0)
+        assert lost.name == "a"
+        later = wants("verified", LATER, verify="full")
+        assert reached(later, place.found(later)) == "synced"
+        assert any(isinstance(step.action, ReadAll) for step in place.plan(later).steps)
+
+    def test_a_head_that_is_another_one_was_not_verified(self) -> None:
+        place = case(True)
+        place.run(wants("verified"))
+        record = place.own("new/old")[VERIFIED_RECORD]
+        place.place.source.nodes["old/docs"].size = 7
+        place.run(wants("synced", LATER))
+        # As a run leaves it that was killed before it forgot.
+        place.own("new/old")[VERIFIED_RECORD] = record
+        assert reached(wants("planned"), place.found(wants("planned"))) == "synced"
+
+    @pytest.mark.parametrize(("read_only", "stage"), [(True, "synced"), (False, "verified")])
+    def test_a_head_may_be_another_one_when_the_source_was_imported_again(self, read_only: bool, stage: str) -> None:
+        place = case(read_only)
+        place.run(wants("verified"))
+        place.imported = "12"
+        later = wants("verified", LATER)
+        assert reached(later, place.found(later)) == stage
+        plan = place.run(later)
+        assert not told(plan)
+        assert any(isinstance(step.action, Compare) for step in plan.steps) == read_only
+
     def test_the_key_of_the_replica_itself_is_proven(self) -> None:
         place = case()
         key = WantedKey("hex", Key("hex", b"a1" * 32))
@@ -259,7 +311,8 @@ class TestFinalized:
         place.run(wants("verified"))
         plan = place.run(wants("finalized", LATER))
         assert plan.actions[0] == "Set readonly=on on 'old', so that nothing is written to the source any more"
-        assert plan.actions[1].startswith("Take a snapshot of 'old'")
+        assert plan.actions[1] == "Forget that an earlier state of 'new/old' was verified"
+        assert plan.actions[2].startswith("Take a snapshot of 'old'")
         assert plan.actions[-1] == "Record on 'new/old' that it has taken the place of 'old'"
         assert place.place.source.nodes["old"].own["readonly"] == "on"
         assert "readonly" not in place.own("new/old")
@@ -270,6 +323,34 @@ class TestFinalized:
         place.place.source.nodes["old/vol"].own["readonly"] = "off"
         place.run(wants("finalized"))
         assert place.place.source.nodes["old/vol"].own["readonly"] == "on"
+
+    def test_what_is_left_out_and_closed_with_it_is_named(self) -> None:
+        place = case()
+        source = place.place.source
+        for name in ("old/.system", "old/.system/cores", "old/.other"):
+            source.add(name)
+        source.nodes["old/.other"].own["readonly"] = "off"
+        left_out = ("old/.system", "old/.other")
+        warnings = place.plan(wants("finalized", exclude=left_out)).warnings
+        closed = [one.split("'")[1] for one in warnings if "inherits readonly=on from 'old'" in one]
+        assert closed == ["old/.system", "old/.system/cores"]
+        assert not [one for one in place.plan(wants("verified", exclude=left_out)).warnings if "readonly" in one]
+        source.nodes["old/.system"].own["readonly"] = "off"
+        again = place.plan(wants("finalized", exclude=left_out)).warnings
+        assert not [one for one in again if "readonly" in one]
+
+    def test_a_source_that_is_still_written_to_is_not_given_up(self) -> None:
+        place = case()
+        place.busy.add("old/vol")
+        with pytest.raises(Seen, match="old/vol"):
+            place.run(wants("finalized"))
+        assert FINAL_RECORD not in place.own("new/old")
+        assert place.own("new/old")["readonly"] == "on"
+        place.busy.clear()
+        place.place.source.nodes["old/vol"].written = 3
+        plan = place.run(wants("finalized", LATER))
+        assert any("'old/vol'" in one for one in told(plan))
+        assert reached(wants("planned"), place.found(wants("planned"))) == "finalized"
 
     def test_a_read_only_source_is_left_alone(self) -> None:
         place = case(True)
@@ -322,6 +403,31 @@ class TestFinalized:
         place.run(wants("finalized"))
         place.own("new/old")[SOURCE_RECORD] = "8:old"
         assert not place.found(wants("planned")).finalized
+
+
+@pytest.mark.parametrize("busy", [(), ("old/vol",), ("old", "old/vol")])
+def test_what_was_written_since_is_seen_after_it_is_on_the_disks(busy: tuple[str, ...]) -> None:
+    def say(command: Command) -> Result:
+        if command.argv[:2] == ("zpool", "sync"):
+            return answer(command.argv)
+        words = next(one for one in command.argv if one.startswith("written@")).split(",")
+        assert words[0] == "written@m"
+        lines = [
+            f"{name}\t{word}\t-\t{'4096' if name in busy and word == words[0] else '0' if word == words[0] else '-'}\n"
+            for name in ("old", "old/vol")
+            for word in words
+        ]
+        return answer(command.argv, "".join(lines))
+
+    recorded = RecordedRunner(default=say)
+    see = SeeQuiet("old", {"old": "m", "old/vol": "m"})
+    if busy:
+        with pytest.raises(Refused, match="is still written to") as caught:
+            see(recorded)
+        assert caught.value.details["written"] == list(busy)
+    else:
+        see(recorded)
+    assert recorded.argvs[0] == ("zpool", "sync", "old")
 
 
 @st.composite

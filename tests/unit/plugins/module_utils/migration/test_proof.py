@@ -135,6 +135,29 @@ def test_others_are_not_unmounted() -> None:
     assert zfs.effects == 0
 
 
+def with_own_key(name: str) -> Host:
+    """A pool with something in it that has another key, and is mounted below what is to be unmounted."""
+    zfs = host(new=True, old=True)
+    zfs.world.nodes[name] = Node(
+        name, cipher="aes-256-gcm", root=name, wrapped=OTHER, loaded=True, location="prompt", mounted=True
+    )
+    return zfs
+
+
+def test_others_with_a_key_of_their_own_are_not_taken_along() -> None:
+    zfs = with_own_key("new/private")
+    with pytest.raises(Refused, match="lie below what does, and are mounted: 'new/private'"):
+        PROOF(zfs)
+    assert zfs.effects == 0
+
+
+def test_a_part_of_the_target_with_a_key_of_its_own_is_mounted_again() -> None:
+    zfs = with_own_key("new/a/old/private")
+    PROOF(zfs)
+    assert ("zfs", "unmount", "new/a/old/private") in zfs.commands
+    assert mounts(zfs) == {"new", "new/a/old", "new/a/old/private"}
+
+
 def test_what_is_mounted_by_hand_is_not_unmounted() -> None:
     zfs = host(docs=True)
     zfs.world.nodes["new/a/old/docs"].properties["mountpoint"] = "legacy"
