@@ -13,10 +13,10 @@ import typing as t
 
 from .errors import StorageError
 
-# The same folder by either name on Linux, unless /var is not mounted yet; FreeBSD has the second one only.
-LOCK_FILE = f"{'/run' if os.path.isdir('/run') else '/var/run'}/nasops.encryption.lock"
-# For whoever is not root, such as the user of a controller whose tasks change what is on a KMIP server.
-OWN_LOCK_FILE = "~/.nasops.encryption.lock"
+# What is in it is gone when the host restarts. The same folder by either name on Linux, unless /var is not mounted yet;
+# FreeBSD has the second one only.
+RUN_FOLDER = "/run" if os.path.isdir("/run") else "/var/run"
+LOCK_FILE = f"{RUN_FOLDER}/nasops.encryption.lock"
 # Seconds. A task with a thousand datasets takes minutes on a slow host.
 PATIENCE = 900.0
 _PAUSE = 0.1
@@ -24,8 +24,13 @@ _FLAGS = os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
 @contextlib.contextmanager
-def exclusive(path: str = LOCK_FILE, patience: float = PATIENCE) -> t.Iterator[None]:
+def exclusive(path: str = LOCK_FILE, patience: float = PATIENCE) -> t.Iterator[int | None]:
     """Wait until no other task holds the lock, then hold it. It is let go when the process ends, however it ends.
+
+    Who is not root, such as the user of a controller whose tasks change what is on a KMIP server, has locks of the same
+    names at home. Without a home there is none: on a host such a task changes nothing, and is told so in better words.
+
+    Gives the descriptor of the file, which may be read and written while it is held; None without one.
 
     :param patience: seconds to wait at the most
     :raises StorageError: another task did not end in that time, or the lock can't be made
@@ -34,18 +39,17 @@ def exclusive(path: str = LOCK_FILE, patience: float = PATIENCE) -> t.Iterator[N
     try:
         descriptor = os.open(path, _FLAGS, 0o600)
     except PermissionError:
-        # Without a home there is no lock: on a host such a task changes nothing, and is told so in better words.
         with contextlib.suppress(OSError):
-            path = os.path.expanduser(OWN_LOCK_FILE)
+            path = os.path.expanduser(f"~/.{os.path.basename(path)}")
             descriptor = os.open(path, _FLAGS, 0o600)
     except OSError as error:
         raise StorageError(f"The lock file {path} can't be opened: {error.strerror}.") from error
     if descriptor is None:
-        yield
+        yield None
         return
     try:
         _wait(descriptor, path, patience)
-        yield
+        yield descriptor
     finally:
         os.close(descriptor)
 

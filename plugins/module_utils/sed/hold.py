@@ -9,11 +9,8 @@ import contextlib
 import os
 import typing as t
 
-from ..errors import StorageError
-from ..lock import exclusive
+from ..lock import RUN_FOLDER, exclusive
 
-# What is in it is gone when the host restarts. FreeBSD has no /run.
-FOLDER = "/run" if os.path.isdir("/run") else "/var/run"
 # Seconds. What is done while a drive is held ends within this, but for a reset.
 _PATIENCE = 300.0
 _LONGEST = 256
@@ -55,17 +52,6 @@ def hold(node: str) -> t.Iterator[Hold]:
 
     :raises StorageError: another task did not let go of it in time
     """
-    path = os.path.join(FOLDER, f"nasops.encryption.{os.path.basename(node)}.lock")
-    with exclusive(path, _PATIENCE):
-        try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-        except (PermissionError, FileNotFoundError):
-            # Not root: the drive itself refuses such a task in better words.
-            yield Hold()
-            return
-        except OSError as error:
-            raise StorageError(f"The lock file {path} can't be opened: {error.strerror}.") from error
-        try:
-            yield Hold(descriptor)
-        finally:
-            os.close(descriptor)
+    path = os.path.join(RUN_FOLDER, f"nasops.encryption.{os.path.basename(node)}.lock")
+    with exclusive(path, _PATIENCE) as descriptor:
+        yield Hold(descriptor)

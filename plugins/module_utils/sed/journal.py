@@ -18,10 +18,10 @@ import threading
 import typing as t
 
 from ..errors import StorageError
-from .hold import FOLDER
+from ..lock import RUN_FOLDER
 from .state import FACTORY
 
-JOURNAL_FILE = f"{FOLDER}/nasops.encryption.drives"
+JOURNAL_FILE = f"{RUN_FOLDER}/nasops.encryption.drives"
 _BEGUN, _REFUSED = "begun", "refused"
 _LONGEST = 1 << 20
 

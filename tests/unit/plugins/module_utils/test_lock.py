@@ -66,24 +66,36 @@ def test_a_link_is_not_followed(tmp_path: Path) -> None:
     assert not (tmp_path / "elsewhere").exists()
 
 
-def test_who_is_not_root_has_a_lock_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The home of somebody who may not make files where root's locks are."""
     opened = os.open
 
     def refuse(path: str, *rest: int) -> int:
-        if path == "/var/run/of-root":
+        if path.startswith("/var/run/of-root"):
             raise PermissionError(13, "Permission denied")
         return opened(path, *rest)
 
     monkeypatch.setattr(os, "open", refuse)
     monkeypatch.setenv("HOME", str(tmp_path))
+    return tmp_path
+
+
+def test_who_is_not_root_has_a_lock_of_their_own(home: Path) -> None:
     child, pipe = hold("/var/run/of-root")
     try:
-        with pytest.raises(StorageError, match=f"fuser {tmp_path}/"), exclusive("/var/run/of-root", patience=0):
+        with pytest.raises(StorageError, match=f"fuser {home}/"), exclusive("/var/run/of-root", patience=0):
             pass
     finally:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         os.close(pipe)
+
+
+@pytest.mark.usefixtures("home")
+def test_a_task_of_who_is_not_root_does_not_wait_for_itself() -> None:
+    with exclusive("/var/run/of-root", patience=0), exclusive("/var/run/of-root.sda", patience=0):
+        pass
 
 
 def test_without_the_right_to_it_there_is_nothing_to_protect(monkeypatch: pytest.MonkeyPatch) -> None:

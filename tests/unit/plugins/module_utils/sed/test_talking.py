@@ -85,7 +85,7 @@ def test_every_process_has_a_number_of_its_own(monkeypatch: pytest.MonkeyPatch) 
 def test_a_drive_is_held_by_one_at_a_time_and_its_note_outlives_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(holding, "FOLDER", str(tmp_path))
+    monkeypatch.setattr(holding, "RUN_FOLDER", str(tmp_path))
     monkeypatch.setattr(holding, "_PATIENCE", 0.2)
     with hold("/dev/sda") as first:
         assert first.opened == ""
