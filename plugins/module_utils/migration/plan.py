@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from ..command import Command, Runner
 from ..errors import Refused
 from ..plan import Change, Plan, Step
+from ..zfs.names import within
 from ..zfs.properties import filesystem_type, same
 from ..zfs.replicate_checks import check_promise, selected
 from ..zfs.replicate_options import ALWAYS, Replication
@@ -373,7 +374,7 @@ def _finished(wanted: Migration, found: Found) -> Plan:
     clear = [
         one.name
         for one in found.ends.target.datasets.values()
-        if f"{one.name}/".startswith(f"{found.wanted.target}/") and not one.encrypted
+        if within(one.name, (found.wanted.target,)) and not one.encrypted
     ]
     if clear:
         raise Refused(

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from ..command import Command, CommandError, Runner
 from ..errors import Refused, StorageError
 from ..secrets import Key
-from ..zfs.names import ancestors
+from ..zfs.names import ancestors, lies_below, within
 from ..zfs.state import ENCRYPTION_PROPERTIES, Dataset, key_opens, read_datasets, run_zfs
 from .options import Migration
 from .state import Found
@@ -103,7 +103,7 @@ class LockProof:
                 raise
 
     def _see_closed(self, runner: Runner, users: t.Sequence[Dataset]) -> None:
-        names = [one.name for one in users if f"{one.name}/".startswith(f"{self.target}/")]
+        names = [one.name for one in users if within(one.name, (self.target,))]
         state = read_datasets(runner, names, ENCRYPTION_PROPERTIES)
         still = [name for name, one in state.items() if not one.locked]
         if still:
@@ -140,7 +140,7 @@ def order_to_unmount(users: t.Sequence[Dataset], others: t.Sequence[Dataset], ta
     mounted = [one for one in users if one.mounted]
     mounted += [one for one in others if one.mounted and any(_goes_with(one, user) for user in mounted)]
     above = set(ancestors(target))
-    strangers = [one.name for one in mounted if one.name not in above and not f"{one.name}/".startswith(f"{target}/")]
+    strangers = [one.name for one in mounted if one.name not in above and not within(one.name, (target,))]
     if strangers:
         own = {one.name for one in users}
         what = "use it too" if own.issuperset(strangers) else "use it too or lie below what does"
@@ -164,7 +164,7 @@ def _goes_with(one: Dataset, user: Dataset) -> bool:
     if not place.startswith("/"):
         # What is mounted by hand is left where it is.
         return False
-    return one.name.startswith(f"{user.name}/") or f"{place.rstrip('/')}/".startswith(f"{above.rstrip('/')}/")
+    return one.name.startswith(f"{user.name}/") or lies_below(place, above)
 
 
 def _depth(dataset: Dataset) -> int:

@@ -16,6 +16,7 @@ from ..secrets import Key, generate
 from . import keystore
 from .holders import describe_holders
 from .keys import Busy, RootKey, keys_of
+from .names import lies_below
 from .state import Dataset, mount_obstacle, read_datasets, run_zfs
 
 # Seconds. What a service lets go of when it stops, and what the kernel still writes, is gone well before that.
@@ -216,7 +217,7 @@ class MountAll:
         failed: list[str] = []
         blocked: list[str] = []
         for mount in self.mounts:
-            over = [path for path in blocked if (mount.mountpoint + "/").startswith(path.rstrip("/") + "/")]
+            over = [path for path in blocked if lies_below(mount.mountpoint, path)]
             reason = f"nothing could be mounted at {over[0]}" if over else self._mount(mount, runner)
             if reason:
                 failed.append(f"'{mount.name}': {reason}")

@@ -38,6 +38,7 @@ from .dataset_policy import check_new_root
 from .dataset_replica import refuse_replica
 from .dataset_retire import finish_retiring, mark_steps, retire_steps
 from .keystore import KeyFile
+from .names import lies_below
 from .state import Dataset, wrong_key
 
 
@@ -365,7 +366,7 @@ def _refuse_below_mountpoint(path: str, dataset: Dataset, draft: Draft) -> None:
     """A key file must not be hidden, or have gone, by the time it is needed to open what is mounted above it."""
     for one in (dataset, *(one for one in draft.model.members(dataset.name) if one.name != dataset.name)):
         mountpoint = one.value("mountpoint")
-        if mountpoint.startswith("/") and (path + "/").startswith(mountpoint.rstrip("/") + "/"):
+        if mountpoint.startswith("/") and lies_below(path, mountpoint):
             raise Refused(
                 f"The key file {path} would lie below {mountpoint}, where '{one.name}' itself is mounted, which that "
                 "key opens.",

@@ -19,6 +19,7 @@ from .dataset_mount import mount_steps, plan_mounts, unmountable
 from .dataset_options import KeyWish, WantedDataset
 from .dataset_order import place_to_be
 from .dataset_policy import check_gap, check_new_root, check_plain
+from .names import lies_below
 from .pool_create import DEFAULT_CIPHER
 from .properties import Property
 from .state import Dataset
@@ -112,7 +113,7 @@ def _store(
     found = draft.host.key_file(key.file, key_format)
     refuse_own_file(name, found, draft)
     mountpoint = future.value("mountpoint")
-    if mountpoint.startswith("/") and (key.file + "/").startswith(mountpoint.rstrip("/") + "/"):
+    if mountpoint.startswith("/") and lies_below(key.file, mountpoint):
         raise Refused(
             f"The key file {key.file} would lie below {mountpoint}, where '{name}' itself will be mounted.",
             hint=f"Keep it on the system disk, for example in {keystore.DEFAULT_FOLDER}.",

@@ -14,7 +14,7 @@ import typing as t
 
 from .dataset_draft import Draft
 from .dataset_options import WantedDataset
-from .names import ancestors, folders_above
+from .names import ancestors, folders_above, inherited_mountpoint
 from .property_steps import with_altroot
 from .state import Dataset
 
@@ -80,8 +80,7 @@ def place_to_be(name: str, draft: Draft) -> str:
     if "/" not in name:
         return ""
     parent, last = name.rsplit("/", 1)
-    above = place_to_be(parent, draft)
-    return above.rstrip("/") + "/" + last if above.startswith("/") else above
+    return inherited_mountpoint(place_to_be(parent, draft), last)
 
 
 def _places(wanted: WantedDataset, draft: Draft) -> tuple[str, ...]:

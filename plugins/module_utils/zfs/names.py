@@ -67,6 +67,16 @@ def within(name: str, tops: t.Iterable[str]) -> bool:
     return any(f"{name}/".startswith(f"{top}/") for top in tops)
 
 
+def lies_below(path: str, folder: str) -> bool:
+    """Whether a path is this folder, or lies below it."""
+    return f"{path}/".startswith(f"{folder.rstrip('/')}/")
+
+
+def inherited_mountpoint(above: str, last: str) -> str:
+    """The mountpoint that a dataset inherits, by that of the one above it and the last part of its name."""
+    return f"{above.rstrip('/')}/{last}" if above.startswith("/") else above
+
+
 def folders_above(mountpoint: str) -> t.Iterator[str]:
     """The folders above a mountpoint, nearest first."""
     while mountpoint not in ("/", ""):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import typing as t
 
 from .manifest import parse_manifest, parse_manifests, read_manifest_file
+from .names import within
 from .offers import Offer, Offers, parse_offers
 
 
@@ -37,4 +38,4 @@ def offered(params: t.Mapping[str, t.Any], entries: t.Iterable[tuple[str, Offer]
 def was_asked_for(params: t.Mapping[str, t.Any]) -> t.Callable[[str], bool]:
     """Tells of a dataset whether it would have been read if it existed, by the options ``name`` and ``recursive``."""
     name, recursive = params["name"], bool(params["recursive"])
-    return lambda dataset: recursive and (name is None or f"{dataset}/".startswith(f"{name}/"))
+    return lambda dataset: recursive and (name is None or within(dataset, (name,)))

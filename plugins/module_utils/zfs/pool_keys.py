@@ -14,6 +14,7 @@ from ..plan import Action, Change, Step
 from . import keystore
 from .key_option import WantedKey
 from .keystore import KeyFile
+from .names import lies_below
 from .pool_options import WantedPool
 from .pool_state import PoolHost
 from .state import Dataset, wrong_key
@@ -58,7 +59,7 @@ def refuse_own_dataset(name: str, found: KeyFile | None) -> None:
 
 
 def refuse_below_mountpoint(name: str, key: WantedKey, mountpoint: str) -> None:
-    if key.file and mountpoint and (key.file + "/").startswith(mountpoint.rstrip("/") + "/"):
+    if key.file and mountpoint and lies_below(key.file, mountpoint):
         raise Refused(
             f"The key file {key.file} would lie below {mountpoint}, where pool '{name}' itself will be mounted.",
             hint=f"Keep it on the system disk, for example in {keystore.DEFAULT_FOLDER}.",

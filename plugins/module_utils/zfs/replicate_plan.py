@@ -12,6 +12,7 @@ from ..command import Command
 from ..errors import Refused
 from ..plan import Change, Plan, Step
 from . import keystore
+from .names import inherited_mountpoint, lies_below, within
 from .property_steps import dataset_property_steps
 from .replicate_checks import check_new_target, check_pools, check_promise, check_source, in_order
 from .replicate_draft import NEW, Draft, overrides
@@ -194,7 +195,7 @@ def _renames(moved: t.Mapping[str, str]) -> list[tuple[str, str]]:
     for old, new in moved.items():
         now = old
         for before, after in done:
-            if f"{now}/".startswith(f"{before}/"):
+            if within(now, (before,)):
                 now = after + now[len(before) :]
         if now != new:
             done.append((now, new))
@@ -406,7 +407,7 @@ def _store_key(draft: Draft) -> None:
         return
     there = f"{key.file} {'on ' + repr(draft.wanted.ssh.host) if draft.wanted.ssh else 'on this host'}"
     mountpoint = _mountpoint(draft)
-    if mountpoint.startswith("/") and f"{key.file}/".startswith(f"{mountpoint.rstrip('/')}/"):
+    if mountpoint.startswith("/") and lies_below(key.file, mountpoint):
         raise Refused(
             f"The key file {there} would lie below {mountpoint}, where the replica itself will be mounted.",
             hint=f"Keep it on the system disk, for example in {keystore.DEFAULT_FOLDER}.",
@@ -443,7 +444,7 @@ def _mountpoint(draft: Draft) -> str:
     given = draft.wanted.properties.get("mountpoint")
     if given is not None:
         return given
-    return f"{inherited.rstrip('/')}/{leaf}" if inherited.startswith("/") else inherited
+    return inherited_mountpoint(inherited, leaf)
 
 
 def _key_locations(draft: Draft) -> None:
