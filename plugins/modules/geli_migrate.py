@@ -467,101 +467,30 @@ actions:
   sample: ["Take a snapshot of 'oldtank' and 3 below it"]
 """
 
-import contextlib
-import datetime
-import hashlib
-import typing as t
-
-from ..module_utils.entry import Module, fail, finish, protect
+from ..module_utils.entry import Module, fail
 from ..module_utils.errors import StorageError
-from ..module_utils.lock import LOCK_FILE, exclusive
-from ..module_utils.migration.options import Migration, arguments, keys_to_hide, parse
+from ..module_utils.migration.options import arguments, keys_to_hide, parse
 from ..module_utils.migration.plan import plan_migration
 from ..module_utils.migration.read import read_migration
 from ..module_utils.migration.result import describe_migration
-from ..module_utils.migration.state import Found
-from ..module_utils.plan import Outcome, Plan, converge
-from ..module_utils.remote import connected
-from ..module_utils.secrets import Mask
-from ..module_utils.zfs.replicate_options import STAMP
-from ..module_utils.zfs.replicate_plan import takes_snapshot
-from ..module_utils.zfs.replicate_progress import ProgressFile
-from ..module_utils.zfs.replicate_run import ReplicaRunner, end_in_order
-from ..module_utils.zfs.state import require_root
-
-# Seconds. Whoever else sends to the same target may be at it for a day.
-_PATIENCE = 10.0
+from ..module_utils.zfs.replicate_task import run, stamp
 
 
 def main() -> None:
     module = Module(arguments())
     try:
-        wanted = parse(module.params, datetime.datetime.now(datetime.timezone.utc).strftime(STAMP))
-        require_root()
-        progress = ProgressFile(None if module.check_mode else module.params["progress_file"])
+        wanted = parse(module.params, stamp())
     except StorageError as error:
         fail(module, error)
-    mask = Mask()
-    protect(module, mask, keys_to_hide(wanted))
-    runner = ReplicaRunner(mask, progress)
-    end_in_order()
-    try:
-        with contextlib.ExitStack() as held:
-            held.callback(runner.progress.close)
-            if not module.check_mode:
-                held.enter_context(exclusive(lock_file(wanted), _PATIENCE))
-            ssh = wanted.replication.ssh
-            if ssh is not None:
-                runner.target = held.enter_context(connected(runner, ssh))
-            outcome = migrate(module, wanted, runner, mask)
-            described = describe(wanted, outcome)
-    except StorageError as error:
-        error.details["sent"] = [one.row() for one in runner.sent]
-        fail(module, error)
-
-    finish(module, outcome, lambda _outcome: {**described, "sent": [one.row() for one in runner.sent]})
-
-
-def migrate(module: Module, wanted: Migration, runner: ReplicaRunner, mask: Mask) -> Outcome[Found]:
-    """Go as far as is asked.
-
-    :raises StorageError: it can't be done, or a stream broke, or both ends are not the same
-    """
-
-    def read(taken: str = "") -> Found:
-        found = read_migration(runner, wanted, taken)
-        file = found.ends.target.key_file
-        protect(module, mask, (None if file is None else file.key,))
-        return found
-
-    def read_again(before: Found, done: Plan) -> Found:
-        # What is written to the source meanwhile is for the next run.
-        return read(before.ends.taken or (wanted.replication.new_snapshot if takes_snapshot(done) else last(before)))
-
-    return converge(read, lambda found: plan_migration(wanted, found), runner, module.check_mode, read_again)
-
-
-def last(found: Found) -> str:
-    """The newest snapshot of the source, "" where no snapshots are looked at."""
-    if found.wanted.heads:
-        return ""
-    return found.wanted.snapshot or found.ends.source.of(found.wanted.source)[-1].name
-
-
-def describe(wanted: Migration, outcome: Outcome[Found]) -> dict[str, t.Any]:
-    """The result."""
-    found = outcome.state
-    snapshot: str | None = found.ends.taken
-    if not snapshot and not takes_snapshot(outcome.plan) and found.ends.source.of(found.wanted.source):
-        snapshot = last(found)
-    return {"snapshot": snapshot or None, **describe_migration(wanted, found)}
-
-
-def lock_file(wanted: Migration) -> str:
-    """The one that zfs_replicate uses for the same target."""
-    replication = wanted.replication
-    name = f"{replication.ssh.host if replication.ssh else ''}:{replication.target}"
-    return f"{LOCK_FILE}.{hashlib.sha256(name.encode('utf-8')).hexdigest()[:16]}"
+    run(
+        module,
+        wanted.replication,
+        keys_to_hide(wanted),
+        lambda runner, taken: read_migration(runner, wanted, taken),
+        lambda found: (found.wanted, found.ends),
+        lambda found: plan_migration(wanted, found),
+        lambda found: describe_migration(wanted, found),
+    )
 
 
 if __name__ == "__main__":

@@ -388,99 +388,30 @@ actions:
   sample: ["Take a snapshot of 'tank' and 3 below it"]
 """
 
-import contextlib
-import datetime
-import hashlib
-import typing as t
-
-from ..module_utils.entry import Module, fail, finish, protect
+from ..module_utils.entry import Module, fail
 from ..module_utils.errors import StorageError
-from ..module_utils.lock import LOCK_FILE, exclusive
-from ..module_utils.plan import Outcome, Plan, converge
-from ..module_utils.remote import connected
-from ..module_utils.secrets import Mask
-from ..module_utils.zfs.replicate_options import STAMP, Replication, arguments, key_to_hide, parse
-from ..module_utils.zfs.replicate_plan import plan_replication, takes_snapshot
-from ..module_utils.zfs.replicate_progress import ProgressFile
+from ..module_utils.zfs.replicate_options import arguments, key_to_hide, parse
+from ..module_utils.zfs.replicate_plan import plan_replication
 from ..module_utils.zfs.replicate_read import read_ends
 from ..module_utils.zfs.replicate_result import describe_ends
-from ..module_utils.zfs.replicate_run import ReplicaRunner, end_in_order
-from ..module_utils.zfs.replicate_state import Ends
-from ..module_utils.zfs.state import require_root
-
-# Seconds. Whoever else sends to the same target may be at it for a day.
-_PATIENCE = 10.0
+from ..module_utils.zfs.replicate_task import run, stamp
 
 
 def main() -> None:
     module = Module(arguments())
     try:
-        wanted = parse(module.params, datetime.datetime.now(datetime.timezone.utc).strftime(STAMP))
-        require_root()
-        progress = ProgressFile(None if module.check_mode else module.params["progress_file"])
+        wanted = parse(module.params, stamp())
     except StorageError as error:
         fail(module, error)
-    mask = Mask()
-    protect(module, mask, key_to_hide(wanted))
-    runner = ReplicaRunner(mask, progress)
-    end_in_order()
-    try:
-        with contextlib.ExitStack() as held:
-            held.callback(runner.progress.close)
-            if not module.check_mode:
-                held.enter_context(exclusive(lock_file(wanted), _PATIENCE))
-            if wanted.ssh is not None:
-                runner.target = held.enter_context(connected(runner, wanted.ssh))
-            outcome = replicate(module, wanted, runner, mask)
-    except StorageError as error:
-        error.details["sent"] = [one.row() for one in runner.sent]
-        fail(module, error)
-
-    def describe(outcome: Outcome[Ends]) -> dict[str, t.Any]:
-        return {
-            "snapshot": newest(wanted, outcome),
-            "sent": [one.row() for one in runner.sent],
-            **describe_ends(wanted, outcome.state),
-        }
-
-    finish(module, outcome, describe)
-
-
-def replicate(module: Module, wanted: Replication, runner: ReplicaRunner, mask: Mask) -> Outcome[Ends]:
-    """Bring the target up to date.
-
-    :raises StorageError: it can't be, or a stream broke
-    """
-
-    def read(taken: str = "") -> Ends:
-        ends = read_ends(runner, wanted, taken)
-        file = ends.target.key_file
-        protect(module, mask, (None if file is None else file.key,))
-        return ends
-
-    def read_again(before: Ends, done: Plan) -> Ends:
-        # What is written to the source meanwhile is for the next run.
-        return read(before.taken or (wanted.new_snapshot if takes_snapshot(done) else last(wanted, before)))
-
-    return converge(read, lambda ends: plan_replication(wanted, ends), runner, module.check_mode, read_again)
-
-
-def last(wanted: Replication, ends: Ends) -> str:
-    """The newest snapshot of the source."""
-    return wanted.snapshot or ends.source.of(wanted.source)[-1].name
-
-
-def newest(wanted: Replication, outcome: Outcome[Ends]) -> str | None:
-    """The snapshot that the replica is, or will be, brought up to; None if it is still to be taken."""
-    if outcome.state.taken:
-        return outcome.state.taken
-    return None if takes_snapshot(outcome.plan) else last(wanted, outcome.state)
-
-
-def lock_file(wanted: Replication) -> str:
-    """One for each target, since a stream may take days, in which other tasks go on."""
-    name = f"{wanted.ssh.host if wanted.ssh else ''}:{wanted.target}"
-    return f"{LOCK_FILE}.{hashlib.sha256(name.encode('utf-8')).hexdigest()[:16]}"
+    run(
+        module,
+        wanted,
+        key_to_hide(wanted),
+        lambda runner, taken: read_ends(runner, wanted, taken),
+        lambda ends: (wanted, ends),
+        lambda ends: plan_replication(wanted, ends),
+        lambda ends: describe_ends(wanted, ends),
+    )
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ import pytest
 from ansible.module_utils.testing import patch_module_args
 
 from ansible_collections.nasops.encryption.plugins.module_utils.command import Command, CommandError, Result
+from ansible_collections.nasops.encryption.plugins.module_utils.zfs import replicate_task
 from ansible_collections.nasops.encryption.plugins.module_utils.zfs.replicate_run import ReplicaRunner
 from ansible_collections.nasops.encryption.plugins.modules import geli_migrate
 
@@ -129,9 +130,9 @@ def host(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setattr(Runner, "pools", str(found.path))
-    monkeypatch.setattr(geli_migrate, "ReplicaRunner", Runner)
-    monkeypatch.setattr(geli_migrate, "LOCK_FILE", str(tmp_path / "lock"))
-    monkeypatch.setattr(geli_migrate, "end_in_order", lambda: None)
+    monkeypatch.setattr(replicate_task, "ReplicaRunner", Runner)
+    monkeypatch.setattr(replicate_task, "LOCK_FILE", str(tmp_path / "lock"))
+    monkeypatch.setattr(replicate_task, "end_in_order", lambda: None)
     return found
 
 
