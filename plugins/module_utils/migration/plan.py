@@ -35,6 +35,8 @@ from .state import (
     verified_record,
 )
 
+# What tells how far it is while it runs, under its title.
+_TOLD = (Transfer, Compare, ReadAll)
 # What a step of a replication changes when it changes the data of the target.
 _DATA = ("replicas", "snapshots", "broken_streams", "written")
 
@@ -107,12 +109,12 @@ def _brings_data(streams: Plan) -> bool:
 
 
 def _numbered(steps: t.Sequence[Step]) -> list[Step]:
-    """The same steps; what is told while they run says how many streams there are."""
-    total = sum(isinstance(step.action, Transfer) for step in steps)
+    """The same steps; what is told while they run says how many streams or readings there are."""
+    total = sum(isinstance(step.action, _TOLD) for step in steps)
     done: list[Step] = []
     number = 0
     for step in steps:
-        if isinstance(step.action, Transfer):
+        if isinstance(step.action, _TOLD):
             number += 1
             step = replace(step, action=replace(step.action, title=f"{number} of {total}: {step.action.title}"))
         done.append(step)
@@ -235,13 +237,13 @@ def _verify(wanted: Migration, found: Found, goal: t.Mapping[str, str], brings_d
     steps = [
         Step(
             f"See that everything at {found.wanted.where} is encrypted, and has the snapshots of the source by GUID",
-            SeeSnapshots(found.wanted, tuple(sorted(set(goal.values()))), found.read_only),
+            SeeSnapshots(found.wanted, "" if found.wanted.heads else goal[found.wanted.source]),
         )
     ]
     if wanted.verify != STREAMS:
-        steps += _comparisons(found, goal)
+        steps += _numbered(_comparisons(found, goal))
     if wanted.verify == FULL:
-        steps += _readings(found, goal)
+        steps += _numbered(_readings(found, goal))
     if wanted.verify != STREAMS:
         pool = target.split("/")[0]
         steps.append(Step(f"See that the pool '{pool}' knows of no damage", AtTarget(SeeHealthy(pool))))
@@ -267,43 +269,41 @@ def _verify(wanted: Migration, found: Found, goal: t.Mapping[str, str], brings_d
 def _comparisons(found: Found, goal: t.Mapping[str, str]) -> list[Step]:
     wanted = found.wanted
     steps = []
-    for number, (name, snapshot) in enumerate(goal.items(), 1):
+    for name, snapshot in goal.items():
         target = wanted.at_target(name)
         title = f"Compare the newest state of '{target}' with '{name}', block by block"
         source = name if snapshot == HEAD else f"{name}@{snapshot}"
         estimate = size(found.ends.source.datasets[name].properties, "usedbydataset")
-        count = f"{number} of {len(goal)}: {title}"
-        steps.append(Step(title, Compare(count, source, f"{target}@{snapshot}", estimate, wanted.stall_timeout)))
+        steps.append(Step(title, Compare(title, source, f"{target}@{snapshot}", estimate, wanted.stall_timeout)))
     return steps
 
 
 def _readings(found: Found, goal: t.Mapping[str, str]) -> list[Step]:
     wanted = found.wanted
     steps = []
-    for number, (name, newest) in enumerate(goal.items(), 1):
+    for name, newest in goal.items():
         target = wanted.at_target(name)
         title = f"Read all snapshots of '{target}'"
         first = next((one.name for one in found.ends.source.of(name)), newest)
         estimate = size(found.ends.source.datasets[name].properties, "usedbysnapshots")
-        count = f"{number} of {len(goal)}: {title}"
-        steps.append(Step(title, ReadAll(count, target, first, newest, estimate, wanted.stall_timeout)))
+        steps.append(Step(title, ReadAll(title, target, first, newest, estimate, wanted.stall_timeout)))
     return steps
 
 
 @dataclass(frozen=True)
 class SeeSnapshots:
-    """Looks at both ends as they are now: all is encrypted, and no snapshot of the source is missing or another one."""
+    """Looks at both ends as they are now: all is encrypted, and no snapshot of the source is missing or another one.
+
+    ``goal`` is the last snapshot that counts, "" for all there is.
+    """
 
     wanted: Replication
-    goals: tuple[str, ...]
-    read_only: bool = False
+    goal: str
 
     def __call__(self, runner: Runner) -> None:
-        taken = "" if self.wanted.heads else self.goals[0]
-        ends = read_ends(replica_runner(runner), self.wanted, taken)
-        names = selected(self.wanted, ends.source)
-        check_promise(self.wanted, ends, names)
-        faults = missing_snapshots(self.wanted, ends, "" if self.wanted.heads else self.goals[0])
+        ends = read_ends(replica_runner(runner), self.wanted, self.goal)
+        check_promise(self.wanted, ends, selected(self.wanted, ends.source))
+        faults = missing_snapshots(self.wanted, ends, self.goal)
         if faults:
             raise Refused(
                 f"Not everything has arrived at {self.wanted.where}: {'; '.join(faults[:20])}.",

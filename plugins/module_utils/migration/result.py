@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import typing as t
 
-from ..errors import Refused
 from ..zfs.replicate_checks import selected
 from ..zfs.replicate_state import HEAD
 from .checks import available_bytes, estimate, notes
@@ -27,18 +26,11 @@ def describe_migration(wanted: Migration, found: Found) -> dict[str, t.Any]:
         "datasets": [_row(found, name) for name in selected(found.wanted, found.ends.source)],
         "estimated_bytes": estimate(found),
         "available_bytes": available_bytes(found),
-        "streams": _streams(wanted, found),
+        "streams": planned_streams(wanted, found).actions,
         "notes": notes(found),
         "verified": None if record is None else record.level,
         "manifest": _manifest(found),
     }
-
-
-def _streams(wanted: Migration, found: Found) -> list[str]:
-    try:
-        return planned_streams(wanted, found).actions
-    except Refused:
-        return []
 
 
 def _row(found: Found, name: str) -> dict[str, t.Any]:

@@ -105,7 +105,7 @@ class Case:
         inner = action.action if isinstance(action, AtTarget) else action
         if isinstance(inner, SeeSnapshots):
             ends = self.place.ends(inner.wanted)
-            assert missing_snapshots(inner.wanted, ends, "" if inner.wanted.heads else inner.goals[0]) == []
+            assert missing_snapshots(inner.wanted, ends, inner.goal) == []
         elif isinstance(inner, (Compare, ReadAll)):
             self.looked_at.append(inner.target)
             if inner.target.split("@")[0] in self.damaged:
