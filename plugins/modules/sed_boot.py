@@ -104,7 +104,7 @@ def main() -> None:
     try:
         require_linux()
         files = _files(module.params) if present else unwanted()
-        protect(module, mask, (Key("passphrase", text.encode("utf-8")) for text in _secrets(module.params)))
+        protect(module, mask, (Key("passphrase", text.encode("utf-8")) for text in options.secrets(module.params)))
     except StorageError as error:
         fail(module, error)
 
@@ -133,11 +133,6 @@ def _files(params: t.Mapping[str, t.Any]) -> tuple[File, ...]:
             hint="Unlock the drives of this host by the playbook unlock.",
         )
     return wanted(params)
-
-
-def _secrets(params: t.Mapping[str, t.Any]) -> t.Iterator[str]:
-    given = [params["password"], *(params["passwords"] or {}).values()]
-    return (str(one) for one in given if one)
 
 
 def _reload(runner: Runner) -> None:

@@ -85,8 +85,8 @@ def parse_wishes(params: t.Mapping[str, t.Any]) -> tuple[Wish, ...]:
 
 
 def secrets(params: t.Mapping[str, t.Any]) -> t.Iterator[str]:
-    """Every secret among the options."""
-    given = [params["password"], params["new_password"], params["psid"], *(params["passwords"] or {}).values()]
+    """Every secret among the options; a module need not have all of them."""
+    given = [*map(params.get, ("password", "new_password", "psid")), *(params["passwords"] or {}).values()]
     return (str(one) for one in given if one)
 
 
