@@ -1,7 +1,7 @@
 # Copyright (c) 2026 nasops.encryption contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Reads all that a migration is decided on: what a replication reads, and three processes more."""
+"""Reads all that a migration is decided on: what a replication reads, and two processes more."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from dataclasses import replace
 
 from ..geli.places import LINKS
 from ..zfs.replicate_options import Replication
-from ..zfs.replicate_read import read_ends
+from ..zfs.replicate_read import read_ends, read_pools
 from ..zfs.replicate_run import ReplicaRunner
 from ..zfs.replicate_state import Ends
-from ..zfs.state import ENCRYPTION_PROPERTIES, read_datasets, read_pool_properties, read_trees
+from ..zfs.state import ENCRYPTION_PROPERTIES, read_datasets, read_trees
 from ..zfs.status import Tree
 from .options import Migration
 from .state import RECORDS, Found, KeyRoot, Member
@@ -47,11 +47,11 @@ def read_migration(runner: ReplicaRunner, wanted: Migration, taken: str = "") ->
     :raises StorageError: the source does not exist, or one of the ends does not answer
     """
     pool = wanted.replication.source.split("/")[0]
-    pools = read_pool_properties(runner, ("readonly", "load_guid"))
+    pools = read_pools(runner, "load_guid")
     read_only = pool in pools and pools[pool]["readonly"].value == "on"
     members = members_of(read_trees(runner).get(pool, {})) if pool in pools else ()
     replication = adapted(wanted.replication, read_only)
-    ends = read_ends(runner, replication, taken)
+    ends = read_ends(runner, replication, taken, pools)
     imported = pools[pool]["load_guid"].value if pool in pools else ""
     found = Found(replication, ends, read_only, members, imported=imported)
     return replace(found, root=_root(runner, found))

@@ -90,15 +90,20 @@ _MOST_KEY_BYTES = 2048
 _PATIENCE, _PAUSE = 8, 1.0
 
 
-def read_ends(runner: ReplicaRunner, wanted: Replication, taken: str = "") -> Ends:
+Pools = t.Mapping[str, Properties]
+
+
+def read_ends(runner: ReplicaRunner, wanted: Replication, taken: str = "", pools: Pools | None = None) -> Ends:
     """Both ends as they are now.
 
+    :param pools: those of this host, if they have been read a moment ago
     :raises StorageError: the source does not exist, or one of the ends does not answer
     """
     if not wanted.snapshot and not taken and not wanted.heads:
         # What was written a moment ago does not show before it is on the disks.
         runner.run(Command(("zpool", "sync", wanted.source.split("/")[0])), ok=(0, 1, 2))
-    pools = _pools(runner)
+    if pools is None:
+        pools = read_pools(runner)
     source = _source(runner, wanted, _pool(pools, wanted.source))
     if wanted.ssh is None:
         return Ends(source, _target(runner, wanted, _pool(pools, wanted.target)), taken)
@@ -108,7 +113,7 @@ def read_ends(runner: ReplicaRunner, wanted: Replication, taken: str = "") -> En
 def _far_target(runner: ReplicaRunner, wanted: Replication) -> Side:
     """The target on another host, which is named in what goes wrong there."""
     try:
-        return _target(runner, wanted, _pool(_pools(runner.target), wanted.target))
+        return _target(runner, wanted, _pool(read_pools(runner.target), wanted.target))
     except StorageError as error:
         if wanted.ssh is not None and f"'{wanted.ssh.host}'" not in error.message:
             error.message = f"On the target host '{wanted.ssh.host}': {error.message}"
@@ -211,11 +216,12 @@ def _settled(
     return None
 
 
-def _pools(runner: Runner) -> t.Mapping[str, Properties]:
-    return read_pool_properties(runner, ("readonly", *(f"feature@{one}" for one in FEATURES)))
+def read_pools(runner: Runner, *also: str) -> Pools:
+    """The pools of a host, with what a stream has to know of them, and these properties."""
+    return read_pool_properties(runner, ("readonly", *(f"feature@{one}" for one in FEATURES), *also))
 
 
-def _pool(pools: t.Mapping[str, Properties], dataset: str) -> Properties:
+def _pool(pools: Pools, dataset: str) -> Properties:
     """The properties of the pool of a dataset; none if there is no such pool.
 
     :raises Refused: it does not answer, so that all that follows would hang

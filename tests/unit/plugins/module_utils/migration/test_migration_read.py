@@ -197,7 +197,7 @@ def test_what_is_read_can_be_decided_on() -> None:
 def test_it_takes_a_constant_number_of_processes() -> None:
     fake = Fake()
     read_migration(fake, wanted())
-    assert len(fake.commands) == 9
+    assert len(fake.commands) == 8
 
 
 @pytest.mark.parametrize(
