@@ -13,7 +13,7 @@ from ..errors import Refused
 from ..plan import Change, Plan, Step
 from . import keystore
 from .names import inherited_mountpoint, lies_below, within
-from .property_steps import dataset_property_steps
+from .property_steps import dataset_property_steps, with_altroot
 from .replicate_checks import check_new_target, check_pools, check_promise, check_source, in_order
 from .replicate_draft import NEW, Draft, overrides
 from .replicate_options import ALWAYS, RAW, REENCRYPT, Replication
@@ -443,8 +443,14 @@ def _mountpoint(draft: Draft) -> str:
     inherited = parent.value("mountpoint") if parent is not None else "none"
     given = draft.wanted.properties.get("mountpoint")
     if given is not None:
-        return given
+        return with_altroot(_altroot(draft), given)
     return inherited_mountpoint(inherited, leaf)
+
+
+def _altroot(draft: Draft) -> str:
+    """What stands before every mountpoint of the target's pool, "" for nothing."""
+    altroot = draft.ends.target.pool["altroot"].value
+    return altroot if altroot.startswith("/") else ""
 
 
 def _key_locations(draft: Draft) -> None:
@@ -489,9 +495,7 @@ def _properties(draft: Draft) -> None:
     if replica is None or draft.wanted.source not in draft.replicas:
         return
     path = ("properties", replica.name)
-    altroot = draft.ends.target.pool["altroot"].value
-    above = altroot if altroot.startswith("/") else ""
-    for step in dataset_property_steps(replica, overrides(draft.wanted), path, above):
+    for step in dataset_property_steps(replica, overrides(draft.wanted), path, _altroot(draft)):
         draft.steps.append(replace(step, action=AtTarget(step.action)))
 
 

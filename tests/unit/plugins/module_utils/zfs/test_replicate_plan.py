@@ -646,6 +646,16 @@ class TestProperties:
         ]
 
 
+def test_a_mountpoint_that_is_given_lies_below_the_altroot_of_the_pool() -> None:
+    place = world()
+    wanted = wish(mode="reencrypt", key=WantedKey("hex", HEX, "/x/k"), properties={"mountpoint": "/x"})
+    pool = {**place.ends(wanted).target.pool, "altroot": Property("/mnt", "-")}
+    below = dataclasses.replace(wanted, key=WantedKey("hex", HEX, "/mnt/x/k"))
+    message = "would lie below /mnt/x, where the replica itself"
+    refused(unlock(place), below, message, pool=pool, key_file=KeyFile("/mnt/x/k", False))
+    assert plan_replication(wanted, place.ends(wanted, pool=pool, key_file=KeyFile("/x/k", False))).changed
+
+
 class TestMeanwhile:
     """What somebody else does to the source while its streams are under way."""
 
