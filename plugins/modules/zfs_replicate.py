@@ -26,6 +26,7 @@ requirements:
   - the program C(ssh) on the source, if the target is on another host. Nothing but OpenZFS is needed there.
 extends_documentation_fragment:
   - nasops.encryption.attributes
+  - nasops.encryption.streams
 attributes:
   check_mode:
     details:
@@ -47,49 +48,6 @@ options:
         unless it is one of this source.
     type: str
     required: true
-  target_host:
-    description:
-      - The host with the target, as the source calls it. When not given, it is the host of the source.
-    type: str
-  ssh:
-    description:
-      - How to log into O(target_host). All commands share one connection. Nobody is asked for a password.
-    type: dict
-    suboptions:
-      user:
-        description:
-          - The user there. When not given, that of the configuration of ssh, else C(root).
-        type: str
-      port:
-        description:
-          - The port there.
-        type: int
-      identity_file:
-        description:
-          - Path on the source of the private key to log in with. It has no passphrase, or an agent has it.
-        type: path
-      known_hosts_file:
-        description:
-          - Path on the source of the file with the host's key. When not given, those of root and of the system.
-        type: path
-      host_keys:
-        description:
-          - V(strict) wants the host's key to be known. V(accept_new) takes the key of a host that is not, and remembers
-            it.
-        type: str
-        choices: [strict, accept_new]
-        default: strict
-      sudo:
-        description:
-          - Run C(zfs) and C(zpool) there by C(sudo).
-        type: bool
-        default: false
-      args:
-        description:
-          - More options for C(ssh), such as V(-J) and the name of a host to go through.
-        type: list
-        elements: str
-        default: []
   mode:
     description:
       - V(raw) sends the data as it lies on the disks, still encrypted. No key is needed at either end, and the replica
@@ -198,11 +156,6 @@ options:
         at the target.
     type: bool
     default: false
-  resume:
-    description:
-      - Go on with a stream that broke off. With V(false), what was received of it is discarded.
-    type: bool
-    default: true
   stall_timeout:
     description:
       - Seconds without any progress after which a stream counts as broken. There is no limit to how long it takes as
