@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import typing as t
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from .host import Emulator
@@ -104,3 +105,10 @@ class Player:
         done = self.run(**options)
         assert done.get("failed"), done
         return t.cast(str, done["msg"])
+
+
+def at_once(*tasks: t.Callable[[], object]) -> None:
+    """Run these side by side until all have ended; what goes wrong in one of them goes wrong here."""
+    with ThreadPoolExecutor(len(tasks)) as pool:
+        for running in [pool.submit(task) for task in tasks]:
+            running.result()

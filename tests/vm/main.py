@@ -178,11 +178,7 @@ def main() -> int:
             nas_module.prepare(BUILD / "image.txt", tally.say)
         if options.prepare:
             return 0
-        cases = [
-            case
-            for case in load(CASES)
-            if re.search(options.only, case.name) and (case.long if options.long else wanted(options) or not case.long)
-        ]
+        cases = [case for case in load(CASES) if chosen(options, case.name, case.long)]
     except (NasError, BadCase) as error:
         tally.say(f"{error}\nvm: 0 passed, 1 failed")
         return 1
@@ -194,11 +190,7 @@ def main() -> int:
     start = time.monotonic()
     jobs: queue.SimpleQueue[Case | str] = queue.SimpleQueue()
     # the longest job first
-    names = [name for name in (PLAYBOOKS, KILLS, KMIP) if re.search(options.only, name)]
-    if options.long:
-        names = [name for name in names if name == KMIP]
-    elif not wanted(options):
-        names.remove(KMIP)
+    names = [name for name in (PLAYBOOKS, KILLS, KMIP) if chosen(options, name, name == KMIP)]
     ordered: list[Case | str] = [*names, *cases]
     for job in ordered:
         jobs.put(job)
@@ -220,6 +212,13 @@ def main() -> int:
     tally.say(f"       {time.monotonic() - start:.0f} s in all; logs are in {log.relative_to(ROOT)}")
     tally.say(f"vm: {tally.passed} passed, {tally.failed} failed")
     return int(bool(tally.failed) or not tally.passed)
+
+
+def chosen(options: argparse.Namespace, name: str, long: bool) -> bool:
+    """Whether something of this name is asked for; what is long need not run every time."""
+    if not re.search(options.only, name):
+        return False
+    return long if options.long else wanted(options) or not long
 
 
 def wanted(options: argparse.Namespace) -> bool:

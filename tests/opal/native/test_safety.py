@@ -14,7 +14,7 @@ import pytest
 
 from ansible_collections.nasops.encryption.tests.opal import names
 from ansible_collections.nasops.encryption.tests.opal.drive import ENTERPRISE, OPALITE, PYRITE2, RUBY, Spec
-from ansible_collections.nasops.encryption.tests.opal.player import Player, Worker
+from ansible_collections.nasops.encryption.tests.opal.player import Player, Worker, at_once
 
 PASSWORD, WRONG = "pass-word-1", "pass-word-2"
 ADMIN = names.pin_of(names.admin(1))
@@ -251,12 +251,8 @@ def test_two_tasks_at_once_take_turns(player: Player, shim: Path) -> None:
             if done.get("failed"):
                 failures.append(done["msg"])
 
-    threads = [threading.Thread(target=work, args=(one,)) for one in (player, Player(player.host, other))]
     try:
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        at_once(lambda: work(player), lambda: work(Player(player.host, other)))
     finally:
         other.close()
     assert failures == []

@@ -6,14 +6,13 @@
 from __future__ import annotations
 
 import os
-import threading
 import typing as t
 from pathlib import Path
 
 import pytest
 
 from ansible_collections.nasops.encryption.tests.opal.drive import ENTERPRISE, OPAL2, Spec
-from ansible_collections.nasops.encryption.tests.opal.player import Player, Worker
+from ansible_collections.nasops.encryption.tests.opal.player import Player, Worker, at_once
 
 OLD, NEW, WRONG = "an-old-password", "the-new-password", "not-the-password"
 NODES = {"nvme": "nvme8", "sata": "sdx", "sas": "sdy"}
@@ -85,12 +84,8 @@ def test_two_tasks_with_different_backends_take_turns(player: Player, shim: Path
             if done.get("failed"):
                 failures.append(done["msg"])
 
-    threads = [threading.Thread(target=work, args=arguments) for arguments in ((player, False), (second, True))]
     try:
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        at_once(lambda: work(player, False), lambda: work(second, True))
     finally:
         other.close()
     assert failures == [] and drive.wrong == []
