@@ -13,7 +13,18 @@ from pathlib import Path
 
 import gates
 import pytest
-from gates import Counts, Result, Runner, ask_for_examples, count_sanity, count_summary, documented, junit, table
+from gates import (
+    Counts,
+    Result,
+    Runner,
+    ask_for_examples,
+    count_sanity,
+    count_summary,
+    documented,
+    junit,
+    parsed,
+    table,
+)
 from setup import Tools
 
 SANITY = """\
@@ -62,6 +73,13 @@ def test_an_undocumented_plugin_is_a_failure() -> None:
         1, 1, ("b: ansible-doc finds no documentation",)
     )
     assert count("ERROR! no such plugin") == Counts(0, 1)
+
+
+def test_a_playbook_that_was_not_read_is_a_failure() -> None:
+    paths = [Path("/c/lock.yml"), Path("/c/unlock.yml")]
+    assert parsed(paths, "\nplaybook: /c/lock.yml\n\nplaybook: /c/unlock.yml\n") == Counts(2)
+    assert parsed(paths, "\nplaybook: /c/unlock.yml\nERROR! lock.yml: no tasks\n") == Counts(1, 1)
+    assert parsed([], "") == Counts(0, 1)
 
 
 def test_the_table_ends_with_the_sum_and_names_what_did_not_run() -> None:

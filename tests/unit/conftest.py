@@ -19,7 +19,7 @@ from hypothesis import settings
 _ASKED_FOR = Path(__file__).resolve().parents[1] / "output" / "examples"
 
 # What a property says of values is the same on each Python. One of them, the oldest, looks at more of them.
-_EXAMPLES = 60 if sys.version_info < (3, 10) else 8
+_EXAMPLES = 30 if sys.version_info < (3, 10) else 8
 
 
 def pytest_configure(config: pytest.Config) -> None:

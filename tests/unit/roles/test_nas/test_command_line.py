@@ -10,6 +10,7 @@ import dataclasses
 import pytest
 
 from ansible_collections.nasops.encryption.roles.test_nas.files.nasvm.command_line import (
+    EMULATED_CPU,
     accelerator,
     build,
     disk_options,
@@ -33,7 +34,7 @@ def test_a_world_wide_name_is_the_same_on_every_machine() -> None:
 
 @pytest.mark.parametrize("accel", ["kvm", "tcg"])
 def test_the_accelerator_brings_its_processor(accel: str) -> None:
-    cpu = {"kvm": "host", "tcg": "max"}[accel]
+    cpu = {"kvm": "host", "tcg": EMULATED_CPU}[accel]
     options = accelerator(accel)
     assert options[0] == "-accel" and options[1].split(",", maxsplit=1)[0] == accel
     assert options[2:] == ["-cpu", cpu]
