@@ -83,7 +83,7 @@ class Session:
     names: Names = field(init=False)
 
     def open(self) -> None:
-        """Boot the NAS and start the agent."""
+        """Have a NAS that has booted, and start the agent."""
         start = time.monotonic()
         self.marks.clear()
         if self.options.vm:
@@ -92,7 +92,7 @@ class Session:
         else:
             self.nas = Nas(f"suite-{os.getpid()}-{self.number}{len(self.made)}")
             self.made.append(self.nas)
-            self.nas.start()
+            self.nas.resume()
         booted = time.monotonic()
         self._begin()
         self.tally.say(
@@ -176,6 +176,7 @@ def main() -> int:
     try:
         if not options.vm and not options.list:
             nas_module.prepare(BUILD / "image.txt", tally.say)
+            nas_module.save(tally.say)
         if options.prepare:
             return 0
         cases = [case for case in load(CASES) if chosen(options, case.name, case.long)]

@@ -7,6 +7,7 @@
     python3 vm.py exec dev -- zpool status  run something in it
     python3 vm.py snapshot dev clean        save memory and disks ...
     python3 vm.py restore dev clean         ... and go back to them, seconds later
+    python3 vm.py clone dev other           a copy of one that is off, with its snapshots
     python3 vm.py destroy dev
 
 Every command but exec, hmp and list prints one JSON object: "changed", and the VM as "status" shows it.
@@ -96,6 +97,7 @@ def parser() -> argparse.ArgumentParser:
     snapshot.add_argument("--keep", action="store_true", help="leave a snapshot that has this name as it is")
     command("restore", "go back to a snapshot").add_argument("tag")
     command("forget", "delete a snapshot").add_argument("tag")
+    command("clone", "copy a VM that is off, with its snapshots").add_argument("copy", help="name of the new VM")
     inside = command("exec", "run a command in the VM; its exit code becomes this program's")
     inside.add_argument("words", nargs=argparse.REMAINDER, metavar="-- COMMAND")
     command("hmp", "send a command to QEMU's human monitor, print the answer").add_argument("words", nargs="+")
@@ -133,6 +135,9 @@ def run(arguments: argparse.Namespace) -> int:
         changed = machine.snapshot(arguments.tag, arguments.keep, arguments.check)
     elif arguments.command == "restore":
         changed = machine.restore(arguments.tag, arguments.timeout, arguments.check)
+    elif arguments.command == "clone":
+        source, machine = machine, Machine(machine.parent, check_name(arguments.copy))
+        changed = machine.clone(source, arguments.check)
     elif arguments.command == "forget":
         changed = machine.delete_snapshot(arguments.tag, arguments.check)
     sys.stdout.write(json.dumps({"changed": changed, **machine.status()}) + "\n")

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from . import command_line, probe, process, seed, ssh
+from . import command_line, copies, probe, process, seed, ssh
 from .description import SAME, Description, compare
 from .errors import TestNasError
 from .monitor import Monitor
@@ -145,11 +145,13 @@ class Machine:
     def _boot(self, description: Description, snapshot: str | None) -> process.Running:
         """Starts QEMU, with the memory of a snapshot or with a fresh boot."""
         accel = self._choose_accelerator(description)
-        identity = str(uuid_module.uuid5(uuid_module.NAMESPACE_URL, self.files.directory.resolve().as_uri()))
+        identity = self._identity()
         base = Path(description.image)
         if not (base / "root.qcow2").exists():
             raise TestNasError("the image %s of %s is gone: destroy the VM and make it anew" % (base, self.name))
-        self.files.initrd.write_bytes((base / "initrd.img").read_bytes() + seed.build(self.files, self.name, identity))
+        self.files.initrd.write_bytes(
+            (base / "initrd.img").read_bytes() + seed.build(self.files, self.name, self._guest())
+        )
         self.files.initrd.chmod(0o600)
         self.files.console.unlink(missing_ok=True)
         extra = ["-loadvm", snapshot] if snapshot else []
@@ -157,6 +159,17 @@ class Machine:
         ssh.write_config(self.files, self.name, running.port)
         self._write_inventory(description, running)
         return running
+
+    def _identity(self) -> str:
+        """What this VM's process is known by."""
+        return str(uuid_module.uuid5(uuid_module.NAMESPACE_URL, self.files.directory.resolve().as_uri()))
+
+    def _guest(self) -> str:
+        """What the ids of the guest are made of; a copy keeps those that the pools on its disks know."""
+        try:
+            return self.files.guest.read_text("ascii").strip()
+        except FileNotFoundError:
+            return self._identity()
 
     def _launch(self, description: Description, accel: str, identity: str, extra: list[str]) -> process.Running:
         """QEMU on a free port, preferably the one of the last run."""
@@ -211,6 +224,19 @@ class Machine:
                 self._create(wanted)
             ssh.close_connections(self.files, self.name)
             ssh.wait(wanted, self.files, self._boot(wanted, None), seconds)
+            return True
+
+    def clone(self, source: Machine, check: bool) -> bool:
+        """This VM as a copy of another one that is off, with its disks, snapshots and keys. Never finds it done."""
+        with source.lock(), self.lock():
+            description = source._existing()
+            if source.running() is not None:
+                raise TestNasError("%s runs: stop it first, a copy of disks that change is of no use" % source.name)
+            if self.files.directory.exists():
+                raise TestNasError("there is %s already: destroy it first" % self.files.directory)
+            if not check:
+                copies.copy(source.files, description, self.files, self.name, source._guest())
+                ssh.make_keys(self.files, self.name)
             return True
 
     def wait(self, seconds: float) -> None:

@@ -45,6 +45,7 @@ class Files:
         self.directory = directory
         self.description = directory / "vm.json"
         self.run = directory / "run.json"
+        self.guest = directory / "guest_id"
         self.initrd = directory / "initrd.img"
         self.root_disk = directory / "root.qcow2"
         self.monitor = directory / "qmp.sock"
