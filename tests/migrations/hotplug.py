@@ -8,7 +8,6 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from nasvm.command_line import world_wide_name
 from vm.nas import PROGRAMS, Nas, NasError
 
 
@@ -17,12 +16,12 @@ def pull(nas: Nas, serial: str) -> None:
     _monitor(nas, f"device_del data-{serial}-device")
 
 
-def plug_in(nas: Nas, serial: str) -> None:
+def plug_in(nas: Nas, serial: str, wwn: str) -> None:
     """The same disk again: serial number, world wide name and content are what they were."""
     drive = f"data-{serial}"
     file = f"if=none,id={drive},file=disk-{serial}.qcow2,format=qcow2,cache=unsafe,discard=unmap"
     _monitor(nas, f"drive_add 0 {file}", "OK")
-    names = f"drive={drive},id={drive}-device,serial={serial},wwn={world_wide_name(serial)}"
+    names = f"drive={drive},id={drive}-device,serial={serial},wwn={wwn}"
     _monitor(nas, f"device_add scsi-hd,bus=scsi.0,{names},logical_block_size=512,physical_block_size=4096")
 
 

@@ -54,7 +54,7 @@ class Kind:
     ``strike`` does it to a run that goes on, and tells how; "" if there was nothing to be struck any more. ``mend``
     does what a person would do then. ``options`` are given to the run. ``expects``: what a run that fails says, "" for
     anything. ``at_end``: it happens by itself, at the end of the run. ``kills``: the run says nothing any more.
-    ``at_once``: it is run again before anything is mended.
+    ``at_once``: it is run again before anything is mended. ``bearable``: it counts also where the run ends well.
     """
 
     name: str
@@ -66,6 +66,7 @@ class Kind:
     kills: bool = False
     cuts_power: bool = False
     at_once: bool = False
+    bearable: bool = False
 
 
 def kinds(wrong_key: str) -> tuple[Kind, ...]:
@@ -76,7 +77,7 @@ def kinds(wrong_key: str) -> tuple[Kind, ...]:
     proof_key = {"proof_key": {"value": wrong_key}}
     return (
         Kind("module killed", _kill_module, settle, kills=True),
-        Kind("module killed, run again at once", _kill_module, settle, kills=True, at_once=True),
+        Kind("module killed, run again at once", _kill_module, settle, kills=True, at_once=True, bearable=True),
         Kind("module killed with all it started", _kill_all, settle, kills=True),
         Kind("power cut", _cut_power, _boot, cuts_power=True),
         Kind("target full: quota", _fill(_QUOTA), _make_room("zfs set quota=none new")),
@@ -87,7 +88,7 @@ def kinds(wrong_key: str) -> tuple[Kind, ...]:
         Kind(
             "wrong key for the proof", _no_strike, options=proof_key, expects="is not the one that opens", at_end=True
         ),
-        Kind("one disk pulled", _pull_one, _plug_in_again),
+        Kind("one disk pulled", _pull_one, _plug_in_again, bearable=True),
         Kind("both disks gone", _both_gone, _reopen_somehow, {"stall_timeout": STALL}),
     )
 
@@ -177,7 +178,8 @@ def _pull_one(source: Source) -> str:
 
 
 def _plug_in_again(source: Source) -> None:
-    plug_in(source.machine.nas, source.machine.nas.serials[1])
+    wwn = source.machine.names["d2:wwn"].rpartition("wwn-")[2]
+    plug_in(source.machine.nas, source.machine.nas.serials[1], wwn)
     path = source.members[1]
     source.machine.shell(f"for _try in $(seq 100); do [ -e {path} ] && exit 0; sleep 0.2; done; exit 1")
     source.machine.shell("udevadm settle")

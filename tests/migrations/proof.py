@@ -139,6 +139,9 @@ class Proof:
 
     def _disturbed(self, kind: Kind) -> bool:
         """A run that something happens to; False if it had ended before."""
+        if kind.at_end and self._recorded() != "-":
+            # It would have nothing to do.
+            self.begin_anew()
         before = self.source.arrived()
         moment = self._chance.uniform(0.0, self._span)
         self.machine.begin("geli_migrate", **self.options, **kind.options)
@@ -148,7 +151,7 @@ class Proof:
         amid = "the proof of the key" if kind.at_end else self._amid()
         struck = kind.strike(self.source) if kind.at_end or self.machine.runs() else ""
         moment = time.monotonic() - begun
-        result = None if kind.cuts_power else self.machine.end(PATIENCE)
+        result = None if struck and kind.cuts_power else self.machine.end(PATIENCE)
         if not struck or (kind.kills and result is not None):
             # It had ended a moment before.
             self.complete(self._run() if result is None or "reached" not in result else result)
@@ -157,12 +160,15 @@ class Proof:
             result = self.machine.module("geli_migrate", **self.options)
         kind.mend(self.source)
         self._judge(kind, result)
-        self._note(kind, moment, amid, struck, result, before)
-        if result is not None and "reached" in result:
-            # It did not need what was taken from it; so all has to be there.
+        unhurt = result is not None and "reached" in result
+        if not unhurt or kind.bearable:
+            self._note(kind, moment, amid, struck, result, before)
+        if unhurt:
+            # It did not need any more what was taken from it; so all has to be there.
             self.complete(self._run())
+        if unhurt and kind.bearable:
             self.begin_anew()
-        return True
+        return not unhurt or kind.bearable
 
     def _amid(self) -> str:
         """What the run is at, by its own words."""
@@ -237,11 +243,13 @@ class Proof:
 
     def _claims(self, kind: Kind, plan: dict[str, Any]) -> list[str]:
         """What is not there although it is told, or recorded, that all is verified."""
-        recorded = self.machine.shell(f"zfs get -H -o value {VERIFIED} {NEW} 2>/dev/null || echo -")
-        if plan["reached"] != "verified" and recorded == "-":
+        if plan["reached"] != "verified" and self._recorded() == "-":
             return []
         self.tally.claims += 1
         return [f"{kind.name}: verified is told, and {fault}" for fault in self.source.differences()]
+
+    def _recorded(self) -> str:
+        return self.machine.shell(f"zfs get -H -o value {VERIFIED} {NEW} 2>/dev/null || echo -")
 
     # --- the end -----------------------------------------------------------------------------------------------
 

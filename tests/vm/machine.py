@@ -23,7 +23,10 @@ class Failed(Exception):
 
 @dataclass
 class Machine:
-    """A NAS with an agent on it. ``names`` are the names of its blank disks (d1 to d12) and partitions (p1 to p4)."""
+    """A NAS with an agent on it.
+
+    ``names`` are the names of its blank disks (d1 to d12) and partitions (p1 to p4), and their other names (d1:wwn).
+    """
 
     nas: Nas
     log: Path
@@ -38,7 +41,9 @@ class Machine:
         found = self.agent.start(self.nas.serials[:WHOLE], self.nas.serials[WHOLE:])
         self.agent.ask("reset")
         for letter, ones in (("d", found["disks"]), ("p", found["partitions"])):
-            self.names.update({f"{letter}{number}": str(one["id"]) for number, one in enumerate(ones, 1)})
+            for number, one in enumerate(ones, 1):
+                self.names[f"{letter}{number}"] = str(one["id"])
+                self.names[f"{letter}{number}:wwn"] = str(one["wwn"])
 
     def open_again(self) -> None:
         """Boot it after a power cut; nothing on its disks is touched."""
