@@ -115,7 +115,10 @@ class Proof:
 
     def begin_anew(self) -> None:
         """Without a target."""
-        self.machine.shell(f"zfs destroy -R {NEW}; zpool sync new")
+        # udev may still look at what was just there.
+        self.machine.shell(f"for _try in $(seq 20); do zfs destroy -R {NEW} && break; sleep 0.5; done; zpool sync new")
+        if self.source.arrived():
+            raise Failed(f"{NEW} could not be destroyed")
 
     # --- runs --------------------------------------------------------------------------------------------------
 

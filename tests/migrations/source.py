@@ -99,6 +99,7 @@ for name in $(zfs list -H -o name -t snapshot -r old | grep -v ^old/vol@); do
 done
 zfs set snapdev=visible old/vol
 udevadm settle
+for _try in $(seq 50); do [ -e /dev/zvol/old/vol@one ] && break; sleep 0.2; done
 echo "old/vol@--head-- $(sha256sum </dev/zvol/old/vol | cut -c1-64)"
 echo "old/vol@one $(sha256sum </dev/zvol/old/vol@one | cut -c1-64)"
 zfs inherit snapdev old/vol
@@ -124,11 +125,10 @@ done
 """
 )
 _ENCRYPT = """
-for disk in {d1} {d2}; do
-  python3 /opt/suite/geli_writer.py $disk-part2 <<<'{"slots": [{"key_files": ["{hexkey}"]}]}' &
-done
-wait -n
-wait -n
+encrypt() { python3 /opt/suite/geli_writer.py $1-part2 <<<'{"slots": [{"key_files": ["{hexkey}"]}]}'; }
+encrypt {d1} &
+encrypt {d2}
+wait $!
 sync
 """
 # Below everything that could keep a copy of them in memory.
