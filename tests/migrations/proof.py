@@ -146,6 +146,8 @@ class Proof:
             # It would have nothing to do.
             self.begin_anew()
         before = self.source.arrived()
+        # A run that was killed has left its last words.
+        self.machine.shell(f"rm -f {PROGRESS}")
         moment = self._chance.uniform(0.0, self._span)
         self.machine.begin("geli_migrate", **self.options, **kind.options)
         begun = time.monotonic()
