@@ -79,7 +79,7 @@ def kinds(wrong_key: str) -> tuple[Kind, ...]:
         Kind("module killed", _kill_module, settle, kills=True),
         Kind("module killed, run again at once", _kill_module, settle, kills=True, at_once=True, bearable=True),
         Kind("module killed with all it started", _kill_all, settle, kills=True),
-        Kind("power cut", _cut_power, _boot, cuts_power=True),
+        Kind("power cut", _cut_power, boot, cuts_power=True),
         Kind("target full: quota", _fill(_QUOTA), _make_room("zfs set quota=none new")),
         Kind("target full: another dataset", _fill(_EATER), _make_room("zfs destroy new/eater")),
         Kind("zfs send killed", lambda source: _kill_program(source.machine, "zfs", "send")),
@@ -134,7 +134,8 @@ def _cut_power(source: Source) -> str:
     return "the NAS"
 
 
-def _boot(source: Source) -> None:
+def boot(source: Source) -> None:
+    """After a power cut, all that a person does."""
     source.machine.open_again()
     source.open_target()
     source.open()
@@ -198,6 +199,6 @@ def _reopen_somehow(source: Source) -> None:
         source.close()
     except Failed:
         source.machine.nas.cut()
-        _boot(source)
+        boot(source)
         return
     source.open()

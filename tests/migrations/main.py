@@ -45,7 +45,7 @@ def main() -> int:
             _prove(Proof(source, tally, options.seed, say), options)
             _search(source, tally)
         if options.ratios or options.only_ratios:
-            machine.agent.ask("reset")
+            machine.reset()
             ratios.measure()
     except (Failed, AgentLost, NasError) as error:
         faults.append(str(error))

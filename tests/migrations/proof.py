@@ -14,7 +14,7 @@ from typing import Any
 
 from vm.machine import Failed
 
-from .interruptions import Kind, kinds
+from .interruptions import Kind, boot, kinds
 from .source import NEW, OLD, Source
 
 PROGRESS = "/root/work/progress.json"
@@ -22,6 +22,9 @@ VERIFIED = "nasops.encryption:migration-verified"
 # Seconds for a run that nothing happens to, or that something happened to: it has to end in this time.
 PATIENCE = 300
 _LOOK = 0.1
+# The part of the time of a run that the streams take, and how often one that has sent them all is left alone.
+_STREAMS = 0.5
+_FINISHED = 0.5
 
 
 @dataclass(frozen=True)
@@ -43,13 +46,14 @@ class Tally:
     """What was seen."""
 
     interruptions: list[Interruption] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
     claims: int = 0
     """How often it was told that all is verified, which was compared file by file each time."""
     facts: list[tuple[str, str]] = field(default_factory=list)
 
     @property
     def faults(self) -> list[str]:
-        return [fault for one in self.interruptions for fault in (*one.lost, *one.false_claims)]
+        return self.failures + [fault for one in self.interruptions for fault in (*one.lost, *one.false_claims)]
 
     def table(self) -> Iterator[str]:
         """What happened how often, and what came of it."""
@@ -86,15 +90,34 @@ class Proof:
     def interrupt(self, count: int) -> None:
         """So many interruptions, of each kind in turn.
 
-        :raises Failed: a run does not go on
+        :raises Failed: in the end not all is there, or nothing can be done any more
         """
         self._undisturbed()
         for kind in self._order(count):
-            while not self._disturbed(kind):
-                # It was through before anything could happen to it.
-                self.begin_anew()
-        result = self._run()
-        self.complete(result)
+            try:
+                self._bring_about(kind)
+            except Failed as error:
+                self.tally.failures.append(f"{kind.name}: {error}")
+                self.say(f"migrations: FAULT: {kind.name}: {error}")
+                self._start_over()
+        self.complete(self._run())
+
+    def _bring_about(self, kind: Kind) -> None:
+        """Let something happen; as often as the run is through before."""
+        arrived = self.source.arrived()
+        if len(arrived) == len(self.source.snapshots()) and self._chance.random() < _FINISHED:
+            self.complete(self._run())
+            self.begin_anew()
+        while not self._disturbed(kind):
+            self.begin_anew()
+
+    def _start_over(self) -> None:
+        """Whatever state a fault has left: as after a power cut, and without a target."""
+        self.machine.nas.cut()
+        boot(self.source)
+        self.machine.shell("zfs set quota=none new; ! zfs list new/eater 2>/dev/null || zfs destroy new/eater")
+        if self.machine.shell(f"zfs list -H -o name {NEW} 2>/dev/null || true"):
+            self.begin_anew()
 
     def _order(self, count: int) -> list[Kind]:
         """Each kind as often as the others, in an order that the seed decides."""
@@ -148,7 +171,7 @@ class Proof:
         before = self.source.arrived()
         # A run that was killed has left its last words.
         self.machine.shell(f"rm -f {PROGRESS}")
-        moment = self._chance.uniform(0.0, self._span)
+        moment = self._chance.uniform(0.0, self._span * (1 - _STREAMS * len(before) / len(self.source.snapshots())))
         self.machine.begin("geli_migrate", **self.options, **kind.options)
         begun = time.monotonic()
         while not kind.at_end and time.monotonic() - begun < moment and self.machine.runs():
@@ -157,6 +180,7 @@ class Proof:
         struck = kind.strike(self.source) if kind.at_end or self.machine.runs() else ""
         moment = time.monotonic() - begun
         result = None if struck and kind.cuts_power else self.machine.end(PATIENCE)
+        moment = time.monotonic() - begun if kind.at_end else moment
         if not struck or (kind.kills and result is not None):
             # It had ended a moment before.
             self.complete(self._run() if result is None or "reached" not in result else result)

@@ -18,7 +18,7 @@ from .source import GELI_KEY, LINKS, Source
 
 SAMPLES = 3
 # MB of random data in the pool that is migrated, MiB of a device that are read.
-DATA, READ = 110, 128
+DATA, READ = 110, 64
 # Seconds for each of what is measured by time.
 SECONDS = 4
 WORKERS = 2

@@ -39,11 +39,20 @@ class Machine:
         self.nas.start()
         self.agent = Agent(self.nas.ssh, self.log)
         found = self.agent.start(self.nas.serials[:WHOLE], self.nas.serials[WHOLE:])
-        self.agent.ask("reset")
+        self.reset()
         for letter, ones in (("d", found["disks"]), ("p", found["partitions"])):
             for number, one in enumerate(ones, 1):
                 self.names[f"{letter}{number}"] = str(one["id"])
                 self.names[f"{letter}{number}:wwn"] = str(one["wwn"])
+
+    def reset(self) -> None:
+        """Destroy all pools, and blank the disks.
+
+        :raises Failed: something is still in use
+        """
+        reply = self.agent.ask("reset")
+        if "failure" in reply:
+            raise Failed(f"on {self.nas.name}, the disks are not blank: {reply['failure']}")
 
     def open_again(self) -> None:
         """Boot it after a power cut; nothing on its disks is touched."""
