@@ -12,7 +12,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from vm.connection import AgentLost
 from vm.machine import Failed
+from vm.nas import NasError
 
 from .interruptions import Kind, boot, kinds
 from .source import NEW, OLD, Source
@@ -20,7 +22,7 @@ from .source import NEW, OLD, Source
 PROGRESS = "/root/work/progress.json"
 VERIFIED = "nasops.encryption:migration-verified"
 # Seconds for a run that nothing happens to, or that something happened to: it has to end in this time.
-PATIENCE = 300
+PATIENCE = 200
 _LOOK = 0.1
 # The part of the time of a run that the streams take, and how often one that has sent them all is left alone.
 _STREAMS = 0.5
@@ -96,7 +98,7 @@ class Proof:
         for kind in self._order(count):
             try:
                 self._bring_about(kind)
-            except Failed as error:
+            except (Failed, AgentLost, NasError) as error:
                 self.tally.failures.append(f"{kind.name}: {error}")
                 self.say(f"migrations: FAULT: {kind.name}: {error}")
                 self._start_over()
