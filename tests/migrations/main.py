@@ -67,10 +67,13 @@ def _prove(proof: Proof, options: argparse.Namespace) -> None:
     proof.source.make()
     proof.source.open()
     proof.say(f"migrations: the disks are made after {time.monotonic() - begun:.0f} s")
-    proof.interrupt(options.interruptions)
+    proof.undisturbed()
     if not options.no_damage:
         damage.check(proof)
-    proof.finish()
+        proof.finalize()
+    proof.begin_anew()
+    proof.interrupt(options.interruptions)
+    proof.close()
 
 
 def _search(source: Source, tally: Tally) -> None:
@@ -108,7 +111,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Proves geli_migrate on a NAS with real ZFS and disks of GELI.")
     parser.add_argument("--interruptions", type=int, default=30, help="how often a run is interrupted (%(default)s)")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 16), help="of the moments")
-    parser.add_argument("--no-damage", action="store_true", help="do not change anything behind its back")
+    parser.add_argument("--no-damage", action="store_true", help="only interrupt it")
     parser.add_argument("--ratios", action="store_true", help="measure, too")
     parser.add_argument("--only-ratios", action="store_true", help="only measure")
     parser.add_argument(

@@ -94,7 +94,6 @@ class Proof:
 
         :raises Failed: in the end not all is there, or nothing can be done any more
         """
-        self._undisturbed()
         for kind in self._order(count):
             try:
                 self._bring_about(kind)
@@ -128,15 +127,17 @@ class Proof:
             order += self._chance.sample(self._kinds, len(self._kinds))
         return order[:count]
 
-    def _undisturbed(self) -> None:
-        """How long it takes when nothing happens: moments are drawn within that time."""
+    def undisturbed(self) -> None:
+        """How long it takes when nothing happens: moments are drawn within that time.
+
+        :raises Failed: not all is there
+        """
         begun = time.monotonic()
         result = self._run()
         self._span = time.monotonic() - begun
         self.complete(result)
         self.say(f"migrations: undisturbed it takes {self._span:.1f} s")
         self.tally.facts.append(("seconds of a migration that nothing happens to", f"{self._span:.1f}"))
-        self.begin_anew()
 
     def begin_anew(self) -> None:
         """Without a target."""
@@ -291,8 +292,8 @@ class Proof:
         if faults:
             raise Failed(f"verified was told, and not all is there: {'; '.join(faults)}")
 
-    def finish(self) -> None:
-        """Let the target take the place of the source; that is done once, and the source is what it was.
+    def finalize(self) -> None:
+        """Let the target take the place of the source; that is done once.
 
         :raises Failed: it is not so
         """
@@ -301,6 +302,13 @@ class Proof:
         if again.get("changed") is not False:
             raise Failed(f"a second run found something to do after the target was finalized: {_said(again)}")
         self.all_is_there()
+        self.say("migrations: finalized, and all is there")
+
+    def close(self) -> None:
+        """See that the source is what it was.
+
+        :raises Failed: it is not
+        """
         self.source.close()
         self.source.check_digest()
         self.tally.facts.append(("states told as verified, each compared file by file", str(self.tally.claims)))

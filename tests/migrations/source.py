@@ -27,7 +27,7 @@ _PARTITION = """
 for disk in {d1} {d2}; do
   sgdisk --clear --set-alignment=8 --new=1:128:+16M --typecode=1:a502 $disk >/dev/null
   # 64 KiB more than ZFS will use
-  sgdisk --set-alignment=8 --new=2:40000:$((40000 + 224 * 2048 + 127)) --typecode=2:a504 $disk >/dev/null
+  sgdisk --set-alignment=8 --new=2:40000:$((40000 + 176 * 2048 + 127)) --typecode=2:a504 $disk >/dev/null
 done
 udevadm settle
 # Where udev lost a name amid the events of two tables in a row.
@@ -182,6 +182,7 @@ class Source:
     """Of the encrypted disks, every byte of them."""
     written: str = ""
     """The kernel's counters of what was written to them, since they were opened."""
+    _snapshots: dict[str, str] = field(default_factory=dict)
 
     def make(self) -> None:
         """Make the disks with all that a migration has to bring along, and sum it up; and the target pool."""
@@ -261,6 +262,12 @@ class Source:
 
     def snapshots(self) -> dict[str, str]:
         """What has to arrive, by name at the source: GUIDs of snapshots, and of what is in none."""
+        if not self._snapshots:
+            # They are what they are: nothing is written to the source.
+            self._snapshots.update(self._read_snapshots())
+        return self._snapshots
+
+    def _read_snapshots(self) -> dict[str, str]:
         found = self._listed("old")
         rows = self.machine.shell("zfs get -Hp -r -t filesystem,volume -o name,value written,guid old").splitlines()
         values: dict[str, list[str]] = {}
