@@ -10,13 +10,14 @@
 # make sed-faults     injects every fault into every call to an emulated drive; about 10 minutes
 # make bench          measures zfs_dataset_key against shell loops and bare system calls; about 25 minutes
 # make replicas       replicates between two NAS over a line that is cut again and again; a quarter of an hour
+# make migrations     migrates from GELI disks while runs are killed, disks pulled, the power cut; over half an hour
 # make demo           boots a NAS and provisions an encrypted pool on it from inventory
 # make setup          only installs what the others need (they do so by themselves)
 # make clean          removes the working copy the gates use; caches stay
 
 PYTHON ?= python3
 
-.PHONY: help test vm-all faults sed-faults bench replicas demo setup clean
+.PHONY: help test vm-all faults sed-faults bench replicas migrations demo setup clean
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -38,6 +39,9 @@ bench:
 
 replicas:
 	@$(PYTHON) tests/tools/setup.py tests/replicas/run
+
+migrations:
+	@$(PYTHON) tests/tools/setup.py tests/migrations/run --ratios
 
 demo:
 	@$(PYTHON) tests/tools/setup.py tests/demo/run

@@ -18,11 +18,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vm.connection import ROOT, Agent, AgentLost
-from vm.expect import parse, warnings_of
+from vm.connection import ROOT, AgentLost
+from vm.expect import warnings_of
 from vm.keys import KeyRing, letters
 from vm.leaks import Search
-from vm.nas import WHOLE, Nas, NasError, prepare
+from vm.machine import Failed, Machine
+from vm.nas import Nas, NasError, prepare
 
 from .line import Line
 
@@ -91,42 +92,6 @@ zfs destroy -r sink/bare
 zpool sync
 echo "$ended - $begun" | bc -l 2>/dev/null || python3 -c "print($ended - $begun)"
 """
-
-
-class Failed(Exception):
-    """The proof does not hold."""
-
-
-@dataclass
-class Machine:
-    """A NAS with an agent on it."""
-
-    nas: Nas
-    log: Path
-    agent: Agent = field(init=False)
-    names: dict[str, str] = field(default_factory=dict)
-
-    def open(self) -> None:
-        self.log.mkdir(parents=True)
-        self.nas.start()
-        self.agent = Agent(self.nas.ssh, self.log)
-        found = self.agent.start(self.nas.serials[:WHOLE], self.nas.serials[WHOLE:])
-        self.agent.ask("reset")
-        self.names = {f"p{number}": str(one["id"]) for number, one in enumerate(found["partitions"], 1)}
-
-    def shell(self, script: str, **words: str) -> str:
-        """What a script prints; names in braces are filled in."""
-        for name, value in {**self.names, **words}.items():
-            script = script.replace("{" + name + "}", value)
-        reply = self.agent.ask("script", script=script, timeout=170)
-        if "failure" in reply or reply["rc"]:
-            raise Failed(f"on {self.nas.name}, a script failed: {reply.get('failure') or reply['err']}")
-        return str(reply["out"]).strip()
-
-    def module(self, module: str, /, **options: Any) -> dict[str, Any]:
-        """The result of a module."""
-        words = {**options, "_ansible_check_mode": False, "_ansible_diff": True, "_ansible_verbosity": 4}
-        return parse(self.agent.ask("module", module=module, args=words, timeout=170))
 
 
 @dataclass

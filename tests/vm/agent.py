@@ -263,31 +263,129 @@ class Modules:
 
     def __init__(self, audit: Audit) -> None:
         self._audit = audit
+        self._begun: Begun | None = None
 
     def run(self, request: Request) -> Reply:
         """Run ``module`` with ``args`` in a fork; optionally as another ``uid``, counting what it executes."""
-        module = importlib.import_module(f"{PACKAGE}.{request['module']}")
         count = bool(request.get("count"))
         if count:
             self._audit.sync()
         since = len(self._audit.executions)
-        out, err = os.memfd_create("out"), os.memfd_create("err")
-        start = time.monotonic()
-        pid = os.fork()
-        if pid == 0:
-            _run_in_child(module.main, request, out, err)
-        status = _wait(pid, request.get("timeout", 300))
-        reply: Reply = {
-            "status": os.waitstatus_to_exitcode(status) if status is not None else None,
-            "out": _content(out),
-            "err": _content(err),
-            "seconds": time.monotonic() - start,
-        }
+        begun = _begin(request)
+        reply = _end(begun, request.get("timeout", 300))
         if count:
             self._audit.sync()
-            executed = self._audit.descendants(pid, since)
+            executed = self._audit.descendants(begun.pid, since)
             reply["executed"] = [[os.path.basename(text(argv[0])), *map(text, argv[1:2])] for argv in executed]
         return reply
+
+    def begin(self, request: Request) -> Reply:
+        """Start a module as :meth:`run` does, and do not wait for it: something is to happen to it meanwhile."""
+        if self._begun is not None:
+            raise Failure("a module is running already")
+        self._begun = _begin(request)
+        return {"pid": self._begun.pid}
+
+    def running(self, _request: Request) -> Reply:
+        """Whether the module that was begun still runs."""
+        ended = os.waitid(os.P_PID, self._in_progress().pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        return {"running": ended is None}
+
+    def strike(self, request: Request) -> Reply:
+        """Kill what runs of the module that was begun, and tell whom.
+
+        ``whom`` is "module" for it alone, "all" for it and what it has started, or "program" for what it has started
+        that begins with ``words``.
+        """
+        pid, whom = self._in_progress().pid, request["whom"]
+        struck: list[tuple[int, list[str]]] = []
+        if whom == "program":
+            words = request["words"]
+            struck = _kill(one for one in _family(pid) if one[1][: len(words)] == words)
+        elif whom == "all":
+            # so that it starts nothing more
+            os.kill(pid, signal.SIGSTOP)
+            while True:
+                more = _kill(one for one in _family(pid) if one not in struck)
+                if not more:
+                    break
+                struck += more
+        if whom != "program":
+            struck += _kill([(pid, ["module"])])
+        return {"struck": [" ".join(words) for _pid, words in struck]}
+
+    def end(self, request: Request) -> Reply:
+        """Wait for the module that was begun; the reply is that of :meth:`run`."""
+        begun = self._in_progress()
+        self._begun = None
+        return _end(begun, request.get("timeout", 300))
+
+    def _in_progress(self) -> Begun:
+        if self._begun is None:
+            raise Failure("no module is running")
+        return self._begun
+
+
+class Begun(t.NamedTuple):
+    """A module that runs in a fork, and where it writes to."""
+
+    pid: int
+    out: int
+    err: int
+    since: float
+
+
+def _begin(request: Request) -> Begun:
+    module = importlib.import_module(f"{PACKAGE}.{request['module']}")
+    out, err = os.memfd_create("out"), os.memfd_create("err")
+    begun = Begun(os.fork(), out, err, time.monotonic())
+    if begun.pid == 0:
+        _run_in_child(module.main, request, out, err)
+    return begun
+
+
+def _end(begun: Begun, seconds: float) -> Reply:
+    status = _wait(begun.pid, seconds)
+    return {
+        "status": os.waitstatus_to_exitcode(status) if status is not None else None,
+        "out": _content(begun.out),
+        "err": _content(begun.err),
+        "seconds": time.monotonic() - begun.since,
+    }
+
+
+def _kill(processes: t.Iterable[tuple[int, list[str]]]) -> list[tuple[int, list[str]]]:
+    """Those of these processes that were there to be killed."""
+    killed = []
+    for pid, words in processes:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+            killed.append((pid, words))
+    return killed
+
+
+def _family(ancestor: int) -> list[tuple[int, list[str]]]:
+    """What a process has started, and what that has started: their numbers, and their words without folders."""
+    parents: dict[int, int] = {}
+    for path in glob.glob("/proc/[0-9]*/stat"):
+        # what has ended meanwhile is not there any more
+        with contextlib.suppress(OSError):
+            # behind the name, which may hold blanks and brackets: state and parent
+            state, parent = _read(path).rpartition(b")")[2].split()[:2]
+            if state != b"Z":
+                parents[int(path.split("/")[2])] = int(parent)
+    family = {ancestor}
+    while True:
+        more = {pid for pid, parent in parents.items() if parent in family} - family
+        if not more:
+            break
+        family |= more
+    found = []
+    for pid in sorted(family - {ancestor}):
+        with contextlib.suppress(OSError):
+            words = [text(word) for word in _read(f"/proc/{pid}/cmdline").split(b"\0")[:-1]]
+            found.append((pid, [os.path.basename(words[0]), *words[1:]] if words else []))
+    return found
 
 
 def _run_in_child(main: t.Callable[[], None], request: Request, out: int, err: int) -> t.NoReturn:
@@ -678,15 +776,18 @@ def main() -> None:
             "python": sys.version.split()[0],
         }
 
-    def run_module(request: Request) -> Reply:
-        reply = modules.run(request)
+    def noted(reply: Reply) -> Reply:
         host.note_keys()
         return reply
 
     operations: dict[str, t.Callable[[Request], Reply]] = {
         "start": start,
         "script": run_script,
-        "module": run_module,
+        "module": lambda request: noted(modules.run(request)),
+        "begin": modules.begin,
+        "running": modules.running,
+        "strike": modules.strike,
+        "end": lambda request: noted(modules.end(request)),
         "reset": lambda request: {"keys": host.reset()},
         "state": lambda request: host.state(),
         "evidence": lambda request: evidence.collect(),

@@ -22,6 +22,7 @@ REMOTE = "/opt/suite"
 MODULES = (
     "geli_device",
     "geli_info",
+    "geli_migrate",
     "zfs_dataset_key",
     "zfs_encrypted_pool",
     "zfs_encryption_info",
