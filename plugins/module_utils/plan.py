@@ -86,7 +86,7 @@ class Plan:
     ``reveals`` tells what can't be known before the steps are done, such as the inside of an exported pool; then what
     the second plan finds is done too, and check mode warns that it could not look that far. If what is revealed is
     refused, ``retreat`` puts things back as they were. ``failures`` are branches that were refused when the plan was
-    made.
+    made. ``in_order``: the branches run one after another, as where each keeps the disks busy by itself.
     """
 
     steps: tuple[Step, ...] = ()
@@ -94,6 +94,7 @@ class Plan:
     reveals: str = ""
     retreat: tuple[Action, ...] = ()
     failures: tuple[Failure, ...] = ()
+    in_order: bool = False
 
     @property
     def changed(self) -> bool:
@@ -127,6 +128,7 @@ def join(plans: t.Iterable[Plan]) -> Plan:
         "; ".join(dict.fromkeys(part.reveals for part in parts if part.reveals)),
         tuple(action for part in reversed(parts) for action in part.retreat),
         tuple(failure for part in parts for failure in part.failures),
+        any(part.in_order for part in parts),
     )
 
 
@@ -235,7 +237,8 @@ def _blind_spot(plan: Plan) -> Plan:
 def apply(plan: Plan, runner: Runner) -> Plan:
     """Carry out the steps in order; return the plan as it was carried out, with the branches that failed.
 
-    If all steps belong to branches, these run side by side, as far as none comes after another.
+    If all steps belong to branches, these run side by side, as far as none comes after another, unless the plan says
+    otherwise.
 
     :raises StepFailed: a step without a branch failed; with ``actions_done``, ``action_failed``,
         ``actions_not_started``
@@ -243,7 +246,7 @@ def apply(plan: Plan, runner: Runner) -> Plan:
     branches: dict[str, list[Step]] = {}
     for step in plan.steps:
         branches.setdefault(step.branch, []).append(step)
-    if "" in branches:
+    if "" in branches or plan.in_order:
         return _one_by_one(plan, runner)
     return _side_by_side(plan, branches, runner)
 

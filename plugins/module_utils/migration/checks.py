@@ -8,7 +8,9 @@ from __future__ import annotations
 import typing as t
 
 from ..zfs.replicate_checks import selected
+from ..zfs.replicate_options import Replication
 from ..zfs.replicate_progress import human
+from .copy_checks import copy_notes, copy_refusals
 from .options import VERIFIED, Migration
 from .proof import key_of_proof
 from .read import LEFT_OUT, size
@@ -25,6 +27,7 @@ def refusals(wanted: Migration, found: Found) -> list[str]:
             _locked(found),
             _space(found),
             _no_key(wanted, found),
+            *copy_refusals(wanted, found),
         )
         if fault
     ]
@@ -86,13 +89,14 @@ def estimate(found: Found) -> int:
     rest = 0
     for name in selected(wanted, ends.source):
         replica = ends.target.datasets.get(wanted.at_target(name))
-        there = 0 if replica is None else _taken(replica.properties)
-        rest += max(0, _taken(ends.source.datasets[name].properties) - there)
+        there = 0 if replica is None else _taken(wanted, replica.properties)
+        rest += max(0, _taken(wanted, ends.source.datasets[name].properties) - there)
     return rest
 
 
-def _taken(properties: t.Mapping[str, t.Any]) -> int:
-    return size(properties, "usedbydataset") + size(properties, "usedbysnapshots")
+def _taken(wanted: Replication, properties: t.Mapping[str, t.Any]) -> int:
+    # Without streams no snapshot comes along.
+    return size(properties, "usedbydataset") + (size(properties, "usedbysnapshots") if wanted.streams else 0)
 
 
 def available_bytes(found: Found) -> int | None:
@@ -101,7 +105,7 @@ def available_bytes(found: Found) -> int | None:
     return None if place is None or "available" not in place.properties else size(place.properties, "available")
 
 
-def notes(found: Found) -> list[str]:
+def notes(plan: Migration, found: Found) -> list[str]:
     """What a person should know before the start."""
     wanted, source = found.wanted, found.ends.source
     names = selected(wanted, source)
@@ -114,10 +118,13 @@ def notes(found: Found) -> list[str]:
             "fsync in its last seconds is only in its log, and is not seen here: import it once where it was used, and "
             "export it there. Never start a scrub of it."
         )
-    marks = sum(len(source.bookmarks.get(name, ())) for name in names)
-    if marks:
-        told.append(f"The source has {marks} bookmarks, which can't be sent.")
-    told.append("Holds of snapshots are not sent.")
+    if wanted.streams:
+        marks = sum(len(source.bookmarks.get(name, ())) for name in names)
+        if marks:
+            told.append(f"The source has {marks} bookmarks, which can't be sent.")
+        told.append("Holds of snapshots are not sent.")
+    else:
+        told += copy_notes(plan, found)
     for one in ("mountpoint", *LEFT_OUT):
         own = [name for name in names if _own(found, name, one)]
         if own:

@@ -18,7 +18,8 @@ from ..errors import Refused, StorageError
 from ..zfs.replicate_progress import Meter, human
 from ..zfs.replicate_run import End, ReplicaRunner, Stalled, end_process, replica_runner
 from ..zfs.state import run_zfs
-from ..zfs.stream_digest import Contents, contents_of
+from ..zfs.stream_digest import Contents, Counter, Reader, contents_of
+from ..zfs.volume_stream import volume_contents
 
 _TICK = 0.5
 # What is read of a stream at a time.
@@ -28,6 +29,8 @@ _SAID = 2000
 # How zfs ends when what it sends is not read to the end, here and on another host.
 _NOBODY_LISTENS = (-13, 141)
 _HEALTHY = "No known data errors"
+
+_Digest = t.Callable[[Reader, Counter], Contents]
 
 
 class Differs(StorageError):
@@ -44,7 +47,7 @@ class Compare:
 
     ZFS checks every block that it reads against its checksum, at the target against that of the encryption, too.
     ``estimate`` is in bytes. ``stall_timeout``: seconds in which nothing comes of one end after which it is given up,
-    0 for never.
+    0 for never. ``volumes``: it is the data of a volume that counts, whatever blocks both ends have it in.
     """
 
     title: str
@@ -52,10 +55,12 @@ class Compare:
     target: str
     estimate: int = 0
     stall_timeout: float = 300.0
+    volumes: bool = False
 
     def __call__(self, runner: Runner) -> None:
         own = replica_runner(runner)
-        ends = (_Reading(own, own, self.source), _Reading(own, own.target, self.target))
+        digest = volume_contents if self.volumes else contents_of
+        ends = (_Reading(own, own, self.source, digest=digest), _Reading(own, own.target, self.target, digest=digest))
         # Both are read, and the target may be on another host, which is the slower one.
         ours, theirs = read_side_by_side(own, self.title, ends, 2 * self.estimate, self.stall_timeout)
         if ours == theirs:
@@ -92,19 +97,20 @@ class ReadAll:
         if self.first != self.last:
             streams.append(("-I", f"@{self.first}", f"{self.target}@{self.last}"))
         for words in streams:
-            ends = (_Reading(own, own.target, *words, compare=False),)
+            ends = (_Reading(own, own.target, *words, digest=None),)
             read_side_by_side(own, self.title, ends, self.estimate, self.stall_timeout)
 
 
 class _Reading:
     """One stream that is read here, by a thread of its own."""
 
-    def __init__(self, own: ReplicaRunner, end: End, *words: str, compare: bool = True) -> None:
+    def __init__(self, own: ReplicaRunner, end: End, *words: str, digest: _Digest | None) -> None:
+        """:param digest: what counts of the stream, None if it is only to be read"""
         self._own = own
         self._end = end
         self.what = words[-1]
         self._command = Command(("zfs", "send", "-L", *words))
-        self._compare = compare
+        self._digest = digest
         self._process: subprocess.Popen[bytes] | None = None
         self._thread: threading.Thread | None = None
         self._error: StorageError | None = None
@@ -127,8 +133,8 @@ class _Reading:
         # Whatever happens, the pipe is closed, so that zfs does not wait for a reader.
         with os.fdopen(descriptor, "rb", _CHUNK) as stream:
             try:
-                if self._compare:
-                    self._contents = contents_of(stream, self._add)
+                if self._digest is not None:
+                    self._contents = self._digest(stream, self._add)
                 while True:
                     data = stream.read(_CHUNK)
                     if not data:

@@ -1,23 +1,29 @@
 # Copyright (c) 2026 nasops.encryption contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Reads all that a migration is decided on: what a replication reads, and two processes more."""
+"""Reads all that a migration is decided on: what a replication reads, and two processes more, three for rsync."""
 
 from __future__ import annotations
 
 import os
+import sys
 import typing as t
 from dataclasses import replace
 
+from ..command import Runner
 from ..geli.places import LINKS
 from ..zfs.replicate_options import Replication
 from ..zfs.replicate_read import read_ends, read_pools
 from ..zfs.replicate_run import ReplicaRunner
 from ..zfs.replicate_state import Ends
-from ..zfs.state import ENCRYPTION_PROPERTIES, read_datasets, read_trees
+from ..zfs.state import ENCRYPTION_PROPERTIES, Dataset, read_datasets, read_trees
 from ..zfs.status import Tree
+from .copy_state import COPY_RECORD, SHAPE, copied_record
 from .options import Migration
+from .private_mount import PROGRAMS, Mount, mounted
+from .rsync import fault_of_programs
 from .state import RECORDS, Found, KeyRoot, Member
+from .tree import first_entry
 
 # Of both ends.
 ALSO_READ = ("used", "usedbydataset", "usedbysnapshots", "available", "readonly", *RECORDS)
@@ -37,6 +43,10 @@ LEFT_OUT = (
     "snapshot_limit",
 )
 
+_LINUX_ONLY = (
+    "'method: rsync' is for Linux: on FreeBSD each file has an NFSv4 ACL, which rsync does not carry. Keep to 'method: "
+    "zfs_send', or put the disks into a Linux host."
+)
 _MAPPER = "/dev/mapper/eli-"
 
 
@@ -54,7 +64,42 @@ def read_migration(runner: ReplicaRunner, wanted: Migration, taken: str = "") ->
     ends = read_ends(runner, replication, taken, pools)
     imported = pools[pool]["load_guid"].value if pool in pools else ""
     found = Found(replication, ends, read_only, members, imported=imported)
-    return replace(found, root=_root(runner, found))
+    found = replace(found, root=_root(runner, found))
+    return found if replication.streams else _for_rsync(runner, found)
+
+
+def _for_rsync(runner: ReplicaRunner, found: Found) -> Found:
+    lacking = lacking_for_rsync(runner, sys.platform)
+    strangers = {} if lacking else dict(_entries(runner, found))
+    return replace(found, lacking=lacking, entries=strangers)
+
+
+def lacking_for_rsync(runner: Runner, system: str) -> tuple[str, ...]:
+    """What this host lacks, in words with what to do."""
+    if not system.startswith("linux"):
+        return (_LINUX_ONLY,)
+    missing = [one for one in PROGRAMS if not runner.has(one)]
+    faults = [f"The programs {', '.join(missing)} are missing on this host: install util-linux."] if missing else []
+    fault = fault_of_programs(runner)
+    return tuple(faults + ([fault] if fault else []))
+
+
+def _entries(runner: ReplicaRunner, found: Found) -> t.Iterator[tuple[str, str]]:
+    """Something that is in each filesystem of the target which rsync has not made, "" for one that is empty."""
+    wanted, ends = found.wanted, found.ends
+    for name in ends.source.datasets:
+        replica = ends.target.datasets.get(wanted.at_target(name))
+        if replica is None or replica.locked or replica.value("type") != "filesystem":
+            continue
+        if copied_record(replica) is not None or ends.target.of(replica.name):
+            continue
+        # The same dataset can't be mounted once for reading, and once for writing.
+        with mounted(runner, Mount(replica.name, write=replica.mounted and not _read_only(replica))) as (folder,):
+            yield replica.name, first_entry(folder)
+
+
+def _read_only(dataset: Dataset) -> bool:
+    return dataset.value("readonly") == "on"
 
 
 def adapted(replication: Replication, read_only: bool) -> Replication:
@@ -63,11 +108,12 @@ def adapted(replication: Replication, read_only: bool) -> Replication:
     No volume gets a device node before the end: while a volume with snapshots is received, ZFS on Linux can lock up
     with udev, see https://github.com/openzfs/zfs/issues/17923.
     """
+    also = ALSO_READ if replication.streams else (*ALSO_READ, COPY_RECORD, *SHAPE)
     return replace(
         replication,
         heads=read_only and not replication.snapshot,
         properties={"volmode": "none", **replication.properties},
-        also_read=(*ALSO_READ, *LATE, *LEFT_OUT),
+        also_read=(*also, *LATE, *LEFT_OUT),
     )
 
 

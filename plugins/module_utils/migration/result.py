@@ -27,7 +27,7 @@ def describe_migration(wanted: Migration, found: Found) -> dict[str, t.Any]:
         "estimated_bytes": estimate(found),
         "available_bytes": available_bytes(found),
         "streams": planned_streams(wanted, found).actions,
-        "notes": notes(found),
+        "notes": notes(wanted, found),
         "verified": None if record is None else record.level,
         "manifest": _manifest(found),
     }

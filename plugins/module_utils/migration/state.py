@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import typing as t
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ..zfs.replicate_options import Replication
 from ..zfs.replicate_state import HEAD_MARK, Ends, Snapshot
@@ -48,7 +48,9 @@ class KeyRoot:
 class Found:
     """All that is decided on. ``wanted`` is what is asked for, with what the source pool allows.
 
-    ``imported`` is another one whenever the source pool is imported (``load_guid`` of zpoolprops(7)).
+    ``imported`` is another one whenever the source pool is imported (``load_guid`` of zpoolprops(7)). For rsync alone,
+    ``lacking`` is what this host lacks for it, and ``entries`` has something that is in each filesystem of the target
+    which was not made by it.
     """
 
     wanted: Replication
@@ -57,6 +59,8 @@ class Found:
     members: tuple[Member, ...] = ()
     root: KeyRoot | None = None
     imported: str = ""
+    lacking: tuple[str, ...] = ()
+    entries: t.Mapping[str, str] = field(default_factory=dict)
 
     @property
     def target(self) -> Dataset | None:

@@ -85,13 +85,13 @@ def check_pools(wanted: Replication, ends: Ends) -> None:
         )
     needed = {"encryption", "bookmark_v2"} if wanted.mode != PLAINTEXT else set()
     for feature in FEATURES:
-        used = feature in needed or source[f"feature@{feature}"].value == "active"
+        used = feature in needed or (wanted.streams and source[f"feature@{feature}"].value == "active")
         # An unencrypted stream takes no notice of how the source is encrypted.
         if wanted.mode == PLAINTEXT and feature in ("encryption", "bookmark_v2"):
             used = False
         if used and target[f"feature@{feature}"].value not in ("enabled", "active"):
             raise Refused(
-                f"The pool '{name}' {_there(wanted)} does not have the feature '{feature}', which the stream needs.",
+                f"The pool '{name}' {_there(wanted)} does not have the feature '{feature}', which is needed there.",
                 hint=f"Enable it there: 'zpool set feature@{feature}=enabled {name}', or 'zpool upgrade'. That can't "
                 "be taken back.",
             )

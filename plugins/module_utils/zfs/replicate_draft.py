@@ -245,7 +245,7 @@ class Draft:
         wanted, target = self.wanted, self.wanted.at_target(name)
         key: Key | None = None
         # What is kept of a head that broke off can't be gone on with: zfs finds no snapshot of that name.
-        receive: tuple[str, ...] = ("zfs", "receive", *(() if head else ("-s",)), "-u", *self._settings(name))
+        receive: tuple[str, ...] = ("zfs", "receive", *(() if head else ("-s",)), "-u", *_words(self.settings(name)))
         if head:
             receive += ("-o", f"{HEAD_MARK}={head_mark(self.ends.source.datasets[name])}")
         if new and wanted.mode == REENCRYPT:
@@ -272,8 +272,8 @@ class Draft:
             values.append(f"pbkdf2iters={key.iterations}")
         return tuple(word for value in values for word in ("-o", value))
 
-    def _settings(self, name: str) -> tuple[str, ...]:
-        """Which properties the replica gets, whatever the stream says."""
+    def settings(self, name: str) -> dict[str, str | None]:
+        """Which properties the replica gets, whatever the stream says; None for what it does not get from there."""
         wanted, dataset = self.wanted, self.ends.source.datasets[name]
         given: dict[str, str | None] = {**overrides(wanted)}
         if name != wanted.source:
@@ -297,10 +297,7 @@ class Draft:
             for one, found in dataset.properties.items():
                 if ":" in one and found.own and not one.startswith(OWN_PROPERTIES):
                     given.setdefault(one, found.value)
-        words: list[str] = []
-        for one, value in given.items():
-            words += ["-x", one] if value is None else ["-o", f"{one}={value}"]
-        return tuple(words)
+        return given
 
     def _from(self, base: Snapshot | None) -> str:
         return "" if base is None else f" from @{base.name}"
@@ -323,6 +320,13 @@ class Draft:
             if newer and one.createtxg <= goal.createtxg and all(one.guid != other.guid for other in has):
                 has.append(one)
         self.received.add(name)
+
+
+def _words(settings: t.Mapping[str, str | None]) -> tuple[str, ...]:
+    words: list[str] = []
+    for one, value in settings.items():
+        words += ["-x", one] if value is None else ["-o", f"{one}={value}"]
+    return tuple(words)
 
 
 def overrides(wanted: Replication) -> dict[str, str | None]:

@@ -68,7 +68,7 @@ class Replication:
     ``migration``: the target is to take the place of the source. Clones stay clones of their origins, user properties
     come along, and ``also_read`` names properties of both ends that somebody else decides on. ``heads``: no snapshot
     can be taken, since the pool of the source is imported read-only; so what was written since the last one is sent as
-    it is.
+    it is. ``streams`` is false where no stream is sent, so that a dataset without snapshots is none that is arriving.
     """
 
     source: str
@@ -92,6 +92,7 @@ class Replication:
     migration: bool = False
     heads: bool = False
     also_read: tuple[str, ...] = ()
+    streams: bool = True
 
     @property
     def where(self) -> str:

@@ -41,16 +41,16 @@ def plan_replication(wanted: Replication, ends: Ends) -> Plan:
     for name in names:
         _check_replica(draft, name)
     _check_renamed(draft)
-    to = _snapshot(draft)
+    to = plan_snapshot(draft)
     if wanted.mode == REENCRYPT and wanted.source not in draft.replicas:
-        _store_key(draft)
+        store_key(draft)
     _warn_of_keys(draft)
     _send(draft, to)
     _check_roots(draft)
     _key_locations(draft)
-    _properties(draft)
+    plan_properties(draft)
     _retention(draft)
-    _warn_of_strangers(draft)
+    warn_of_strangers(draft)
     return Plan(tuple(draft.steps), tuple(draft.warnings))
 
 
@@ -222,7 +222,7 @@ def _check_history(draft: Draft, name: str, ours: Snapshot, theirs: Snapshot) ->
 # --- what is sent ---------------------------------------------------------------------------------------------------
 
 
-def _snapshot(draft: Draft) -> str:
+def plan_snapshot(draft: Draft) -> str:
     """The name of the snapshot to bring the target up to; takes one if there is something new.
 
     :raises Refused: not all datasets have the one that is asked for
@@ -397,7 +397,7 @@ def _warn_of_keys(draft: Draft) -> None:
 # --- afterwards -----------------------------------------------------------------------------------------------------
 
 
-def _store_key(draft: Draft) -> None:
+def store_key(draft: Draft) -> None:
     """Make the key file of a new replica.
 
     :raises Refused: it is missing, or holds something else
@@ -489,7 +489,7 @@ def _set_location(draft: Draft, target: str, before: str | None, location: str) 
     )
 
 
-def _properties(draft: Draft) -> None:
+def plan_properties(draft: Draft) -> None:
     """Properties that are asked for, on a replica that is there; a new one gets them with the stream."""
     replica = draft.replica(draft.wanted.source)
     if replica is None or draft.wanted.source not in draft.replicas:
@@ -523,7 +523,7 @@ def _retention(draft: Draft) -> None:
             )
 
 
-def _warn_of_strangers(draft: Draft) -> None:
+def warn_of_strangers(draft: Draft) -> None:
     """What is below the target, but not in the source, is left alone."""
     strangers = _strangers(draft)
     if strangers:

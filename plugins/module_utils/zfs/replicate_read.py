@@ -210,7 +210,7 @@ def _settled(
             for one in datasets.values()
             if not snapshots.get(one.name) and one.value("receive_resume_token") == "-"
         ]
-        if not empty or not left:
+        if not empty or not left or not wanted.streams:
             return datasets, snapshots
         time.sleep(_PAUSE)
     return None
