@@ -51,7 +51,7 @@ def _without_acls(found: Found) -> t.Iterator[str]:
 
 
 def _unknown(wanted: Migration, found: Found) -> t.Iterator[str]:
-    volumes = [name for name in wanted.skip if not _is(found, name, "filesystem")]
+    volumes = [name for name in sorted(wanted.skip) if not _is(found, name, "filesystem")]
     if volumes:
         yield f"'exclude_files' names what is no filesystem that is migrated: {_shown(volumes)}."
 

@@ -140,8 +140,9 @@ def _listen(runner: ReplicaRunner, title: str, process: subprocess.Popen[bytes],
         selector.register(progress, selectors.EVENT_READ)
         if process.stderr is not None:
             selector.register(process.stderr, selectors.EVENT_READ)
-        while selector.get_map() and process.poll() is None:
-            for key, _events in selector.select(_TICK):
+        while selector.get_map():
+            ready = selector.select(_TICK)
+            for key, _events in ready:
                 data = os.read(key.fd, 65536)
                 if not data:
                     selector.unregister(key.fileobj)
@@ -152,12 +153,12 @@ def _listen(runner: ReplicaRunner, title: str, process: subprocess.Popen[bytes],
                 else:
                     said = (said + data)[-_SAID:]
             runner.progress.write(title, meter, begun)
+            if not ready and process.poll() is not None:
+                # What one of its processes left behind may hold its standard error for ever.
+                break
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(_GRACE)
-    if process.stderr is not None:
-        os.set_blocking(process.stderr.fileno(), False)
-        said += process.stderr.read(_SAID) or b""
-    return said[-_SAID:]
+    return said
 
 
 def _bytes_of(line: bytes) -> int:

@@ -9,10 +9,19 @@ import typing as t
 from dataclasses import dataclass, field, replace
 
 from ansible_collections.nasops.encryption.plugins.module_utils.migration.compare import Compare, ReadAll, SeeHealthy
+from ansible_collections.nasops.encryption.plugins.module_utils.migration.copy_compare import CompareTree
+from ansible_collections.nasops.encryption.plugins.module_utils.migration.copy_plan import not_copied
+from ansible_collections.nasops.encryption.plugins.module_utils.migration.copy_run import Pass
+from ansible_collections.nasops.encryption.plugins.module_utils.migration.copy_state import (
+    COPY_RECORD,
+    Copied,
+    named,
+)
 from ansible_collections.nasops.encryption.plugins.module_utils.migration.options import Migration
 from ansible_collections.nasops.encryption.plugins.module_utils.migration.plan import (
     RecordFinal,
     RecordVerified,
+    SeeCopied,
     SeeQuiet,
     SeeSnapshots,
     missing_snapshots,
@@ -60,6 +69,11 @@ class Case:
     imported: str = "11"
     busy: set[str] = field(default_factory=set)
     """Datasets of the source that are written to as long as the run takes."""
+    entries: dict[str, str] = field(default_factory=dict)
+    """What is in filesystems of the target that nobody has made for a migration."""
+    lacking: tuple[str, ...] = ()
+    holds: dict[str, str] = field(default_factory=dict)
+    """What rsync has copied last into each dataset of the target."""
 
     def found(self, wanted: Migration, taken: str = "") -> Found:
         replication = adapted(wanted.replication, self.read_only)
@@ -83,6 +97,8 @@ class Case:
             if root
             else None,
             self.imported,
+            self.lacking,
+            self.entries,
         )
 
     def plan(self, wanted: Migration) -> Plan:
@@ -106,7 +122,12 @@ class Case:
         if isinstance(inner, SeeSnapshots):
             ends = self.place.ends(inner.wanted)
             assert missing_snapshots(inner.wanted, ends, inner.goal) == []
-        elif isinstance(inner, (Compare, ReadAll)):
+        elif isinstance(inner, SeeCopied):
+            ends = self.place.ends(inner.replication, inner.goal)
+            assert not_copied(inner.wanted, inner.replication, ends, inner.imported, inner.goal) == []
+        elif isinstance(inner, Pass):
+            self.copy(inner)
+        elif isinstance(inner, (Compare, CompareTree, ReadAll)):
             self.looked_at.append(inner.target)
             if inner.target.split("@")[0] in self.damaged:
                 raise Seen(inner.target)
@@ -139,6 +160,31 @@ class Case:
         else:
             self.place.act(action)
 
+    def copy(self, one: Pass) -> None:
+        """One pass of rsync."""
+        node = self.place.target.nodes[one.target]
+        name, at_sign, snapshot = one.source.partition("@")
+        assert name not in self.damaged, f"status 23: {name}"
+        assert not node.mounted
+        assert not one.empty or not self.entries.get(one.target)
+        assert one.volume == (node.kind == "volume")
+        assert set(one.doomed) == {have.name for have in node.snapshots}
+        node.own.update(one.settings)
+        state = one.state
+        if at_sign:
+            guid = next(have.guid for have in self.place.source.nodes[name].snapshots if have.name == snapshot)
+            assert state in ("", guid)
+            state = guid
+        node.snapshots.clear()
+        self.place.target.snapshot([one.target], one.snapshot)
+        made = node.snapshots[0] = replace(node.snapshots[0], guid=f"pass-{self.place.target.clock}")
+        for prop, value in one.afterwards.items():
+            node.own.pop(prop, None)
+            if value is not None:
+                node.own[prop] = value
+        node.own[COPY_RECORD] = Copied(made.guid, named(state, one.skip)).text()
+        self.holds[one.target] = one.source
+
     def own(self, name: str) -> dict[str, str]:
         """The properties that were set on a dataset of the target."""
         return self.place.target.nodes[name].own
@@ -146,7 +192,7 @@ class Case:
 
 def wants(state: str, stamp: str = "20261127T010203Z", **facts: t.Any) -> Migration:
     """A migration of the pool old to new/old."""
-    ours = {one: facts.pop(one) for one in ("verify", "proof_key", "allow_degraded") if one in facts}
+    ours = {one: facts.pop(one) for one in ("verify", "proof_key", "allow_degraded", "skip") if one in facts}
     base = wish(
         **{
             "source": "old",

@@ -62,6 +62,7 @@ class Node:
     token: str = ""
     origin: str = ""
     size: int = 1
+    mounted: bool = False
     own: dict[str, str] = field(default_factory=dict)
 
 
@@ -140,6 +141,11 @@ class Host:
             "written": str(node.written),
             "receive_resume_token": node.token or "-",
             "readonly": "off",
+            "mounted": "yes" if node.mounted else "no",
+            "volsize": str(node.size) if node.kind == "volume" else "-",
+            "volblocksize": "8192" if node.kind == "volume" else "-",
+            "casesensitivity": "sensitive" if node.kind == "filesystem" else "-",
+            "acltype": "off" if node.kind == "filesystem" else "-",
             "mountpoint": f"/{name}" if node.kind == "filesystem" else "-",
             "origin": node.origin or "-",
             "guid": self.head(name).guid,
@@ -150,7 +156,7 @@ class Host:
             "available": str(self.available),
         }
         found = {one: Property(value, "-") for one, value in values.items()}
-        found.update({one: Property("-", "-") for one in CARRIED})
+        found.update({one: Property("-", "-") for one in CARRIED if one not in values})
         found.update({one: Property(value, "local") for one, value in node.own.items()})
         return Dataset(name, found)
 
@@ -233,8 +239,29 @@ class World:
                 host.nodes[last].own[prop] = value
         elif verb == "inherit":
             host.nodes[last].own.pop(argv[2], None)
+        elif verb == "create":
+            self._create(argv, host)
+        elif verb == "unmount":
+            assert host.nodes[last].mounted, f"{last} is not mounted"
+            for one in host.below(last):
+                host.nodes[one].mounted = False
         else:
             raise AssertionError(f"nothing is known of {argv}")
+
+    def _create(self, argv: tuple[str, ...], host: Host) -> None:
+        """An encrypted dataset that is made empty, and not mounted."""
+        *words, name = argv[2:]
+        above = host.nodes.get(name.rsplit("/", 1)[0])
+        assert name not in host.nodes, f"{name} exists"
+        assert above is not None, f"parent of {name} does not exist"
+        values = dict(words[place + 1].split("=", 1) for place, word in enumerate(words) if word == "-o")
+        node = host.add(name, kind="volume" if "-V" in words else "filesystem", key=above.key)
+        assert node.kind == "volume" or "-u" in words
+        if "-V" in words:
+            node.size = int(words[words.index("-V") + 1])
+        if "encryption" in values:
+            node.key, node.keyformat, node.location = name, values["keyformat"], values["keylocation"]
+        node.own.update({one: value for one, value in values.items() if "key" not in one and one != "encryption"})
 
     # --- streams -----------------------------------------------------------------------------------------------
 

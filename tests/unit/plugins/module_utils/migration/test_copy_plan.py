@@ -1,0 +1,404 @@
+# Copyright (c) 2026 nasops.encryption contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What rsync is asked to do from stage to stage, and what is refused."""
+
+from __future__ import annotations
+
+import typing as t
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ansible_collections.nasops.encryption.plugins.module_utils.command import Command
+from ansible_collections.nasops.encryption.plugins.module_utils.errors import Refused
+from ansible_collections.nasops.encryption.plugins.module_utils.migration.compare import Compare, ReadAll
+from ansible_collections.nasops.encryption.plugins.module_utils.migration.copy_compare import CompareTree
+from ansible_collections.nasops.encryption.plugins.module_utils.migration.copy_run import Pass
+from ansible_collections.nasops.encryption.plugins.module_utils.migration.copy_state import COPY_RECORD, Copied
+from ansible_collections.nasops.encryption.plugins.module_utils.migration.plan import reached
+from ansible_collections.nasops.encryption.plugins.module_utils.migration.result import describe_migration
+from ansible_collections.nasops.encryption.plugins.module_utils.migration.state import SOURCE_RECORD
+from ansible_collections.nasops.encryption.plugins.module_utils.plan import Plan
+from ansible_collections.nasops.encryption.plugins.module_utils.secrets import Key
+from ansible_collections.nasops.encryption.plugins.module_utils.zfs.key_option import WantedKey
+from ansible_collections.nasops.encryption.plugins.module_utils.zfs.replicate_run import AtTarget
+
+from .model import LAST, LATER, Case, case, changed, wants
+
+NEW = "migrate-20261127T010203Z"
+
+
+def wish(state: str, stamp: str = "20261127T010203Z", **facts: t.Any) -> t.Any:
+    return wants(state, stamp, streams=False, **facts)
+
+
+def refused(place: Case, match: str, state: str = "synced", **facts: t.Any) -> None:
+    with pytest.raises(Refused, match=match):
+        place.plan(wish(state, **facts))
+
+
+def passes(plan: Plan) -> dict[str, Pass]:
+    """The passes of a plan by dataset of the target."""
+    return {step.action.target: step.action for step in plan.steps if isinstance(step.action, Pass)}
+
+
+def created(plan: Plan, target: str) -> Command:
+    """The command that makes a dataset of the target."""
+    actions = [step.action.action for step in plan.steps if isinstance(step.action, AtTarget)]
+    return next(
+        one for one in actions if isinstance(one, Command) and one.argv[1] == "create" and one.argv[-1] == target
+    )
+
+
+def values(command: Command) -> dict[str, str]:
+    words = command.argv
+    return dict(words[place + 1].split("=", 1) for place, word in enumerate(words) if word == "-o")
+
+
+class TestPlanned:
+    @pytest.mark.parametrize("read_only", [False, True])
+    def test_it_tells_what_stays_behind(self, read_only: bool) -> None:
+        place = case(read_only)
+        plan = place.run(wish("planned"))
+        assert plan.steps == ()
+        told = " ".join(plan.warnings)
+        assert "newest state only: 3 snapshots of the source stay behind" in told
+        assert "become whole copies: 'old/copy'" in told
+        assert "NFSv4 ACL, which Linux does not show" in told
+        assert "Holds of snapshots are not sent" not in told
+        result = describe_migration(wish("planned"), place.found(wish("planned")))
+        assert result["reached"] == "planned"
+        assert len(result["streams"]) == (8 if read_only else 9)
+
+    def test_snapshots_need_no_room(self) -> None:
+        place = case()
+        place.place.source.nodes["old"].own["usedbysnapshots"] = "1000"
+        assert describe_migration(wish("planned"), place.found(wish("planned")))["estimated_bytes"] == 4
+        assert describe_migration(wants("planned"), place.found(wants("planned")))["estimated_bytes"] == 1004
+
+
+class TestRefused:
+    def test_all_that_the_host_lacks(self) -> None:
+        place = case()
+        place.lacking = ("The programs rsync are missing on this host",)
+        refused(place, "programs rsync are missing", "planned")
+
+    def test_acls_that_rsync_does_not_carry_unless_that_is_wanted(self) -> None:
+        place = case()
+        place.place.source.nodes["old/docs"].own["acltype"] = "nfsv4"
+        refused(place, r"These have NFSv4 ACLs \(acltype=nfsv4\), which rsync does not carry: 'old/docs'")
+        assert place.run(wish("synced", properties={"acltype": "posix"})).changed
+
+    def test_a_target_without_acls(self) -> None:
+        place = case()
+        place.place.source.nodes["old/docs"].own["acltype"] = "posix"
+        place.place.target.add("new/old", key="new")
+        place.place.target.add("new/old/docs", key="new")
+        refused(place, "these of the target have acltype=off: 'new/old/docs'")
+        place.place.target.nodes["new/old/docs"].own["acltype"] = "posix"
+        assert place.run(wish("synced")).changed
+
+    def test_a_target_that_was_begun_with_streams(self) -> None:
+        place = case()
+        place.run(wants("synced"))
+        refused(place, "'new/old' exists, and was not made by 'method: rsync': it has the snapshot")
+
+    def test_a_stream_that_broke_off(self) -> None:
+        place = case()
+        place.place.target.add("new/old", key="new", token="x")
+        refused(place, "a stream into it broke off")
+
+    def test_a_target_that_is_not_empty(self) -> None:
+        place = case()
+        place.place.target.add("new/old", key="new")
+        place.entries = {"new/old": "photos/one"}
+        refused(place, "it holds 'photos/one'")
+        refused(place, "it holds 'photos/one'", force=True)
+
+    def test_a_volume_of_which_nobody_knows(self) -> None:
+        place = case()
+        place.place.target.add("new/old", key="new")
+        place.place.target.add("new/old/vol", key="new", kind="volume")
+        refused(place, "it is a volume, of which nobody can say that it is empty")
+
+    def test_a_target_of_another_kind(self) -> None:
+        place = case()
+        place.place.target.add("new/old", key="new")
+        place.place.target.add("new/old/vol", key="new")
+        refused(place, "'new/old/vol' is a filesystem, and 'old/vol' is a volume")
+
+    def test_a_target_that_is_not_encrypted(self) -> None:
+        place = case()
+        place.place.target.nodes["new"].key = ""
+        refused(place, "which is not encrypted")
+        place.place.target.add("new/old")
+        refused(place, "'new/old' is NOT ENCRYPTED")
+
+    def test_what_is_left_out_of_what_is_not_there(self) -> None:
+        refused(
+            case(),
+            "'exclude_files' names what is no filesystem.*'old/gone', 'old/vol'",
+            skip={"old/vol": ("x",), "old/gone": ("x",), "old/docs": ("x",)},
+        )
+
+    def test_a_pool_without_features_that_only_streams_need(self) -> None:
+        place = case()
+        place.place.target.features.discard("large_dnode")
+        assert place.run(wish("synced")).changed
+
+
+class TestSynced:
+    def test_a_pool_in_use(self) -> None:
+        place = case()
+        plan = place.run(wish("synced"))
+        assert plan.actions[:3] == [
+            "Take a snapshot of 'old' and 3 below it",
+            "Create 'new/old', encrypted with the key of 'new'",
+            "Copy 'old' up to a new snapshot to 'new/old', file by file",
+        ]
+        assert plan.in_order
+        assert {step.branch for step in plan.steps} == {"", "old", "old/docs", "old/copy", "old/vol"}
+        assert place.holds == {f"new/{name}": f"{name}@{NEW}" for name in ("old", "old/docs", "old/copy", "old/vol")}
+        assert [one.title[:6] for one in passes(plan).values()] == ["1 of 4", "2 of 4", "3 of 4", "4 of 4"]
+        assert reached(wish("synced"), place.found(wish("synced"))) == "synced"
+        assert place.own("new/old")[SOURCE_RECORD] == "1:old"
+
+    def test_a_pool_that_is_imported_read_only(self) -> None:
+        place = case(True)
+        plan = place.run(wish("synced"))
+        assert place.holds == {
+            "new/old": "old@a",
+            "new/old/docs": "old/docs",
+            "new/old/copy": "old/copy",
+            "new/old/vol": "old/vol@a",
+        }
+        assert passes(plan)["new/old/vol"].volume
+        assert not place.run(wish("synced", LATER)).changed
+
+    def test_one_that_is_imported_anew_is_looked_at_again(self) -> None:
+        place = case(True)
+        place.run(wish("synced"))
+        place.imported = "12"
+        # What is in a snapshot can't have changed.
+        assert sorted(passes(place.run(wish("synced", LATER)))) == ["new/old/copy", "new/old/docs"]
+
+    def test_only_what_was_written_to_is_copied_again(self) -> None:
+        place = case()
+        place.run(wish("synced"))
+        place.place.source.nodes["old/docs"].written = 1
+        plan = place.run(wish("synced", LATER))
+        # Each of them has a new snapshot, of which nobody knows what is in it before.
+        assert set(passes(plan)) == {"new/old", "new/old/docs", "new/old/copy", "new/old/vol"}
+        assert passes(plan)["new/old/docs"].doomed == (NEW,)
+        assert not place.run(wish("synced", LAST)).changed
+
+    def test_the_datasets_are_encrypted_from_the_first_byte_on(self) -> None:
+        place = case()
+        key = WantedKey("passphrase", Key("passphrase", b"a long passphrase"), None, False, 200000)
+        command = created(place.plan(wish("synced", key=key, cipher="aes-128-gcm")), "new/old")
+        assert {one: values(command)[one] for one in ("encryption", "keyformat", "keylocation", "pbkdf2iters")} == {
+            "encryption": "aes-128-gcm",
+            "keyformat": "passphrase",
+            "keylocation": "prompt",
+            "pbkdf2iters": "200000",
+        }
+        assert command.stdin is not None
+        assert b"a long passphrase" in command.stdin
+        assert "a long passphrase" not in " ".join(command.argv)
+        place.run(wish("synced", key=key))
+        assert place.place.target.nodes["new/old/docs"].key == "new/old"
+
+    def test_a_key_file_is_written_first(self) -> None:
+        place = case()
+        key = WantedKey("hex", None, "/etc/zfs/keys/old.key", True)
+        place.place.target.side("new", True, False)
+        command = created(place.plan(wish("synced", key=key)), "new/old")
+        assert command.stdin is None
+        assert values(command)["keylocation"] == "file:///etc/zfs/keys/old.key"
+
+    def test_the_properties_that_streams_carry_too(self) -> None:
+        place = case()
+        place.place.source.nodes["old/docs"].own.update(
+            {"recordsize": "1048576", "org.example:owner": "me and you", "mountpoint": "/x", "casesensitivity": "mixed"}
+        )
+        plan = place.plan(wish("synced", properties={"compression": "zstd", "volmode": "none"}))
+        docs = values(created(plan, "new/old/docs"))
+        assert docs["recordsize"] == "1048576"
+        assert docs["org.example:owner"] == "me and you"
+        assert docs["casesensitivity"] == "mixed"
+        assert not {"mountpoint", "compression", "readonly"} & set(docs)
+        top = values(created(plan, "new/old"))
+        assert (top["readonly"], top["compression"], top["volmode"]) == ("on", "zstd", "none")
+        volume = created(plan, "new/old/vol")
+        assert volume.argv[2:5] == ("-s", "-V", "1")
+        assert values(volume)["volblocksize"] == "8192"
+
+    def test_acls_of_a_source_that_has_them_from_above(self) -> None:
+        place = case()
+        place.place.source.nodes["old/docs"].own["acltype"] = "posix"
+        wanted = changed(wish("synced"), source="old/docs", target="new/docs")
+        assert values(created(place.plan(wanted), "new/docs"))["acltype"] == "posix"
+
+    def test_a_target_may_have_properties_of_its_own(self) -> None:
+        place = case()
+        for name in ("new/old", "new/old/docs"):
+            place.place.target.add(name, key="new", mounted=True, own={"recordsize": "16384"})
+        plan = place.run(wish("synced"))
+        assert "Unmount 'new/old/docs', which is not to be used before it is finalized" in plan.actions
+        assert "Set property readonly=on on 'new/old'" in plan.actions
+        assert "Record on 'new/old' that it is a migration of 'old'" in plan.actions
+        assert place.own("new/old/docs")["recordsize"] == "16384"
+        assert passes(plan)["new/old/docs"].empty
+        assert not passes(plan)["new/old/copy"].empty
+        # The deepest is unmounted first.
+        order = [one for one in plan.actions if one.startswith("Unmount")]
+        assert [one.split("'")[1] for one in order] == ["new/old/docs", "new/old"]
+
+    def test_what_it_has_to_have_meanwhile_it_does_not_keep(self) -> None:
+        place = case()
+        plan = place.run(wish("synced"))
+        assert passes(plan)["new/old/vol"].settings == {"readonly": "off", "volmode": "dev"}
+        assert not {"readonly", "volmode"} & set(place.own("new/old/vol"))
+        assert place.own("new/old")["readonly"] == "on"
+
+    def test_a_volume_that_grew(self) -> None:
+        place = case()
+        place.run(wish("synced"))
+        place.place.source.nodes["old/vol"].size = 7
+        place.place.source.nodes["old/vol"].written = 1
+        plan = place.plan(wish("synced", LATER))
+        assert "Set volsize=7 on 'new/old/vol', as it is at the source" in plan.actions
+
+    def test_what_is_left_out_makes_another_state(self) -> None:
+        place = case(True)
+        place.run(wish("synced"))
+        plan = place.run(wish("synced", skip={"old/docs": ("broken",)}))
+        assert {name: one.skip for name, one in passes(plan).items()} == {"new/old/docs": ("broken",)}
+        assert not place.run(wish("synced", skip={"old/docs": ("broken",)})).changed
+        assert set(passes(place.run(wish("synced")))) == {"new/old/docs"}
+
+    def test_what_is_below_the_target_and_not_at_the_source_is_left_alone(self) -> None:
+        place = case()
+        place.place.target.add("new/old", key="new")
+        place.place.target.add("new/old/own", key="new")
+        plan = place.run(wish("synced"))
+        assert any("'new/old/own'" in one for one in plan.warnings)
+        assert "new/old/own" not in place.holds
+
+
+class TestMeanwhile:
+    def test_somebody_wrote_to_the_target(self) -> None:
+        place = case(True)
+        place.run(wish("synced"))
+        place.place.target.nodes["new/old/docs"].written = 1
+        refused(place, "'new/old/docs' was written to since it was copied from 'old/docs'")
+        assert set(passes(place.run(wish("synced", force=True)))) == {"new/old/docs"}
+
+    def test_somebody_took_a_snapshot_of_the_target(self) -> None:
+        place = case(True)
+        place.run(wish("synced"))
+        place.place.target.snapshot(["new/old/docs"], "mine")
+        refused(place, "has snapshots of its own .@mine.")
+        plan = place.run(wish("synced", force=True))
+        assert passes(plan)["new/old/docs"].doomed == ("--head--", "mine")
+
+    def test_somebody_destroyed_what_stands_for_what_was_copied(self) -> None:
+        place = case(True)
+        place.run(wish("synced"))
+        place.place.target.nodes["new/old/docs"].snapshots.clear()
+        assert set(passes(place.run(wish("synced")))) == {"new/old/docs"}
+
+    def test_a_pass_that_was_cut_short(self) -> None:
+        place = case(True)
+        place.run(wish("synced"))
+        node = place.place.target.nodes["new/old/docs"]
+        guid = node.snapshots[0].guid
+        node.own[COPY_RECORD] = Copied(guid, "copying").text()
+        node.written = 9
+        place.place.target.snapshot(["new/old/docs"], "left-over")
+        node.written = 9
+        (one,) = passes(place.run(wish("synced"))).values()
+        assert (one.target, one.resumed, one.before) == ("new/old/docs", True, guid)
+        assert one.doomed == ("--head--", "left-over")
+
+    def test_a_record_that_is_inherited_is_nobodys(self) -> None:
+        place = case(True)
+        place.run(wish("synced"))
+        del place.own("new/old/docs")[COPY_RECORD]
+        refused(place, "'new/old/docs' exists, and was not made by 'method: rsync'")
+
+    @pytest.mark.parametrize("read_only", [False, True])
+    @given(steps=st.integers(0, 20))
+    def test_wherever_it_is_cut_short_the_next_run_ends_it(self, read_only: bool, steps: int) -> None:
+        place = case(read_only)
+        place.run(wish("verified"), steps)
+        place.run(wish("finalized", LATER))
+        assert reached(wish("planned"), place.found(wish("planned"))) == "finalized"
+        assert all(one.split("@")[0] == name.split("/", 1)[1] for name, one in place.holds.items())
+
+
+class TestVerified:
+    def test_files_and_blocks_are_compared(self) -> None:
+        place = case(True)
+        plan = place.run(wish("verified"))
+        looks = [step.action for step in plan.steps if isinstance(step.action, (Compare, CompareTree, ReadAll))]
+        assert [(type(one).__name__, one.target) for one in looks] == [
+            ("CompareTree", "new/old@a"),
+            ("CompareTree", "new/old/copy@--head--"),
+            ("CompareTree", "new/old/docs@--head--"),
+            ("Compare", "new/old/vol@a"),
+        ]
+        assert [one.source for one in looks if not isinstance(one, ReadAll)] == [
+            "old@a",
+            "old/copy",
+            "old/docs",
+            "old/vol@a",
+        ]
+        assert all(one.volumes for one in looks if isinstance(one, Compare))
+        assert reached(wish("verified"), place.found(wish("verified"))) == "verified"
+        assert len(place.proofs) == 1
+
+    def test_full_reads_the_one_snapshot_that_there_is(self) -> None:
+        place = case(True)
+        plan = place.run(wish("verified", verify="full"))
+        reads = {step.action.target: step.action for step in plan.steps if isinstance(step.action, ReadAll)}
+        assert (reads["new/old/docs"].first, reads["new/old/docs"].last) == ("--head--", "--head--")
+
+    def test_what_is_left_out_is_not_compared(self) -> None:
+        plan = case(True).run(wish("verified", skip={"old/docs": ("broken",)}))
+        skips = {one.action.target: one.action.skip for one in plan.steps if isinstance(one.action, CompareTree)}
+        assert skips["new/old/docs@--head--"] == ("broken",)
+
+    def test_it_waits_for_every_dataset(self) -> None:
+        plan = case(True).plan(wish("finalized"))
+        last = [step for step in plan.steps if step.branch == "state=finalized"]
+        assert last[0].title == "See that everything at 'new/old' is encrypted, and was copied"
+        assert plan.steps[-len(last) :] == tuple(last)
+        assert all(set(step.after) == {"old", "old/docs", "old/copy", "old/vol"} for step in last)
+
+    def test_where_nothing_is_to_be_copied_it_waits_for_nothing(self) -> None:
+        place = case(True)
+        place.run(wish("synced"))
+        assert {step.branch for step in place.plan(wish("verified")).steps} == {""}
+
+    def test_a_new_import_has_to_be_compared_again(self) -> None:
+        place = case(True)
+        place.run(wish("verified"))
+        place.imported = "12"
+        assert reached(wish("verified"), place.found(wish("verified"))) == "planned"
+        assert place.run(wish("verified")).changed
+
+
+class TestFinalized:
+    def test_a_source_in_use(self) -> None:
+        place = case()
+        place.run(wish("synced"))
+        place.place.source.nodes["old/docs"].written = 3
+        plan = place.run(wish("finalized", LATER))
+        assert plan.actions[0].startswith("Set readonly=on on 'old'")
+        assert "readonly" not in place.own("new/old")
+        assert place.holds["new/old/docs"] == "old/docs@migrate-20261128T010203Z"
+        assert not place.run(wish("finalized", LAST)).changed
+        refused(place, "the target is in use", stamp=LAST)
