@@ -21,8 +21,10 @@ description:
     written to. It can't take snapshots then, so what was written since the last one is sent as it is.
   - What is received is looked at afterwards. If a single dataset is not encrypted, the task fails and names it.
   - While a stream runs, or is compared, the task tells how far it is.
+  - By O(method=rsync) only the newest state is copied, for whom streams will not do.
 requirements:
   - OpenZFS 2.1 or later at both ends
+  - for O(method=rsync) Linux with C(rsync) 3.1.3 or later, and C(unshare) and C(setpriv) of util-linux
   - root at the source; at the target root, or a user with sudo that asks for no password (O(ssh.sudo))
   - the program C(ssh) on the source, if the target is on another host
 extends_documentation_fragment:
@@ -63,6 +65,25 @@ options:
         unless it is a migration of this source.
     type: str
     required: true
+  method:
+    description:
+      - V(zfs_send) sends streams, which bring along all snapshots.
+      - V(rsync) copies files by rsync, and volumes block by block, the newest state alone. It is for a source whose
+        streams break off on damaged blocks, and for a target that has a C(recordsize), C(compression),
+        C(casesensitivity) or such of its own. Then the datasets of the target may be there already, if they are empty,
+        encrypted, and no volumes. They keep their properties.
+      - rsync carries owners by number, modes, times, POSIX ACLs, extended attributes, hard links, devices, fifos and
+        holes. It does not carry NFSv4 ACLs, times of access and creation, file flags, and quotas of users, groups and
+        projects. Filesystems with C(acltype=nfsv4) are refused, unless O(properties) has an C(acltype).
+      - Each run copies what differs, and deletes what the source does not have any more. What is read of a source that
+        can be written to is a snapshot. Every dataset is mounted for itself where no other process sees it, so what
+        else is mounted does not matter. After each pass the target has one snapshot, which stands for what was copied.
+      - A file that was not copied to its end begins anew with the next run, and all others are kept. If a dataset can't
+        be copied, the others are, and the task fails and names it.
+      - With V(rsync), O(target_host) is refused, and O(resume) does not matter.
+    type: str
+    choices: [zfs_send, rsync]
+    default: zfs_send
   key:
     description:
       - The key of the target, which what is below it uses too. It is used when the target is made.
@@ -140,6 +161,13 @@ options:
     type: list
     elements: str
     default: []
+  exclude_files:
+    description:
+      - With O(method=rsync) files and folders to leave out, such as those with damaged blocks. Names of datasets of the
+        source with lists of paths, each from the root of its dataset, without a slash at its beginning or end.
+      - What is at the target already stays there. It is not compared.
+    type: dict
+    default: {}
   properties:
     description:
       - Properties of the target, whatever the source has. What is below it inherits them. V(null) leaves that property
@@ -165,6 +193,9 @@ options:
       - V(checksums) also reads the newest state of each dataset at both ends, and compares every block of every file
         and volume with its attributes.
       - V(full) also reads all older snapshots of the target, so that ZFS checks each block of them.
+      - With O(method=rsync) V(streams) is refused. V(checksums) reads all files at both ends and compares their contents
+        with names, owners, modes, times of change, ACLs, extended attributes and links. It does not use rsync for that.
+        V(full) also has ZFS read all of the target.
     type: str
     choices: [streams, checksums, full]
     default: checksums
@@ -178,6 +209,7 @@ options:
       - Roll the target back to the newest snapshot that both ends have, if it was written to or has newer snapshots of
         its own. These are destroyed, and what was received of a stream that broke off. Nothing else is ever destroyed
         at the target.
+      - With O(method=rsync) what was written to the target is made what the source is.
     type: bool
     default: false
   stall_timeout:
@@ -185,6 +217,7 @@ options:
       - Seconds without any progress after which a stream, or what is read of one end to compare it, counts as broken.
         V(0) is for ever.
       - A stream of what is in no snapshot is exempt, since ZFS does not tell how far it is.
+      - With O(method=rsync) it is C(--timeout) of rsync.
     type: int
     default: 300
   progress_interval:
@@ -212,7 +245,7 @@ notes:
   - What is in no snapshot of a source that is imported read-only is known by its sizes. If it is overwritten in place
     between two imports and its sizes stay the same, that is not noticed, and it is not sent again. So such a state does
     not count as verified any more when the pool was imported again; O(verify=checksums) finds the difference then, and
-    O(verify=streams) does not.
+    O(verify=streams) does not. With O(method=rsync) such a state is looked at again, file by file.
 """
 
 EXAMPLES = r"""
@@ -238,6 +271,17 @@ EXAMPLES = r"""
     target: newtank/oldtank
     exclude: [oldtank/.system]
     verify: full
+  become: true
+
+- name: Copy file by file, into datasets that are there, without one that is damaged
+  nasops.encryption.geli_migrate:
+    state: verified
+    method: rsync
+    source: oldtank
+    target: newtank/oldtank
+    exclude: [oldtank/.system]
+    exclude_files:
+      oldtank/photos: [2014/broken.raw]
   become: true
 
 - name: From TrueNAS CORE to another host, under a passphrase
@@ -381,7 +425,7 @@ manifest:
       type: str
       sample: file:///etc/zfs/keys/newtank.key
 sent:
-  description: The streams that were sent, in order.
+  description: The streams that were sent, or with O(method=rsync) the datasets that were copied, in order.
   returned: always
   type: list
   elements: dict
