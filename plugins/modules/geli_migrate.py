@@ -115,6 +115,44 @@ options:
         description:
           - PBKDF2 iterations for a passphrase, at least 100000. OpenZFS takes 350000 when not given.
         type: int
+  dataset_keys:
+    description:
+      - Keys of datasets below the source, which become encryption roots of their own at the target. What is below one uses
+        its key, too. They are used when the dataset is made, and proven like that of the target, so give them every time.
+      - As TrueNAS wants it, a key in V(hex) or V(raw) is refused below what a passphrase opens. With O(method=zfs_send) a
+        clone can't have a key of its own, since ZFS opens it by that of its origin.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      name:
+        description:
+          - Name of the dataset at the source.
+        type: str
+        required: true
+      format:
+        description:
+          - As in O(key).
+        type: str
+        choices: [hex, raw, passphrase]
+        default: hex
+      value:
+        description:
+          - As in O(key).
+        type: str
+      file:
+        description:
+          - As in O(key). V(auto) is a file named after the dataset at the target.
+        type: path
+      generate:
+        description:
+          - As in O(key).
+        type: bool
+        default: false
+      iterations:
+        description:
+          - As in O(key).
+        type: int
   proof_key:
     description:
       - The key that opens the encryption root of the target, to prove that it does. It is needed when that root has
@@ -237,7 +275,7 @@ seealso:
 notes:
   - What is in the memory of the host is not read from the disks. To have V(full) look at the disks themselves, export
     and import the target pool before.
-  - The proof of the key unmounts what the key opens for a moment. If others than the target use that key and are
+  - The proof of a key unmounts what it opens for a moment. If others than the target use that key and are
     mounted, it is refused.
   - Bookmarks and holds are not carried over, nor C(mountpoint), C(sharenfs), C(sharesmb), C(dedup), C(snapdev),
     C(special_small_blocks), C(aclmode), C(nbmand), C(vscan), C(filesystem_limit) and C(snapshot_limit). RV(notes) tells
@@ -282,6 +320,17 @@ EXAMPLES = r"""
     exclude: [oldtank/.system]
     exclude_files:
       oldtank/photos: [2014/broken.raw]
+  become: true
+
+- name: Give one dataset a passphrase of its own
+  nasops.encryption.geli_migrate:
+    state: verified
+    source: oldtank
+    target: newtank/oldtank
+    dataset_keys:
+      - name: oldtank/private
+        format: passphrase
+        value: "{{ vault_private_passphrase }}"
   become: true
 
 - name: From TrueNAS CORE to another host, under a passphrase

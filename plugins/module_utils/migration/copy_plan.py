@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from ..command import Command
 from ..errors import Refused
 from ..plan import Change, Plan, Step
-from ..zfs.replicate_checks import check_new_target, check_pools, check_promise, check_source, in_order
+from ..zfs.replicate_checks import check_keys, check_new_target, check_pools, check_promise, check_source, in_order
 from ..zfs.replicate_draft import FILESYSTEM_ONLY, Draft, overrides
 from ..zfs.replicate_options import Replication
-from ..zfs.replicate_plan import plan_properties, plan_snapshot, store_key, warn_of_strangers
+from ..zfs.replicate_plan import plan_properties, plan_snapshot, store_keys, warn_of_strangers
 from ..zfs.replicate_run import AtTarget
 from ..zfs.replicate_state import FUTURE, Ends, Snapshot
 from ..zfs.state import Dataset
@@ -49,6 +49,7 @@ def plan_copies(wanted: Migration, replication: Replication, found: Found) -> Pl
         names = [name for name in names if any(one.name == ends.taken for one in ends.source.of(name))]
     check_source(replication, ends.source, names)
     check_pools(replication, ends)
+    check_keys(replication, ends, names)
     draft = Draft(replication, ends, names)
     if replication.target in ends.target.datasets:
         check_promise(replication, ends, names)
@@ -57,8 +58,7 @@ def plan_copies(wanted: Migration, replication: Replication, found: Found) -> Pl
     for name in names:
         _check_target(draft, found, name)
     to = plan_snapshot(draft)
-    if replication.source not in draft.replicas:
-        store_key(draft)
+    store_keys(draft)
     plan_properties(draft)
     due = [_Due(wanted, draft, found, name, _goal(draft, name, to)) for name in names]
     due = [one for one in due if not one.done]
@@ -233,7 +233,7 @@ class _Due:
     def _create(self) -> Step:
         """A dataset that is encrypted from its first byte on, and is known as ours."""
         wanted = self.draft.wanted
-        key = wanted.key if self.top else None
+        key = wanted.own_key(self.name)
         values = {COPY_RECORD: Copied(NONE, UNDER_WAY).text(), **self._settings()}
         argv = ["zfs", "create"]
         if self.dataset.value("type") == "volume":
@@ -264,11 +264,8 @@ class _Due:
     def _root(self) -> str:
         """The dataset whose key a new one uses."""
         wanted = self.draft.wanted
-        if wanted.key is not None:
-            return wanted.target
-        top = self.draft.ends.target.datasets.get(wanted.target)
-        above = top or self.draft.ends.target.datasets.get(wanted.target.rsplit("/", 1)[0])
-        return "" if above is None else above.root
+        above = self.draft.ends.target.datasets.get(wanted.target.rsplit("/", 1)[0])
+        return wanted.root_of(self.name, "" if above is None else above.root)
 
     def _settings(self) -> dict[str, str]:
         """The properties that streams carry, too, and those that can't be set later."""

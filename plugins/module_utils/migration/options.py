@@ -50,6 +50,13 @@ def arguments() -> dict[str, t.Any]:
         "exclude_files": {"type": "dict", "default": {}},
         "snapshot_prefix": {"type": "str", "default": "migrate-"},
         "verify": {"type": "str", "choices": list(LEVELS), "default": CHECKSUMS},
+        "dataset_keys": {
+            "type": "list",
+            "elements": "dict",
+            "default": [],
+            "no_log": False,
+            "options": {"name": {"type": "str", "required": True}, **KEY_SPEC["options"]},
+        },
         "proof_key": dict(KEY_SPEC),
         "allow_degraded": {"type": "bool", "default": False},
     }
@@ -86,6 +93,7 @@ def parse(params: t.Mapping[str, t.Any], stamp: str) -> Migration:
     """
     full = {**params, "mode": REENCRYPT, "send_properties": True, "snapshot_when": CHANGED, "keep": None}
     replication = replace(replicate_options.parse(full, stamp), migration=True, streams=params["method"] == ZFS_SEND)
+    replication = replace(replication, keys=_keys(params, replication))
     if params["method"] == RSYNC:
         _check_rsync(params)
     return Migration(
@@ -96,6 +104,27 @@ def parse(params: t.Mapping[str, t.Any], stamp: str) -> Migration:
         params["allow_degraded"],
         _skip(params, replication),
     )
+
+
+def _keys(params: t.Mapping[str, t.Any], replication: Replication) -> dict[str, WantedKey]:
+    found: dict[str, WantedKey] = {}
+    for option in params["dataset_keys"]:
+        name = check_dataset_name(option["name"])
+        if name == replication.source or not within(name, (replication.source,)):
+            raise BadInput(
+                f"dataset_keys names '{name}', which does not lie below the source '{replication.source}'.",
+                hint="The key of the target as a whole is 'key'.",
+            )
+        if name in found:
+            raise BadInput(f"dataset_keys names '{name}' twice.")
+        key = parse_key_option(option, replication.at_target(name))
+        if key.file is None and key.format == "raw":
+            raise BadInput(
+                f"The raw key of '{name}' has no file, and can't be handed over without one.",
+                hint="Use 'format: hex', or keep the key in a file.",
+            )
+        found[name] = key
+    return found
 
 
 def _check_rsync(params: t.Mapping[str, t.Any]) -> None:

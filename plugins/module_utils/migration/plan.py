@@ -26,7 +26,7 @@ from .copy_compare import CompareTree
 from .copy_plan import not_copied, plan_copies
 from .copy_run import Pass
 from .options import FINALIZED, FULL, PLANNED, STREAMS, SYNCED, VERIFIED, Migration
-from .proof import LockProof, key_of_proof, order_to_unmount
+from .proof import LockProof, ProofKey, key_of_proof, order_to_unmount, own_keys_of_proof
 from .read import LATE, size
 from .state import (
     FINAL_RECORD,
@@ -247,7 +247,8 @@ def _verify(wanted: Migration, found: Found, goal: t.Mapping[str, str], brings_d
     root = found.root.name if found.root is not None else target
     if found.root is not None:
         # Better now than after hours of copying.
-        order_to_unmount(found.root.users, found.root.others, target)
+        for one in (found.root, *found.roots.values()):
+            order_to_unmount(one.users, one.others, target)
     steps = [_see_arrived(wanted, found, "" if found.wanted.heads else goal[found.wanted.source])]
     if wanted.verify != STREAMS:
         steps += _numbered(_comparisons(wanted, found, goal))
@@ -256,13 +257,10 @@ def _verify(wanted: Migration, found: Found, goal: t.Mapping[str, str], brings_d
     if wanted.verify != STREAMS:
         pool = target.split("/")[0]
         steps.append(Step(f"See that the pool '{pool}' knows of no damage", AtTarget(SeeHealthy(pool))))
-    probe = f"{target}@{goal[found.wanted.source]}"
-    steps.append(
-        Step(
-            f"Lock '{root}' for a moment, see that '{target}' can't be read, and unlock it with the key that is kept",
-            AtTarget(LockProof(root, target, probe, proof)),
-        )
-    )
+    steps.append(_proof(root, target, goal[found.wanted.source], proof))
+    for name, key in own_keys_of_proof(found).items():
+        own = found.wanted.at_target(name)
+        steps.append(_proof(own, own, goal[name], key))
     newest = {found.wanted.at_target(name): one for name, one in goal.items()}
     before = f"{record.level}, of another state or less" if record else None
     steps.append(
@@ -273,6 +271,13 @@ def _verify(wanted: Migration, found: Found, goal: t.Mapping[str, str], brings_d
         )
     )
     return steps
+
+
+def _proof(root: str, target: str, snapshot: str, proof: ProofKey) -> Step:
+    return Step(
+        f"Lock '{root}' for a moment, see that '{target}' can't be read, and unlock it with the key that is kept",
+        AtTarget(LockProof(root, target, f"{target}@{snapshot}", proof)),
+    )
 
 
 def _see_arrived(wanted: Migration, found: Found, goal: str) -> Step:

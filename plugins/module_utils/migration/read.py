@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from ..command import Runner
 from ..geli.places import LINKS
+from ..zfs.names import ancestors, within
 from ..zfs.replicate_options import Replication
 from ..zfs.replicate_read import read_ends, read_pools
 from ..zfs.replicate_run import ReplicaRunner
@@ -64,7 +65,8 @@ def read_migration(runner: ReplicaRunner, wanted: Migration, taken: str = "") ->
     ends = read_ends(runner, replication, taken, pools)
     imported = pools[pool]["load_guid"].value if pool in pools else ""
     found = Found(replication, ends, read_only, members, imported=imported)
-    found = replace(found, root=_root(runner, found))
+    root, roots = _roots(runner, found)
+    found = replace(found, root=root, roots=roots)
     return found if replication.streams else _for_rsync(runner, found)
 
 
@@ -134,19 +136,26 @@ def is_geli(path: str) -> bool:
     return path.endswith(".eli") or path.startswith(_MAPPER) or os.path.dirname(path) == LINKS
 
 
-def _root(runner: ReplicaRunner, found: Found) -> KeyRoot | None:
-    """The encryption root of the target, None if there is none yet."""
+def _roots(runner: ReplicaRunner, found: Found) -> tuple[KeyRoot | None, dict[str, KeyRoot]]:
+    """The encryption root of the target, None if there is none yet, and those below the target."""
     name = _root_name(found.ends, found)
     if not name:
-        return None
+        return None, {}
     users = read_datasets(runner.target, (name,), ENCRYPTION_PROPERTIES, recursive=True)
-    root = users[name]
+    below = [one.name for one in users.values() if one.is_root and found.wanted.target in ancestors(one.name)]
+    return key_root(name, users), {one: key_root(one, users) for one in below}
+
+
+def key_root(name: str, datasets: t.Mapping[str, Dataset]) -> KeyRoot:
+    """An encryption root, and what lies at and below it."""
+    root = datasets[name]
+    here = [one for one in datasets.values() if within(one.name, (name,))]
     return KeyRoot(
         name,
         root.value("keylocation"),
         root.locked,
-        tuple(one for one in users.values() if one.root == name),
-        tuple(one for one in users.values() if one.root != name),
+        tuple(one for one in here if one.root == name),
+        tuple(one for one in here if one.root != name),
     )
 
 

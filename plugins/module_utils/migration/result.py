@@ -59,7 +59,8 @@ def _manifest(found: Found) -> list[dict[str, t.Any]]:
     for name in selected(found.wanted, found.ends.source):
         replica = found.ends.target.datasets.get(found.wanted.at_target(name))
         if replica is not None and replica.encrypted:
-            location = found.root.location if found.root and found.root.name == replica.root else None
+            root = found.root if found.root and found.root.name == replica.root else found.roots.get(replica.root)
+            location = None if root is None else root.location
             roots[replica.root] = {
                 "name": replica.root,
                 "keyformat": replica.value("keyformat"),

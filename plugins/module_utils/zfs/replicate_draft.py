@@ -12,6 +12,7 @@ from ..command import Command
 from ..errors import Refused
 from ..plan import Change, Step
 from ..secrets import Key
+from .key_option import WantedKey
 from .replicate_guard import StillEncrypted
 from .replicate_options import PLAINTEXT, RAW, REENCRYPT, Replication
 from .replicate_read import CARRIED, OWN_PROPERTIES
@@ -249,9 +250,10 @@ class Draft:
         if head:
             receive += ("-o", f"{HEAD_MARK}={head_mark(self.ends.source.datasets[name])}")
         if new and wanted.mode == REENCRYPT:
-            if wanted.key is not None and name == wanted.source:
-                key = wanted.key.value if wanted.key.file is None else None
-                receive += self._new_key(None if key is None else KEY_FD)
+            own = wanted.own_key(name)
+            if own is not None:
+                key = own.value if own.file is None else None
+                receive += self._new_key(own, None if key is None else KEY_FD)
             else:
                 receive += ("-x", "encryption")
         receive += (target,)
@@ -262,10 +264,7 @@ class Draft:
         transfer = Transfer(title, name, target, Command(send), Command(receive), key, patience, resumed)
         self.steps.append(Step(title, transfer, tuple(changes), guard=guard))
 
-    def _new_key(self, location: str | None) -> tuple[str, ...]:
-        key = self.wanted.key
-        if key is None:
-            return ()
+    def _new_key(self, key: WantedKey, location: str | None) -> tuple[str, ...]:
         values = [f"encryption={self.wanted.cipher}", f"keyformat={key.format}"]
         values.append(f"keylocation={location or key.location}")
         if key.iterations is not None:

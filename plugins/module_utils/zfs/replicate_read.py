@@ -176,7 +176,7 @@ def _target(runner: ReplicaRunner, wanted: Replication, pool: Properties) -> Sid
     found = _settled(there, wanted, properties)
     if found is None:
         side = Side(_above(there, wanted, properties), pool=pool)
-        return replace(side, key_file=read_key_file(runner, wanted))
+        return replace(side, key_file=read_key_file(runner, wanted), key_files=_key_files(runner, wanted, {}))
     datasets, snapshots = found
     tokens = {
         name: _token(runner, dataset.value("receive_resume_token"), wanted.source + name[len(wanted.target) :])
@@ -188,7 +188,14 @@ def _target(runner: ReplicaRunner, wanted: Replication, pool: Properties) -> Sid
     if wanted.mode == REENCRYPT or unfinished:
         datasets = {**_above(there, wanted, properties), **datasets}
     key_file = read_key_file(runner, wanted) if unfinished else None
-    return Side(datasets, snapshots, tokens=tokens, pool=pool, key_file=key_file)
+    return Side(
+        datasets,
+        snapshots,
+        tokens=tokens,
+        pool=pool,
+        key_file=key_file,
+        key_files=_key_files(runner, wanted, snapshots),
+    )
 
 
 def _settled(
@@ -311,9 +318,25 @@ def _can_exclude(runner: Runner) -> bool:
 _READ_KEY = 'test -e "$1" || exit 3; od -An -v -tx1 -N ' + str(_MOST_KEY_BYTES) + ' "$1"'
 
 
-def read_key_file(runner: ReplicaRunner, wanted: Replication) -> keystore.KeyFile | None:
-    """The key file that a new replica is to have, None if it is to have none."""
-    key = wanted.key
+def _key_files(
+    runner: ReplicaRunner, wanted: Replication, snapshots: t.Mapping[str, t.Sequence[Snapshot]]
+) -> dict[str, keystore.KeyFile]:
+    """The key files of datasets below the source whose replicas are still to be made."""
+    found = {}
+    for name in wanted.keys:
+        if not snapshots.get(wanted.at_target(name)):
+            file = read_key_file(runner, wanted, name)
+            if file is not None:
+                found[name] = file
+    return found
+
+
+def read_key_file(runner: ReplicaRunner, wanted: Replication, name: str = "") -> keystore.KeyFile | None:
+    """The key file that a new replica is to have, None if it is to have none.
+
+    :param name: a dataset of the source, "" for the topmost
+    """
+    key = wanted.own_key(name or wanted.source)
     if key is None or key.file is None:
         return None
     if wanted.ssh is None:

@@ -71,6 +71,8 @@ class Side:
     can_exclude: bool = True
     """Whether its zfs can leave datasets out of a stream of a tree."""
     key_file: KeyFile | None = None
+    key_files: t.Mapping[str, KeyFile] = field(default_factory=dict)
+    """Those of datasets below the source, by their names there."""
 
     def of(self, dataset: str) -> tuple[Snapshot, ...]:
         """The snapshots of a dataset, oldest first."""

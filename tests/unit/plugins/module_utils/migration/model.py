@@ -28,12 +28,11 @@ from ansible_collections.nasops.encryption.plugins.module_utils.migration.plan i
     plan_migration,
 )
 from ansible_collections.nasops.encryption.plugins.module_utils.migration.proof import LockProof
-from ansible_collections.nasops.encryption.plugins.module_utils.migration.read import adapted
+from ansible_collections.nasops.encryption.plugins.module_utils.migration.read import adapted, key_root
 from ansible_collections.nasops.encryption.plugins.module_utils.migration.state import (
     FINAL_RECORD,
     VERIFIED_RECORD,
     Found,
-    KeyRoot,
     Member,
     Verified,
     fingerprint,
@@ -80,23 +79,19 @@ class Case:
         ends = self.place.ends(replication, taken)
         top = self.place.target.nodes.get(replication.target)
         root = top.key if top is not None else "" if replication.key is not None else "new"
-        locked = bool(root) and self.place.target.nodes[root].locked
-        users = self.place.target.side(root, True, False).datasets.values() if root else ()
+        users = self.place.target.side(root, True, False).datasets if root else {}
         return Found(
             replication,
             ends,
             self.read_only,
             self.members,
-            KeyRoot(
-                root,
-                self.location,
-                locked,
-                tuple(one for one in users if one.root == root),
-                tuple(one for one in users if one.root != root),
-            )
-            if root
-            else None,
+            replace(key_root(root, users), location=self.location) if root else None,
             self.imported,
+            {
+                one.name: key_root(one.name, users)
+                for one in users.values()
+                if one.is_root and one.name.startswith(f"{replication.target}/")
+            },
             self.lacking,
             self.entries,
         )

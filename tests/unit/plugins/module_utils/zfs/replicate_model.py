@@ -377,7 +377,6 @@ class World:
         elif options.get("encryption") is None:
             node.key = above.key
         else:
-            assert top
             node.key = target
             node.keyformat, node.location = str(options["keyformat"]), str(options["keylocation"])
         assert raw or not node.key or not self.target.nodes[node.key].locked, "inherited key must be loaded"
