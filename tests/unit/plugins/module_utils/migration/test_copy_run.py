@@ -23,7 +23,7 @@ from ansible_collections.nasops.encryption.plugins.module_utils.migration.rsync 
 from ansible_collections.nasops.encryption.plugins.module_utils.zfs.replicate_run import ReplicaRunner, Stalled
 
 from ..zfs.streams import Maker
-from .conftest import Tools
+from .tools import Tools
 
 RECORD = "nasops.encryption:migration-copied"
 DOCS = Pass(

@@ -16,7 +16,7 @@ from ansible_collections.nasops.encryption.plugins.module_utils.migration.privat
 )
 from ansible_collections.nasops.encryption.plugins.module_utils.zfs.replicate_run import ReplicaRunner
 
-from .conftest import Tools
+from .tools import Tools
 
 
 def test_each_has_a_folder(tools: Tools, runner: ReplicaRunner) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import subprocess
 import typing as t
 from pathlib import Path
 
@@ -175,18 +176,21 @@ def test_names_of_any_bytes(ends: Place) -> None:
 
 def test_deeper_than_python_likes_to_call(tmp_path: Path) -> None:
     for end in ("source", "target"):
-        top = os.open(tmp_path, os.O_RDONLY)
-        os.mkdir(end, dir_fd=top)
-        here = os.open(end, os.O_RDONLY, dir_fd=top)
-        os.close(top)
+        (tmp_path / end).mkdir()
+        here = os.open(tmp_path / end, os.O_RDONLY)
         for _depth in range(1200):
             os.mkdir("d", dir_fd=here)
+            os.utime(here, ns=(5, 10**18))
             below = os.open("d", os.O_RDONLY, dir_fd=here)
             os.close(here)
             here = below
+        os.utime(here, ns=(5, 10**18))
         os.close(here)
-    level(tmp_path)
-    assert seen((tmp_path / "source", tmp_path / "target")) == []
+    try:
+        assert seen((tmp_path / "source", tmp_path / "target")) == []
+    finally:
+        # Nor does whoever tidies up here.
+        subprocess.run(["rm", "-r", str(tmp_path / "source"), str(tmp_path / "target")], check=True)
 
 
 class TestEmpty:
