@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 from __future__ import annotations
 
+import threading
 import typing as t
 from dataclasses import replace
 
@@ -490,6 +491,29 @@ class TestBranches:
         chain = [replace(step, after=(str(number - 1),)) for number, step in enumerate(steps)]
         apply(Plan(tuple(chain)), RecordedRunner(default=said))
         assert done == [str(number) for number in range(40)]
+
+    def test_they_can_be_asked_to_go_one_after_another(self) -> None:
+        busy: list[str] = []
+        seen: list[tuple[str, ...]] = []
+
+        def work(name: str) -> Work:
+            def does(_runner: Runner) -> None:
+                busy.append(name)
+                seen.append(tuple(busy))
+                busy.remove(name)
+                assert threading.current_thread() is threading.main_thread()
+                if name == "b":
+                    raise Refused("No.")
+
+            return does
+
+        steps = tuple(Step(f"Do {name}", work(name), branch=name) for name in "abcd")
+        last = Step("Do last", work("last"), branch="last", after=("a", "b", "c", "d"))
+        applied = apply(Plan((*steps, last), in_order=True), runner())
+        assert seen == [("a",), ("b",), ("c",), ("d",)]
+        assert [(one.branch, one.because) for one in applied.failures] == [("b", ""), ("last", "b")]
+        assert join((Plan(), Plan(in_order=True))).in_order
+        assert not join((Plan(), Plan())).in_order
 
     def test_a_defect_in_one_branch_ends_the_run(self) -> None:
         def defect(_runner: Runner) -> None:
