@@ -40,8 +40,8 @@ class CompareTree:
 
     def __call__(self, runner: Runner) -> None:
         own = replica_runner(runner)
-        with mounted(own, Mount(self.source), Mount(self.target)) as (source, target):
-            found = self._look(own, source, target)
+        with mounted(own, Mount(self.source), Mount(self.target)) as place:
+            found = self._look(own, *place.folders)
         if found:
             more = " and more" if len(found) > _MOST else ""
             raise Differs(

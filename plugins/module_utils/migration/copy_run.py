@@ -71,8 +71,8 @@ class Pass:
         if self.volume:
             _copy_volume(own, self)
         else:
-            with mounted(own, Mount(self.source), Mount(self.target, write=True)) as (source, target):
-                command = rsync_command(source, target, self.skip, self.stall_timeout)
+            with mounted(own, Mount(self.source), Mount(self.target, write=True)) as place:
+                command = rsync_command(*place.inside, self.skip, self.stall_timeout, place.enter)
                 run_rsync(own, self.title, command, self.estimate)
         whole = f"{self.target}@{self.snapshot}"
         run_zfs(own, Command(("zfs", "snapshot", whole)))
@@ -91,8 +91,8 @@ class Pass:
         return run_zfs(runner, Command(("zfs", "get", "-Hp", "-o", "value", "guid", snapshot))).strip()
 
     def _see_empty(self, own: ReplicaRunner) -> None:
-        with mounted(own, Mount(self.target, write=True)) as (folder,):
-            entry = first_entry(folder)
+        with mounted(own, Mount(self.target, write=True)) as place:
+            entry = first_entry(*place.folders)
         if entry:
             raise Refused(
                 f"'{self.target}' is not empty: there is '{entry}'. Everything in it would be deleted.",

@@ -67,15 +67,13 @@ def plan_migration(wanted: Migration, found: Found) -> Plan:
     if replication.streams:
         steps += _record_source(found)
     last = [*verify, *(_finalize(wanted, found, goal) if wanted.reaches(FINALIZED) else [])]
-    steps += _behind_all(wanted, streams, last)
+    steps += last if replication.streams else _behind_all(wanted, streams, last)
     return Plan(tuple(steps), (*_closed_too(wanted, found), *streams.warnings), in_order=streams.in_order)
 
 
 def _behind_all(wanted: Migration, streams: Plan, steps: t.Sequence[Step]) -> list[Step]:
-    """What is only done when every dataset has come over."""
+    """What is only done when every dataset has come over, since they fail one by one."""
     branches = tuple(dict.fromkeys(step.branch for step in streams.steps if step.branch))
-    if not branches:
-        return list(steps)
     return [replace(step, branch=f"state={wanted.state}", after=branches) for step in steps]
 
 

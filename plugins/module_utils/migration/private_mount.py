@@ -17,7 +17,7 @@ from ..command import Command
 from ..errors import StorageError
 from ..zfs.replicate_run import ReplicaRunner, end_process, held_back
 
-PROGRAMS = ("unshare", "mount")
+PROGRAMS = ("unshare", "nsenter", "mount")
 
 # In the mount namespace of the process below; outside of it these folders stay empty.
 _BASE = "/run/nasops-rsync"
@@ -49,13 +49,36 @@ class Mount:
         return "rw,noatime" if self.write else "ro"
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where filesystems are mounted, in their order: in the namespace of this process."""
+
+    pid: int
+    count: int
+
+    @property
+    def folders(self) -> tuple[str, ...]:
+        """The folders as they are reached from here, for what takes a path as it is."""
+        return tuple(f"/proc/{self.pid}/root{one}" for one in self.inside)
+
+    @property
+    def inside(self) -> tuple[str, ...]:
+        """The folders for a program that runs there. Outside they are others, which are empty."""
+        return tuple(f"{_BASE}/{number}" for number in range(1, self.count + 1))
+
+    @property
+    def enter(self) -> tuple[str, ...]:
+        """The words that let a program run there."""
+        return ("nsenter", f"--mount=/proc/{self.pid}/ns/mnt", "--wd=/")
+
+
 class NotMounted(StorageError):
     """A filesystem could not be mounted, or unmounted."""
 
 
 @contextlib.contextmanager
-def mounted(runner: ReplicaRunner, *mounts: Mount) -> t.Iterator[tuple[str, ...]]:
-    """The folders of these filesystems, in their order.
+def mounted(runner: ReplicaRunner, *mounts: Mount) -> t.Iterator[Place]:
+    """Filesystems for as long as it takes.
 
     They are mounted in a namespace of another process, so that no other user comes across them and nothing of them is
     left, whatever becomes of this process. What is unmounted outside meanwhile is unmounted there, too.
@@ -82,7 +105,7 @@ def mounted(runner: ReplicaRunner, *mounts: Mount) -> t.Iterator[tuple[str, ...]
                 f"{what} can't be mounted: {_words(runner, process)}.",
                 hint="See the kernel log. It must not be mounted otherwise meanwhile ('zfs unmount').",
             )
-        yield tuple(f"/proc/{process.pid}/root{_BASE}/{number}" for number, _one in enumerate(mounts, 1))
+        yield Place(process.pid, len(mounts))
         end_of_hold, hold = hold, -1
         os.close(end_of_hold)
         if _wait(process) != 0:

@@ -96,8 +96,8 @@ def _entries(runner: ReplicaRunner, found: Found) -> t.Iterator[tuple[str, str]]
         if copied_record(replica) is not None or ends.target.of(replica.name):
             continue
         # The same dataset can't be mounted once for reading, and once for writing.
-        with mounted(runner, Mount(replica.name, write=replica.mounted and not _read_only(replica))) as (folder,):
-            yield replica.name, first_entry(folder)
+        with mounted(runner, Mount(replica.name, write=replica.mounted and not _read_only(replica))) as place:
+            yield replica.name, first_entry(*place.folders)
 
 
 def _read_only(dataset: Dataset) -> bool:

@@ -87,7 +87,9 @@ def fault_of_version(said: str) -> str:
     return f"The rsync of this host was built without {', '.join(lacks)}, which would be lost." if lacks else ""
 
 
-def rsync_command(source: str, target: str, skip: t.Sequence[str] = (), stall_timeout: float = 0.0) -> Command:
+def rsync_command(
+    source: str, target: str, skip: t.Sequence[str] = (), stall_timeout: float = 0.0, enter: t.Sequence[str] = ()
+) -> Command:
     """What makes one folder the same as the other, with all that rsync can carry.
 
     Files are written anew and take the place of the old ones (no ``--inplace``), so that a name that was a link to
@@ -95,8 +97,10 @@ def rsync_command(source: str, target: str, skip: t.Sequence[str] = (), stall_ti
     makes no use of the beginning of a file (``--partial``), it would have to read both for that.
 
     :param skip: paths from the root that are left alone at both ends
+    :param enter: words that let it run where the folders are. It must not be given a way there through /proc: rsync 3.5
+        follows that link by itself, and then writes to the folder of the same name on this side
     """
-    argv = ["setpriv", "--pdeathsig", "TERM", "rsync"]
+    argv = ["setpriv", "--pdeathsig", "TERM", *enter, "rsync"]
     argv += ["-aHAXS", "--numeric-ids", "--one-file-system", "--delete", "--modify-window=-1", "--whole-file"]
     argv += ["--info=progress2", "--no-human-readable", "--outbuf=N"]
     if stall_timeout:

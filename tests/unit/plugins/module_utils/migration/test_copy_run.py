@@ -68,6 +68,9 @@ def test_files(tools: Tools, runner: ReplicaRunner) -> None:
         f"zfs set {RECORD}=77 {state} new/old/docs",
     ]
     (rsync,) = (line for line in tools.log if line.startswith("rsync"))
+    (entered,) = (line for line in tools.log if line.startswith("nsenter"))
+    assert entered.split()[1].startswith("--mount=/proc/")
+    assert f" {tools.base}/1/ " in rsync
     assert " --exclude=/broken " in rsync
     assert rsync.endswith(f"{tools.base}/2/")
     log = [line.split()[0] for line in tools.log]

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 import typing as t
 from pathlib import Path
@@ -14,10 +15,11 @@ import pytest
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 
 from ansible_collections.nasops.encryption.plugins.module_utils.command import Command, CommandError, Result
+from ansible_collections.nasops.encryption.plugins.module_utils.migration import private_mount
 from ansible_collections.nasops.encryption.plugins.module_utils.migration import read as migration_read
 from ansible_collections.nasops.encryption.plugins.module_utils.migration.options import Migration, arguments, parse
 from ansible_collections.nasops.encryption.plugins.module_utils.migration.plan import plan_migration, reached
-from ansible_collections.nasops.encryption.plugins.module_utils.migration.private_mount import Mount
+from ansible_collections.nasops.encryption.plugins.module_utils.migration.private_mount import Mount, Place
 from ansible_collections.nasops.encryption.plugins.module_utils.migration.read import (
     is_geli,
     lacking_for_rsync,
@@ -234,10 +236,12 @@ class TestRsync:
         found: list[Mount] = []
 
         @contextlib.contextmanager
-        def mounted(runner: ReplicaRunner, *mounts: Mount) -> t.Iterator[tuple[str, ...]]:
+        def mounted(runner: ReplicaRunner, *mounts: Mount) -> t.Iterator[Place]:
             found.extend(mounts)
-            yield tuple(str(tmp_path) for _one in mounts)
+            yield Place(os.getpid(), len(mounts))
 
+        (tmp_path / "1").mkdir()
+        monkeypatch.setattr(private_mount, "_BASE", str(tmp_path))
         monkeypatch.setattr(migration_read, "mounted", mounted)
         monkeypatch.setattr(migration_read, "lacking_for_rsync", lambda runner, system: ())
         return found
@@ -262,9 +266,9 @@ class TestRsync:
     def test_one_that_is_there_is(
         self, mounts: list[Mount], tmp_path: Path, facts: dict[str, str], write: bool
     ) -> None:
-        (tmp_path / "folder").mkdir()
+        (tmp_path / "1" / "folder").mkdir()
         assert read_migration(self.host(**facts), wanted(method="rsync")).entries == {"new/old": ""}
-        (tmp_path / "folder" / "mine").write_text("")
+        (tmp_path / "1" / "folder" / "mine").write_text("")
         assert read_migration(self.host(**facts), wanted(method="rsync")).entries == {"new/old": "folder/mine"}
         assert mounts == [Mount("new/old", write)] * 2
 

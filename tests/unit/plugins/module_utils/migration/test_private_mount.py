@@ -20,9 +20,11 @@ from .tools import Tools
 
 
 def test_each_has_a_folder(tools: Tools, runner: ReplicaRunner) -> None:
-    with mounted(runner, Mount("old/my docs@a"), Mount("new/old", write=True)) as folders:
-        assert [os.listdir(one) for one in folders] == [["my docs@a"], ["old"]]
-        assert all(one.startswith("/proc/") for one in folders)
+    with mounted(runner, Mount("old/my docs@a"), Mount("new/old", write=True)) as place:
+        assert [os.listdir(one) for one in place.folders] == [["my docs@a"], ["old"]]
+        assert place.folders == tuple(f"/proc/{place.pid}/root{one}" for one in place.inside)
+        assert place.inside == (f"{tools.base}/1", f"{tools.base}/2")
+        assert place.enter == ("nsenter", f"--mount=/proc/{place.pid}/ns/mnt", "--wd=/")
     assert [line for line in tools.log if "mount " in line[:7]] == [
         f"mount -i -n -t zfs -o ro -- old/my docs@a {tools.base}/1",
         f"mount -i -n -t zfs -o rw,noatime -- new/old {tools.base}/2",

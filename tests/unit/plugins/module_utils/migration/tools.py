@@ -20,6 +20,7 @@ class Tools:
             'for last; do :; done; touch -d @0 "$last/$(basename "$8")" "$last"; ' + f"exit $(cat {folder}/status)",
         )
         self.program("umount", 'rm -f "$1"/*')
+        self.program("nsenter", 'shift 2; exec "$@"')
         self.program("setpriv", 'shift 2; exec "$@"')
         self.program("rsync", f"exit $(cat {folder}/rsync.status)")
         send = f"cat {folder}/stream; exit $(cat {folder}/send.status)"
