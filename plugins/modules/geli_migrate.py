@@ -24,7 +24,8 @@ description:
   - By O(method=rsync) only the newest state is copied, for whom streams will not do.
 requirements:
   - OpenZFS 2.1 or later at both ends
-  - for O(method=rsync) Linux with C(rsync) 3.1.3 or later, and C(unshare) and C(setpriv) of util-linux
+  - for O(method=rsync) Linux with C(rsync) 3.1.3 or later, and C(unshare), C(nsenter) and C(setpriv) of
+    util-linux
   - root at the source; at the target root, or a user with sudo that asks for no password (O(ssh.sudo))
   - the program C(ssh) on the source, if the target is on another host
 extends_documentation_fragment:
@@ -117,10 +118,11 @@ options:
         type: int
   dataset_keys:
     description:
-      - Keys of datasets below the source, which become encryption roots of their own at the target. What is below one uses
-        its key, too. They are used when the dataset is made, and proven like that of the target, so give them every time.
-      - As TrueNAS wants it, a key in V(hex) or V(raw) is refused below what a passphrase opens. With O(method=zfs_send) a
-        clone can't have a key of its own, since ZFS opens it by that of its origin.
+      - Keys of datasets below the source, which become encryption roots of their own at the target. What is below one
+        uses its key, too. They are used when the dataset is made, and proven like that of the target, so give them
+        every time.
+      - As TrueNAS wants it, a key in V(hex) or V(raw) is refused below what a passphrase opens. With
+        O(method=zfs_send) a clone can't have a key of its own, since ZFS opens it by that of its origin.
     type: list
     elements: dict
     default: []
@@ -231,9 +233,9 @@ options:
       - V(checksums) also reads the newest state of each dataset at both ends, and compares every block of every file
         and volume with its attributes.
       - V(full) also reads all older snapshots of the target, so that ZFS checks each block of them.
-      - With O(method=rsync) V(streams) is refused. V(checksums) reads all files at both ends and compares their contents
-        with names, owners, modes, times of change, ACLs, extended attributes and links. It does not use rsync for that.
-        V(full) also has ZFS read all of the target.
+      - With O(method=rsync) V(streams) is refused. V(checksums) reads all files at both ends and compares their
+        contents with names, owners, modes, times of change, ACLs, extended attributes and links. It does not use rsync
+        for that. V(full) also has ZFS read all of the target.
     type: str
     choices: [streams, checksums, full]
     default: checksums
