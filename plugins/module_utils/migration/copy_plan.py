@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import typing as t
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..command import Command
 from ..errors import Refused
@@ -23,12 +23,12 @@ from .copy_state import (
     COPY_RECORD,
     FIXED,
     NONE,
-    UNDER_WAY,
     Copied,
     copied_record,
     is_current,
     state_of,
     state_of_head,
+    under_way,
 )
 from .options import Migration
 from .state import SOURCE_RECORD, Found
@@ -59,7 +59,7 @@ def plan_copies(wanted: Migration, replication: Replication, found: Found) -> Pl
         _check_target(draft, found, name)
     to = plan_snapshot(draft)
     store_keys(draft)
-    plan_properties(draft)
+    _close(draft)
     due = [_Due(wanted, draft, found, name, _goal(draft, name, to)) for name in names]
     due = [one for one in due if not one.done]
     _unmount(draft, due)
@@ -95,6 +95,34 @@ def _goal(draft: Draft, name: str, to: str) -> Snapshot:
     return goal
 
 
+def _close(draft: Draft) -> None:
+    """What a run that was killed has left writable comes first, and what is asked for.
+
+    Each belongs to its dataset: where that fails, its own error is told, and not what is left of this.
+    """
+    planned = len(draft.steps)
+    plan_properties(draft)
+    draft.steps[planned:] = [replace(step, branch=draft.wanted.source) for step in draft.steps[planned:]]
+    for name in draft.names:
+        replica = draft.replica(name)
+        record = None if replica is None else copied_record(replica)
+        if replica is None or record is None or not record.under_way or name == draft.wanted.source:
+            continue
+        for one in _WRITTEN_TO[replica.value("type")]:
+            now, kept = replica.properties.get(one), record.kept.get(one)
+            if now is None or not now.own or now.value == kept:
+                continue
+            words = ("inherit", one) if kept is None else ("set", f"{one}={kept}")
+            draft.steps.append(
+                Step(
+                    f"Give '{replica.name}' back its {one}, which a run that was killed has changed",
+                    AtTarget(Command(("zfs", *words, replica.name))),
+                    (Change(("properties", replica.name, one), now.value, kept),),
+                    branch=name,
+                )
+            )
+
+
 def _written(replica: Dataset) -> bool:
     return replica.value("written") not in ("0", "-")
 
@@ -111,6 +139,12 @@ def _check_target(draft: Draft, found: Found, name: str) -> None:
     if kind != theirs:
         raise Refused(f"'{replica.name}' is a {theirs}, and '{name}' is a {kind}.", hint="Choose another target.")
     record, has = copied_record(replica), draft.replicas[name]
+    other = replica.properties.get(SOURCE_RECORD)
+    if name != draft.wanted.source and other is not None and other.source == "local":
+        raise Refused(
+            f"'{replica.name}' is the target of another migration ({other.value}).",
+            hint="Choose another target, or exclude what would go there.",
+        )
     if record is None:
         fault = _fault_of_stranger(found, replica, has)
         if fault:
@@ -120,11 +154,18 @@ def _check_target(draft: Draft, found: Found, name: str) -> None:
                 "with by that. Choose another target, or destroy this one.",
             )
         return
-    if record.under_way or draft.wanted.force:
+    if record.source != draft.ends.source.datasets[name].value("guid"):
+        raise Refused(
+            f"'{replica.name}' is a copy of another dataset than the present '{name}', by the GUID of that.",
+            hint="Choose another target, or destroy this one yourself.",
+        )
+    if draft.wanted.force:
         return
-    others = [f"@{one.name}" for one in has if one.guid != record.snapshot]
+    others = [f"@{one.name}" for one in has if not record.explains(one)]
+    # What a pass itself has written before it was killed can't be told from what others have.
+    written = _written(replica) and (bool(has) or not record.under_way)
     what = f"has snapshots of its own ({', '.join(others)})" if others else "was written to"
-    if others or _written(replica):
+    if others or written:
         raise Refused(
             f"'{replica.name}' {what} since it was copied from '{name}'.",
             hint="Set 'force: true' to make it what the source is, which destroys that. It is best kept read-only, "
@@ -170,6 +211,7 @@ def _record(draft: Draft, found: Found) -> None:
             f"Record on '{top.name}' that it is a migration of '{draft.wanted.source}'",
             AtTarget(Command(("zfs", "set", f"{SOURCE_RECORD}={found.source_id}", top.name))),
             (Change(("migration", top.name, "source"), before or None, found.source_id),),
+            branch=draft.wanted.source,
         )
     )
 
@@ -195,6 +237,10 @@ class _Due:
     @property
     def target(self) -> str:
         return self.draft.wanted.at_target(self.name)
+
+    @property
+    def guid(self) -> str:
+        return self.dataset.value("guid")
 
     @property
     def skip(self) -> tuple[str, ...]:
@@ -234,7 +280,8 @@ class _Due:
         """A dataset that is encrypted from its first byte on, and is known as ours."""
         wanted = self.draft.wanted
         key = wanted.own_key(self.name)
-        values = {COPY_RECORD: Copied(NONE, UNDER_WAY).text(), **self._settings()}
+        record = Copied(self.guid, NONE, under_way(self.goal.name, {}))
+        values = {COPY_RECORD: record.text(), **self._settings()}
         argv = ["zfs", "create"]
         if self.dataset.value("type") == "volume":
             argv += ["-s", "-V", self.dataset.value("volsize")]
@@ -304,21 +351,26 @@ class _Due:
             NONE if record is None else record.snapshot,
             tuple(one.name for one in has),
             _WRITTEN_TO[kind],
-            {one: self._afterwards(one, record is not None) for one in _WRITTEN_TO[kind]},
+            {one: self._afterwards(one, record) for one in _WRITTEN_TO[kind]},
             self.skip,
+            self.guid,
             int(estimate) if estimate.isdigit() else 0,
             draft.wanted.stall_timeout,
             new=replica is None,
             empty=replica is not None and record is None,
-            resumed=record is not None and record.under_way,
+            resumed=record is not None and not record.whole,
         )
         before = f"@{has[-1].name}" if has else None
         change = Change(("replicas", self.target), before, draft.title_of(goal.name))
         return Step(title, one, (change,), branch=self.name)
 
-    def _afterwards(self, one: str, ours: bool) -> str | None:
+    def _afterwards(self, one: str, record: Copied | None) -> str | None:
         """What a property is set to when the data is there; None for what it inherits."""
         if self.top:
             return overrides(self.draft.wanted).get(one)
-        own = None if self.replica is None or ours else self.replica.properties.get(one)
-        return own.value if own is not None and own.own else None
+        if record is not None and record.under_way:
+            # What it has now is what the pass has set that was killed.
+            return record.kept.get(one)
+        own = None if self.replica is None else self.replica.properties.get(one)
+        # Nobody is to write to it before it is finalized, and then it inherits that one may.
+        return own.value if own is not None and own.own and (one, own.value) != ("readonly", "off") else None

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import select
@@ -20,7 +21,7 @@ from ..zfs.replicate_run import ReplicaRunner, Sent, Stalled, end_process, held_
 from ..zfs.state import run_zfs
 from ..zfs.stream_digest import NotAStream
 from ..zfs.volume_stream import blocks_of
-from .copy_state import COPY_RECORD, UNDER_WAY, Copied, named
+from .copy_state import COPY_RECORD, PARTIAL, PARTIAL_SNAPSHOT, Copied, named, under_way
 from .private_mount import Mount, mounted
 from .rsync import rsync_command, run_rsync
 from .tree import first_entry
@@ -34,11 +35,12 @@ _CHUNK, _SAID = 1 << 20, 2000
 class Pass:
     """Brings a dataset of the target up to a state of the source.
 
-    ``source`` is what is read: a dataset, or a snapshot of it. ``state`` names it, "" for the GUID of that snapshot,
-    which may be taken only later. ``snapshot`` is what the target's is called. ``before`` is the GUID of the one it
-    has, and ``doomed`` has the names of all it has: they would keep the room of what is deleted. ``settings`` are
-    properties that it has to have meanwhile, and ``afterwards`` what they are set to then, None for inherited.
-    ``new``: it was made by this very plan. ``empty``: it was there before, and has to be empty.
+    ``source`` is what is read: a dataset, or a snapshot of it, and ``guid`` the GUID of the dataset. ``state`` names
+    what is read, "" for the GUID of that snapshot, which may be taken only later. ``snapshot`` is what the target's is
+    called. ``before`` is the GUID of the one it has, and ``doomed`` has the names of all it has: they would keep the
+    room of what is deleted. ``settings`` are properties that it has to have meanwhile, and ``afterwards`` what they are
+    set to then, also when it fails; None for inherited. ``new``: it was made by this very plan. ``empty``: it was there
+    before, and has to be empty.
     """
 
     title: str
@@ -52,6 +54,7 @@ class Pass:
     settings: t.Mapping[str, str] = field(default_factory=dict)
     afterwards: t.Mapping[str, str | None] = field(default_factory=dict)
     skip: tuple[str, ...] = ()
+    guid: str = "-"
     estimate: int = 0
     stall_timeout: float = 300.0
     new: bool = False
@@ -65,27 +68,61 @@ class Pass:
         if self.empty:
             # Before anything is marked as ours: rsync deletes what the source does not have.
             self._see_empty(own)
-        self._set(own, self.settings, Copied(self.before, UNDER_WAY))
-        if self.doomed:
-            run_zfs(own, Command(("zfs", "destroy", f"{self.target}@{','.join(self.doomed)}")))
-        if self.volume:
-            _copy_volume(own, self)
-        else:
-            with mounted(own, Mount(self.source), Mount(self.target, write=True)) as place:
-                command = rsync_command(*place.inside, self.skip, self.stall_timeout, place.enter)
-                run_rsync(own, self.title, command, self.estimate)
-        whole = f"{self.target}@{self.snapshot}"
-        run_zfs(own, Command(("zfs", "snapshot", whole)))
-        for one in (one for one, value in self.afterwards.items() if value is None):
-            run_zfs(own, Command(("zfs", "inherit", one, self.target)))
-        kept = {one: value for one, value in self.afterwards.items() if value is not None}
-        self._set(own, kept, Copied(self._guid(own, whole), state))
+        copying = False
+        try:
+            mark = under_way(self.snapshot, self.afterwards)
+            self._set(own, self.settings, Copied(self.guid, self.before, mark))
+            if self.doomed:
+                _zfs(own, "destroy", f"{self.target}@{','.join(self.doomed)}")
+            copying = True
+            self._copy(own)
+            copying = False
+            whole = f"{self.target}@{self.snapshot}"
+            _zfs(own, "snapshot", whole)
+            self._close(own, Copied(self.guid, self._guid(own, whole), state))
+        except BaseException as error:
+            fault = self._leave(own, copying)
+            if fault and isinstance(error, StorageError):
+                error.details["left_writable"] = fault
+            raise
         seconds = time.monotonic() - begun
         own.sent.append(Sent(self.title, self.source, self.target, self.estimate, seconds, self.resumed))
 
-    def _set(self, runner: Runner, values: t.Mapping[str, str], record: Copied) -> None:
-        words = (f"{one}={value}" for one, value in {**values, COPY_RECORD: record.text()}.items())
-        run_zfs(runner, Command(("zfs", "set", *words, self.target)))
+    def _copy(self, own: ReplicaRunner) -> None:
+        if self.volume:
+            _copy_volume(own, self)
+            return
+        with mounted(own, Mount(self.source), Mount(self.target, write=True)) as place:
+            command = rsync_command(*place.inside, self.skip, self.stall_timeout, place.enter)
+            run_rsync(own, self.title, command, self.estimate)
+
+    def _leave(self, own: ReplicaRunner, copying: bool) -> str:
+        """What broke off is not left writable; returns what keeps it from being closed, "" if it is.
+
+        A snapshot stands for what was copied until then, so that the next run can tell what others do meanwhile. It is
+        not needed where nothing was written since one that the record knows of.
+        """
+        try:
+            self._close(own)
+        except StorageError as error:
+            return error.message
+        if copying:
+            partial = f"{self.target}@{PARTIAL_SNAPSHOT}"
+            with contextlib.suppress(StorageError):
+                _zfs(own, "snapshot", partial)
+                self._set(own, {}, Copied(self.guid, self._guid(own, partial), PARTIAL))
+        return ""
+
+    def _close(self, own: ReplicaRunner, record: Copied | None = None) -> None:
+        for one in (one for one, value in self.afterwards.items() if value is None):
+            _zfs(own, "inherit", one, self.target)
+        kept = {one: value for one, value in self.afterwards.items() if value is not None}
+        if kept or record is not None:
+            self._set(own, kept, record)
+
+    def _set(self, own: ReplicaRunner, values: t.Mapping[str, str], record: Copied | None) -> None:
+        also = {} if record is None else {COPY_RECORD: record.text()}
+        _zfs(own, "set", *(f"{one}={value}" for one, value in {**values, **also}.items()), self.target)
 
     def _guid(self, runner: Runner, snapshot: str) -> str:
         return run_zfs(runner, Command(("zfs", "get", "-Hp", "-o", "value", "guid", snapshot))).strip()
@@ -98,6 +135,12 @@ class Pass:
                 f"'{self.target}' is not empty: there is '{entry}'. Everything in it would be deleted.",
                 hint="Choose another target, or empty it yourself.",
             )
+
+
+def _zfs(own: ReplicaRunner, *words: str) -> None:
+    # One that a signal leaves behind would go on when what it does has been taken back.
+    with held_back():
+        run_zfs(own, Command(("zfs", *words)))
 
 
 def _copy_volume(own: ReplicaRunner, one: Pass) -> None:

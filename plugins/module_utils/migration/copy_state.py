@@ -14,33 +14,68 @@ from ..zfs.state import Dataset
 
 # A user property of each dataset of the target. It holds no secret, and counts only together with the snapshot in it.
 COPY_RECORD = "nasops.encryption:migration-copied"
-# In place of the state, while a pass is under way.
-UNDER_WAY = "copying"
+# In place of the state, while a pass is under way, with what that needs to be told from what others do meanwhile.
+_UNDER_WAY = "copying"
+# In place of the state, when a pass has broken off by itself. Then a snapshot stands for how far it came.
+PARTIAL = "partial"
+PARTIAL_SNAPSHOT = "--partial--"
 # In place of a snapshot, as long as there is none.
 NONE = "-"
 
 # Fixed when a filesystem is made, and taken from the source then.
 FIXED = ("casesensitivity", "normalization", "utf8only")
 # What is read of both ends.
-SHAPE = (*FIXED, "volsize", "volblocksize", "acltype")
+SHAPE = (*FIXED, "guid", "volsize", "volblocksize", "acltype")
 
 
 @dataclass(frozen=True)
 class Copied:
     """That a snapshot of the target holds a state of the source.
 
-    ``snapshot`` is a GUID at the target. It is made when a pass is done, so that whatever was written since shows.
+    ``source`` is the GUID of the dataset that was copied, ``snapshot`` one at the target. It is made when a pass is
+    done, so that whatever was written since shows.
     """
 
+    source: str
     snapshot: str
     state: str
 
     @property
     def under_way(self) -> bool:
-        return self.state == UNDER_WAY
+        """Whether a pass has begun, and nothing is known of its end: it runs, or was killed."""
+        return self.state.startswith(_UNDER_WAY)
+
+    @property
+    def whole(self) -> bool:
+        return not self.under_way and self.state != PARTIAL
+
+    @property
+    def goal(self) -> str:
+        """What a pass that is under way calls its snapshot, "" for any other record."""
+        return self.state.partition("@")[2] if self.under_way else ""
+
+    @property
+    def kept(self) -> dict[str, str]:
+        """Properties of the dataset's own that a pass which is under way has set to something else."""
+        words = self.state.partition("@")[0][len(_UNDER_WAY) + 1 :] if self.under_way else ""
+        return dict(word.split("=", 1) for word in words.split(",") if "=" in word)
+
+    def explains(self, snapshot: Snapshot) -> bool:
+        """Whether a snapshot of the target was made by a pass."""
+        return snapshot.guid == self.snapshot or (self.under_way and snapshot.name == self.goal)
 
     def text(self) -> str:
-        return f"{self.snapshot} {self.state}"
+        return f"{self.source} {self.snapshot} {self.state}"
+
+
+def under_way(goal: str, kept: t.Mapping[str, str | None]) -> str:
+    """In place of the state, while a pass is under way.
+
+    :param goal: what its snapshot will be called
+    :param kept: what the properties that it sets have to be afterwards, None for inherited
+    """
+    own = ",".join(f"{one}={value}" for one, value in sorted(kept.items()) if value is not None)
+    return f"{_UNDER_WAY}{':' + own if own else ''}@{goal}"
 
 
 def copied_record(dataset: Dataset) -> Copied | None:
@@ -48,8 +83,8 @@ def copied_record(dataset: Dataset) -> Copied | None:
     found = dataset.properties.get(COPY_RECORD)
     if found is None or found.source != "local":
         return None
-    snapshot, blank, state = found.value.partition(" ")
-    return Copied(snapshot, state) if blank and state else None
+    words = found.value.split(" ", 2)
+    return Copied(*words) if len(words) == 3 and all(words) else None
 
 
 def state_of_head(dataset: Dataset, imported: str) -> str:

@@ -177,7 +177,7 @@ class Case:
             node.own.pop(prop, None)
             if value is not None:
                 node.own[prop] = value
-        node.own[COPY_RECORD] = Copied(made.guid, named(state, one.skip)).text()
+        node.own[COPY_RECORD] = Copied(one.guid, made.guid, named(state, one.skip)).text()
         self.holds[one.target] = one.source
 
     def own(self, name: str) -> dict[str, str]:

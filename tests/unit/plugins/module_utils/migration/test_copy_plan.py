@@ -16,7 +16,12 @@ from ansible_collections.nasops.encryption.plugins.module_utils.errors import Re
 from ansible_collections.nasops.encryption.plugins.module_utils.migration.compare import Compare, ReadAll
 from ansible_collections.nasops.encryption.plugins.module_utils.migration.copy_compare import CompareTree
 from ansible_collections.nasops.encryption.plugins.module_utils.migration.copy_run import Pass
-from ansible_collections.nasops.encryption.plugins.module_utils.migration.copy_state import COPY_RECORD, Copied
+from ansible_collections.nasops.encryption.plugins.module_utils.migration.copy_state import (
+    COPY_RECORD,
+    Copied,
+    copied_record,
+    under_way,
+)
 from ansible_collections.nasops.encryption.plugins.module_utils.migration.plan import reached
 from ansible_collections.nasops.encryption.plugins.module_utils.migration.result import describe_migration
 from ansible_collections.nasops.encryption.plugins.module_utils.migration.state import SOURCE_RECORD
@@ -263,6 +268,27 @@ class TestSynced:
         assert not {"readonly", "volmode"} & set(place.own("new/old/vol"))
         assert place.own("new/old")["readonly"] == "on"
 
+    def test_a_dataset_that_is_there_is_closed_as_long_as_it_is_a_copy(self) -> None:
+        place = case()
+        place.place.target.add("new/old", key="new")
+        place.place.target.add("new/old/docs", key="new", own={"readonly": "off"})
+        place.place.target.add("new/old/copy", key="new", own={"readonly": "on"})
+        place.run(wish("synced"))
+        assert "readonly" not in place.own("new/old/docs")
+        assert place.own("new/old/copy")["readonly"] == "on"
+        place.place.source.nodes["old/docs"].written = 1
+        place.run(wish("synced", LATER))
+        assert place.own("new/old/copy")["readonly"] == "on"
+
+    def test_a_new_dataset_is_known_as_a_copy_of_its_source(self) -> None:
+        place = case()
+        place.run(wish("synced"), 4)
+        replica = place.place.target.side("new/old", True, False).datasets["new/old/docs"]
+        record = copied_record(replica)
+        assert record is not None
+        assert (record.source, record.snapshot, record.goal) == ("1/old/docs/its-head", "-", NEW)
+        assert record.under_way
+
     def test_a_volume_that_grew(self) -> None:
         place = case()
         place.run(wish("synced"))
@@ -310,18 +336,93 @@ class TestMeanwhile:
         place.place.target.nodes["new/old/docs"].snapshots.clear()
         assert set(passes(place.run(wish("synced")))) == {"new/old/docs"}
 
-    def test_a_pass_that_was_cut_short(self) -> None:
+    def killed(self, place: Case, name: str, goal: str = "--head--", **kept: str) -> str:
+        """A pass that was killed after it had marked a dataset; returns the GUID of the snapshot before it."""
+        node = place.place.target.nodes[name]
+        guid, source = node.snapshots[0].guid, node.own[COPY_RECORD].split()[0]
+        node.own.update({COPY_RECORD: Copied(source, guid, under_way(goal, kept)).text(), "readonly": "off"})
+        return guid
+
+    def test_a_pass_that_was_killed(self) -> None:
+        place = case(True)
+        place.run(wish("synced"))
+        guid = self.killed(place, "new/old/docs")
+        node = place.place.target.nodes["new/old/docs"]
+        node.snapshots.clear()
+        node.written = 9
+        plan = place.run(wish("synced"))
+        # What was left writable is closed before anything else is done.
+        assert plan.actions[0].startswith("Give 'new/old/docs' back its readonly")
+        (one,) = passes(plan).values()
+        assert (one.target, one.resumed, one.before, one.doomed) == ("new/old/docs", True, guid, ())
+        assert "readonly" not in node.own
+
+    def test_what_was_its_own_before_it_was_killed(self) -> None:
+        place = case(True)
+        place.run(wish("synced"))
+        self.killed(place, "new/old/docs", readonly="on")
+        plan = place.run(wish("synced"))
+        assert passes(plan)["new/old/docs"].afterwards == {"readonly": "on"}
+        assert place.own("new/old/docs")["readonly"] == "on"
+
+    def test_the_top_that_was_left_writable(self) -> None:
+        place = case(True)
+        place.run(wish("synced"))
+        self.killed(place, "new/old")
+        plan = place.run(wish("synced"))
+        assert plan.actions[0] == "Set property readonly=on on 'new/old'"
+        assert plan.steps[0].branch == "old"
+
+    def test_snapshots_of_others_since_one_that_was_killed(self) -> None:
+        place = case(True)
+        place.run(wish("synced"))
+        self.killed(place, "new/old/docs", "later")
+        node = place.place.target.nodes["new/old/docs"]
+        node.snapshots.clear()
+        place.place.target.snapshot(["new/old/docs"], "later")
+        place.place.target.snapshot(["new/old/docs"], "mine")
+        refused(place, "has snapshots of its own .@mine. since it was copied")
+        assert passes(place.run(wish("synced", force=True)))["new/old/docs"].doomed == ("later", "mine")
+
+    @pytest.mark.parametrize("goal", ["--head--", "later"])
+    def test_written_since_one_that_was_killed_before_or_after_it_wrote(self, goal: str) -> None:
+        place = case(True)
+        place.run(wish("synced"))
+        self.killed(place, "new/old/docs", goal)
+        place.place.target.nodes["new/old/docs"].written = 1
+        refused(place, "'new/old/docs' was written to since it was copied")
+
+    def test_a_pass_that_broke_off_by_itself(self) -> None:
         place = case(True)
         place.run(wish("synced"))
         node = place.place.target.nodes["new/old/docs"]
-        guid = node.snapshots[0].guid
-        node.own[COPY_RECORD] = Copied(guid, "copying").text()
-        node.written = 9
-        place.place.target.snapshot(["new/old/docs"], "left-over")
-        node.written = 9
+        node.snapshots.clear()
+        place.place.target.snapshot(["new/old/docs"], "--partial--")
+        source = node.own[COPY_RECORD].split()[0]
+        node.own[COPY_RECORD] = Copied(source, node.snapshots[0].guid, "partial").text()
+        node.written = 1
+        refused(place, "'new/old/docs' was written to since it was copied")
+        node.written = 0
         (one,) = passes(place.run(wish("synced"))).values()
-        assert (one.target, one.resumed, one.before) == ("new/old/docs", True, guid)
-        assert one.doomed == ("--head--", "left-over")
+        assert (one.target, one.resumed, one.doomed) == ("new/old/docs", True, ("--partial--",))
+
+    def test_a_copy_of_another_source(self) -> None:
+        place = case(True)
+        place.run(wish("synced"))
+        node = place.place.target.nodes["new/old/docs"]
+        node.own[COPY_RECORD] = node.own[COPY_RECORD].replace("1/old/docs/its-head", "9/old/docs/its-head", 1)
+        refused(place, "'new/old/docs' is a copy of another dataset than the present 'old/docs'")
+        refused(place, "'new/old/docs' is a copy of another dataset than the present 'old/docs'", force=True)
+
+    def test_the_verified_copy_of_another_migration_below_an_empty_target(self) -> None:
+        place = case()
+        place.place.target.add("new/old", key="new")
+        place.place.source.nodes["old/vol"].written = 0
+        # old/docs has been migrated to new/old/docs by itself, from another pool.
+        own = {SOURCE_RECORD: "77:other/docs", COPY_RECORD: "77 78 79"}
+        place.place.target.add("new/old/docs", key="new", own=own)
+        refused(place, "'new/old/docs' is the target of another migration .77:other/docs.")
+        refused(place, "'new/old/docs' is the target of another migration", force=True)
 
     def test_a_record_that_is_inherited_is_nobodys(self) -> None:
         place = case(True)

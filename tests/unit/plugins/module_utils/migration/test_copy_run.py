@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import typing as t
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,11 @@ from ansible_collections.nasops.encryption.plugins.module_utils.migration.compar
 from ansible_collections.nasops.encryption.plugins.module_utils.migration.copy_compare import CompareTree
 from ansible_collections.nasops.encryption.plugins.module_utils.migration.copy_run import Pass
 from ansible_collections.nasops.encryption.plugins.module_utils.migration.rsync import CopyFailed
-from ansible_collections.nasops.encryption.plugins.module_utils.zfs.replicate_run import ReplicaRunner, Stalled
+from ansible_collections.nasops.encryption.plugins.module_utils.zfs.replicate_run import (
+    ReplicaRunner,
+    Stalled,
+    end_in_order,
+)
 
 from ..zfs.streams import Maker
 from .tools import Tools
@@ -36,6 +41,7 @@ DOCS = Pass(
     settings={"readonly": "off"},
     afterwards={"readonly": None},
     skip=("broken",),
+    guid="3",
 )
 VOLUME = Pass(
     "2 of 2: Copy",
@@ -46,8 +52,17 @@ VOLUME = Pass(
     state="head:9",
     settings={"readonly": "off", "volmode": "dev"},
     afterwards={"readonly": "on", "volmode": "none"},
+    guid="4",
     new=True,
 )
+
+
+PARTIAL = [
+    "zfs inherit readonly new/old/docs",
+    "zfs snapshot new/old/docs@--partial--",
+    "zfs get -Hp -o value guid new/old/docs@--partial--",
+    f"zfs set {RECORD}=3 77 partial new/old/docs",
+]
 
 
 def of_zfs(tools: Tools) -> list[str]:
@@ -56,16 +71,16 @@ def of_zfs(tools: Tools) -> list[str]:
 
 def test_files(tools: Tools, runner: ReplicaRunner) -> None:
     DOCS(runner)
-    state = "77/" + of_zfs(tools)[-1].split("/")[1].split()[0]
+    state = "77 77/" + of_zfs(tools)[-1].split("/")[1].split()[0]
     assert of_zfs(tools) == [
         "zfs get -Hp -o value guid old/docs@b",
         # What is marked as under way is no copy, whatever happens next.
-        f"zfs set readonly=off {RECORD}=5 copying new/old/docs",
+        f"zfs set readonly=off {RECORD}=3 5 copying@b new/old/docs",
         "zfs destroy new/old/docs@a,left",
         "zfs snapshot new/old/docs@b",
-        "zfs inherit readonly new/old/docs",
         "zfs get -Hp -o value guid new/old/docs@b",
-        f"zfs set {RECORD}=77 {state} new/old/docs",
+        "zfs inherit readonly new/old/docs",
+        f"zfs set {RECORD}=3 {state} new/old/docs",
     ]
     (rsync,) = (line for line in tools.log if line.startswith("rsync"))
     (entered,) = (line for line in tools.log if line.startswith("nsenter"))
@@ -83,9 +98,52 @@ def test_files_that_could_not_be_copied(tools: Tools, runner: ReplicaRunner) -> 
     (tools.folder / "rsync.status").write_text("23")
     with pytest.raises(CopyFailed, match="status 23"):
         DOCS(runner)
-    assert of_zfs(tools)[-1] == "zfs destroy new/old/docs@a,left"
-    assert tools.log[-1].startswith("umount")
+    unmounted = max(place for place, line in enumerate(tools.log) if line.startswith("umount"))
+    # It is not left writable, and what others write from now on shows.
+    assert tools.log[unmounted + 1 :] == PARTIAL
     assert runner.sent == []
+
+
+def test_one_that_a_signal_ends(tools: Tools, runner: ReplicaRunner) -> None:
+    tools.program("rsync", f"kill -TERM {os.getpid()}; exec sleep 20")
+    before = {one: signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        end_in_order()
+        with pytest.raises(SystemExit):
+            DOCS(runner)
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
+    assert tools.log[-4:] == PARTIAL
+
+
+@pytest.mark.parametrize(
+    ("failing", "left"),
+    [
+        # Nothing was written since a snapshot that the record knows of.
+        ("set readonly=off", ["zfs inherit readonly new/old/docs"]),
+        ("destroy", ["zfs inherit readonly new/old/docs"]),
+        ("get -Hp -o value guid new/old/docs@b", ["zfs inherit readonly new/old/docs"]),
+        # No room for it, say.
+        ("snapshot new/old/docs@b", ["zfs inherit readonly new/old/docs"]),
+    ],
+)
+def test_wherever_it_fails_it_is_closed(tools: Tools, runner: ReplicaRunner, failing: str, left: list[str]) -> None:
+    tools.program("zfs", f"case \"$*\" in '{failing}'*) echo 'no room' >&2; exit 1;; get*) echo 77;; esac")
+    with pytest.raises(StorageError, match="no room") as caught:
+        DOCS(runner)
+    assert of_zfs(tools)[-1:] == left
+    assert "left_writable" not in caught.value.details
+
+
+def test_one_that_can_not_be_closed_tells_so(tools: Tools, runner: ReplicaRunner) -> None:
+    (tools.folder / "rsync.status").write_text("23")
+    tools.program("zfs", 'case "$*" in inherit*) echo "pool is busy" >&2; exit 1;; get*) echo 77;; esac')
+    with pytest.raises(CopyFailed, match="status 23") as caught:
+        DOCS(runner)
+    assert "pool is busy" in caught.value.details["left_writable"]
+    # What is still writable is no state that a snapshot could stand for.
+    assert not any("partial" in line for line in of_zfs(tools))
 
 
 def test_a_target_that_is_not_empty_after_all(tools: Tools, runner: ReplicaRunner) -> None:
@@ -126,24 +184,28 @@ class TestVolume:
         VOLUME(runner)
         assert device.read_bytes() == bytes(8192) + b"data" * 1024 + bytes(20480)
         assert of_zfs(tools) == [
-            f"zfs set readonly=off volmode=dev {RECORD}=- copying new/vol",
+            f"zfs set readonly=off volmode=dev {RECORD}=4 - copying:readonly=on,volmode=none@--head-- new/vol",
             "zfs send -L old/vol",
             "zfs snapshot new/vol@--head--",
             "zfs get -Hp -o value guid new/vol@--head--",
-            f"zfs set readonly=on volmode=none {RECORD}=77 head:9 new/vol",
+            f"zfs set readonly=on volmode=none {RECORD}=4 77 head:9 new/vol",
         ]
 
     def test_a_block_that_can_not_be_read(self, tools: Tools, runner: ReplicaRunner, device: Path) -> None:
         stream = (tools.folder / "stream").read_bytes()
         (tools.folder / "stream").write_bytes(stream[:-400])
-        tools.program(
-            "zfs", f"[ $1 != send ] || {{ cat {tools.folder}/stream; echo 'warning: Input/output error' >&2; exit 1; }}"
-        )
+        fails = f"cat {tools.folder}/stream; echo 'warning: Input/output error' >&2; exit 1"
+        tools.program("zfs", f"[ $1 != get ] || echo 77; [ $1 != send ] || {{ {fails}; }}")
         words = "'old/vol' can't be read to its end: warning: Input/output error"
         with pytest.raises(StorageError, match=words) as caught:
             VOLUME(runner)
         assert caught.value.details["rc"] == 1
-        assert not any("snapshot" in line for line in of_zfs(tools))
+        assert of_zfs(tools)[-4:] == [
+            "zfs set readonly=on volmode=none new/vol",
+            "zfs snapshot new/vol@--partial--",
+            "zfs get -Hp -o value guid new/vol@--partial--",
+            f"zfs set {RECORD}=4 77 partial new/vol",
+        ]
 
     def test_a_stream_that_ends_early_without_a_word(self, tools: Tools, runner: ReplicaRunner, device: Path) -> None:
         (tools.folder / "stream").write_bytes((tools.folder / "stream").read_bytes()[:-400])

@@ -96,7 +96,7 @@ class Host:
 
     def head(self, name: str) -> Snapshot:
         """What was written to a dataset since its last snapshot, as it is sent."""
-        return Snapshot(HEAD, f"{self.guid}/{name}, its head", FUTURE)
+        return Snapshot(HEAD, f"{self.guid}/{name}/its-head", FUTURE)
 
     def clone(self, name: str, origin: str) -> Node:
         """A clone of a snapshot."""
