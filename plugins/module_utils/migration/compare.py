@@ -20,6 +20,7 @@ from ..zfs.replicate_run import End, ReplicaRunner, Stalled, end_process, replic
 from ..zfs.state import run_zfs
 from ..zfs.stream_digest import Contents, Counter, Reader, contents_of
 from ..zfs.volume_stream import volume_contents
+from .tree import Unreadable
 
 _TICK = 0.5
 # What is read of a stream at a time.
@@ -35,10 +36,6 @@ _Digest = t.Callable[[Reader, Counter], Contents]
 
 class Differs(StorageError):
     """The target is not what the source is."""
-
-
-class Unreadable(StorageError):
-    """One of the ends could not be read to the end."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +112,7 @@ class _Reading:
         self._thread: threading.Thread | None = None
         self._error: StorageError | None = None
         self._contents: Contents | None = None
+        self._whole = False
         self.count = 0
 
     def start(self) -> None:
@@ -138,6 +136,7 @@ class _Reading:
                 while True:
                     data = stream.read(_CHUNK)
                     if not data:
+                        self._whole = True
                         return
                     self._add(len(data))
             except StorageError as error:
@@ -177,6 +176,9 @@ class _Reading:
                 f"'{self.what}' can't be read: {words.rstrip('.')}.",
                 hint="See 'zpool status -v' of its pool and the kernel log. Keep the source.",
             )
+        if not self._whole:
+            # What has ended the thread is on standard error. What it had not come to is no contents.
+            raise Unreadable(f"'{self.what}' was not read to the end.", hint="Run this again.")
         return self._contents or Contents("", 0, 0)
 
 

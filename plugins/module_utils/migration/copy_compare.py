@@ -14,9 +14,9 @@ from ..command import Runner
 from ..errors import StorageError
 from ..zfs.replicate_progress import Meter
 from ..zfs.replicate_run import ReplicaRunner, Stalled, replica_runner
-from .compare import Differs, Unreadable
+from .compare import Differs
 from .private_mount import Mount, mounted
-from .tree import differences, readable
+from .tree import Unreadable, differences, unreadable
 
 _TICK = 0.25
 # Differences that are told; after these it is not worth reading on.
@@ -73,6 +73,11 @@ class CompareTree:
                 )
         if looking.fault is not None:
             raise looking.fault
+        if not looking.done:
+            # What has ended the thread is on standard error. That nothing was found says nothing then.
+            raise Unreadable(
+                f"'{self.source}' and '{self.target}' were not compared to the end.", hint="Run this again."
+            )
         return looking.found
 
 
@@ -85,6 +90,7 @@ class _Looking(threading.Thread):
         self._skip = skip
         self.found: list[str] = []
         self.fault: StorageError | None = None
+        self.done = False
         self.count = 0
         self.stop = False
 
@@ -93,13 +99,10 @@ class _Looking(threading.Thread):
             for one in differences(*self._ends, self._add, self._skip):
                 self.found.append(one)
                 if self.stop or len(self.found) > _MOST:
-                    return
+                    break
+            self.done = True
         except OSError as error:
-            name = error.filename if isinstance(error.filename, bytes) else os.fsencode(error.filename or "")
-            self.fault = Unreadable(
-                f"'{readable(name)}' can't be read: {error.strerror}.",
-                hint="See 'zpool status -v' of both pools and the kernel log. Keep the source.",
-            )
+            self.fault = unreadable(error)
 
     def _add(self, count: int) -> None:
         self.count += count

@@ -12,6 +12,8 @@ import stat
 import typing as t
 from dataclasses import dataclass, field
 
+from ..errors import StorageError
+
 # Bytes that are read at a time.
 _CHUNK = 1 << 20
 # The folder of snapshots, in the root of a filesystem alone.
@@ -29,6 +31,10 @@ _KINDS = {
     stat.S_IFCHR: "character device",
     stat.S_IFBLK: "block device",
 }
+
+
+class Unreadable(StorageError):
+    """One of the ends could not be read to the end."""
 
 
 @dataclass
@@ -92,6 +98,15 @@ def first_entry(folder: str) -> str:
 def readable(path: bytes) -> str:
     """A path for a message, whatever bytes are in it."""
     return path.decode("utf-8", "backslashreplace")
+
+
+def unreadable(error: OSError) -> Unreadable:
+    """What the two above raise, with a way to go on."""
+    name = error.filename if isinstance(error.filename, bytes) else os.fsencode(error.filename or "")
+    return Unreadable(
+        f"'{readable(name)}' can't be read: {error.strerror}.",
+        hint="See 'zpool status -v' of both pools and the kernel log. Keep the source.",
+    )
 
 
 def _entry(

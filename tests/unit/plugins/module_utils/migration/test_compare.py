@@ -19,8 +19,8 @@ from ansible_collections.nasops.encryption.plugins.module_utils.migration.compar
     Differs,
     ReadAll,
     SeeHealthy,
-    Unreadable,
 )
+from ansible_collections.nasops.encryption.plugins.module_utils.migration.tree import Unreadable
 from ansible_collections.nasops.encryption.plugins.module_utils.remote import Ssh, connected
 from ansible_collections.nasops.encryption.plugins.module_utils.secrets import Mask
 from ansible_collections.nasops.encryption.plugins.module_utils.zfs.replicate_progress import ProgressFile
@@ -113,6 +113,18 @@ def test_an_end_that_can_not_be_read_is_named(programs: Programs, name: str) -> 
 def test_a_stream_that_ends_early_without_a_word_is_no_whole_one(programs: Programs) -> None:
     programs.does("new/old/docs@a", f"head -c 100000 {programs.folder}/$name; exit 0")
     with pytest.raises(Unreadable, match="'new/old/docs@a' can't be compared: The stream ended in the middle"):
+        ONE(runner())
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_what_nobody_has_read_is_not_the_same(programs: Programs, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(stream: t.Any, count: t.Any) -> t.Any:
+        while stream.read(1 << 20):
+            pass
+        raise MemoryError
+
+    monkeypatch.setattr(compare_file, "contents_of", broken)
+    with pytest.raises(Unreadable, match="'old/docs@a' was not read to the end"):
         ONE(runner())
 
 

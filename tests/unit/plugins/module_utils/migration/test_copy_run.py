@@ -17,10 +17,11 @@ import pytest
 from ansible_collections.nasops.encryption.plugins.module_utils.command import CommandError
 from ansible_collections.nasops.encryption.plugins.module_utils.errors import Refused, StorageError
 from ansible_collections.nasops.encryption.plugins.module_utils.migration import copy_run
-from ansible_collections.nasops.encryption.plugins.module_utils.migration.compare import Differs, Unreadable
+from ansible_collections.nasops.encryption.plugins.module_utils.migration.compare import Differs
 from ansible_collections.nasops.encryption.plugins.module_utils.migration.copy_compare import CompareTree
 from ansible_collections.nasops.encryption.plugins.module_utils.migration.copy_run import Pass
 from ansible_collections.nasops.encryption.plugins.module_utils.migration.rsync import CopyFailed
+from ansible_collections.nasops.encryption.plugins.module_utils.migration.tree import Unreadable
 from ansible_collections.nasops.encryption.plugins.module_utils.zfs.replicate_run import (
     ReplicaRunner,
     Stalled,
@@ -260,4 +261,15 @@ class TestCompare:
 
         monkeypatch.setattr(os, "listdir", broken)
         with pytest.raises(Unreadable, match="base/1' can't be read: Input/output error"):
+            self.ONE(runner)
+
+    @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+    def test_what_nobody_has_looked_at_is_not_the_same(
+        self, tools: Tools, runner: ReplicaRunner, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def broken(path: bytes) -> list[bytes]:
+            raise MemoryError
+
+        monkeypatch.setattr(os, "listdir", broken)
+        with pytest.raises(Unreadable, match="'old/docs@b' and 'new/old/docs@b' were not compared to the end"):
             self.ONE(runner)
