@@ -189,8 +189,9 @@ def converge(
     rest = replace(rest, steps=tuple(step for step in rest.steps if not step.branch or step.branch not in given_up))
     if not all(step.branch for step in rest.steps):
         raise NotConverged(
-            f"{_UNMOVED}{'; '.join(rest.actions)}.",
+            " ".join((f"{_UNMOVED}{'; '.join(rest.actions)}.", *_told(plan.failures))),
             hint=_OTHERS,
+            failures=[_row(failure) for failure in plan.failures],
             actions=plan.actions,
             actions_left=rest.actions,
             diff_left=rest.diff(),
@@ -198,6 +199,17 @@ def converge(
     # What the second look refuses was not seen, or not so, by the first one.
     late = tuple(failure for failure in rest.failures if failure.branch not in given_up)
     return Outcome(join((plan, Plan(warnings=rest.warnings, failures=(*late, *_left_behind(rest))))), state)
+
+
+def _told(failures: t.Sequence[Failure]) -> t.Iterator[str]:
+    """Branches that failed by their own fault, which may be why nothing more was done."""
+    for failure in failures:
+        if not failure.because:
+            yield f"Before that, '{failure.branch}': {failure}"
+
+
+def _row(failure: Failure) -> dict[str, t.Any]:
+    return {"branch": failure.branch, "message": failure.message, "details": dict(failure.details)}
 
 
 def _left_behind(rest: Plan) -> t.Iterator[Failure]:
@@ -219,7 +231,9 @@ def _look_again(
         return state, decide(state)
     except StorageError as error:
         undone = _run_all(plan.retreat, runner)
+        error.message = " ".join((error.message, *_told(plan.failures)))
         error.details.update(
+            failures=[_row(failure) for failure in plan.failures],
             changed=not plan.retreat or bool(undone),
             actions_done=plan.actions,
             actions_taken_back=bool(plan.retreat) and not undone,

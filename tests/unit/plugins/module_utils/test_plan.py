@@ -549,6 +549,30 @@ class TestBranches:
         with pytest.raises(NotConverged, match="left to do: Do a; Do all"):
             converge(lambda: 0, lambda _state: plan, RecordedRunner(default=said), check_mode=False)
 
+    def test_a_branch_that_failed_before_is_told_too(self) -> None:
+        steps = (
+            Step("Do a", self.fail, branch="a"),
+            Step("Do b", lambda _runner: None, branch="b", after=("a",)),
+            Step("Do all", lambda _runner: None),
+        )
+        with pytest.raises(NotConverged, match="left to do: Do all. Before that, 'a': Failed to do a: ") as caught:
+            converge(lambda: 0, lambda _state: Plan(steps), RecordedRunner(default=said), check_mode=False)
+        assert [one["branch"] for one in caught.value.details["failures"]] == ["a", "b"]
+        assert "'b'" not in caught.value.message
+
+    def test_a_branch_that_failed_before_the_second_look_does(self) -> None:
+        plans = iter((Plan((Step("Do a", self.fail, branch="a"),)),))
+
+        def decide(_state: int) -> Plan:
+            plan = next(plans, None)
+            if plan is None:
+                raise Refused("No.")
+            return plan
+
+        with pytest.raises(Refused, match="No. Before that, 'a': Failed to do a: ") as caught:
+            converge(lambda: 0, decide, RecordedRunner(default=said), check_mode=False)
+        assert [one["branch"] for one in caught.value.details["failures"]] == ["a"]
+
     def test_what_only_the_second_look_refuses_is_a_failure_too(self) -> None:
         plans = iter((Plan((Step("Do a", lambda _runner: None, branch="a"),)), Plan(failures=(Failure("a", "No."),))))
         outcome = converge(lambda: 0, lambda _state: next(plans), RecordedRunner(default=said), check_mode=False)

@@ -5,15 +5,19 @@
 
 from __future__ import annotations
 
+import functools
 import typing as t
 from dataclasses import dataclass, field, replace
 
+from ansible_collections.nasops.encryption.plugins.module_utils.command import Runner
 from ansible_collections.nasops.encryption.plugins.module_utils.migration.compare import Compare, ReadAll, SeeHealthy
 from ansible_collections.nasops.encryption.plugins.module_utils.migration.copy_compare import CompareTree
 from ansible_collections.nasops.encryption.plugins.module_utils.migration.copy_plan import not_copied
 from ansible_collections.nasops.encryption.plugins.module_utils.migration.copy_run import Pass
 from ansible_collections.nasops.encryption.plugins.module_utils.migration.copy_state import (
     COPY_RECORD,
+    PARTIAL,
+    PARTIAL_SNAPSHOT,
     Copied,
     named,
 )
@@ -29,6 +33,7 @@ from ansible_collections.nasops.encryption.plugins.module_utils.migration.plan i
 )
 from ansible_collections.nasops.encryption.plugins.module_utils.migration.proof import LockProof
 from ansible_collections.nasops.encryption.plugins.module_utils.migration.read import adapted, key_root
+from ansible_collections.nasops.encryption.plugins.module_utils.migration.rsync import CopyFailed
 from ansible_collections.nasops.encryption.plugins.module_utils.migration.state import (
     FINAL_RECORD,
     VERIFIED_RECORD,
@@ -71,6 +76,8 @@ class Case:
     entries: dict[str, str] = field(default_factory=dict)
     """What is in filesystems of the target that nobody has made for a migration."""
     lacking: tuple[str, ...] = ()
+    fails: set[str] = field(default_factory=set)
+    """Datasets of the source that rsync can't copy."""
     holds: dict[str, str] = field(default_factory=dict)
     """What rsync has copied last into each dataset of the target."""
 
@@ -111,6 +118,15 @@ class Case:
             rest = plan_migration(wanted, self.found(wanted, "" if found.wanted.heads else newest))
             assert rest.actions == [], rest.actions
         return plan
+
+    def acting(self, plan: Plan) -> Plan:
+        """The same plan for who carries it out by calling its actions."""
+        return replace(
+            plan, steps=tuple(replace(step, action=functools.partial(self._act, step.action)) for step in plan.steps)
+        )
+
+    def _act(self, action: Action, _runner: Runner) -> None:
+        self.act(action)
 
     def act(self, action: Action) -> None:
         inner = action.action if isinstance(action, AtTarget) else action
@@ -164,21 +180,33 @@ class Case:
         assert not one.empty or not self.entries.get(one.target)
         assert one.volume == (node.kind == "volume")
         assert set(one.doomed) == {have.name for have in node.snapshots}
+        if name in self.fails:
+            self.broken(one)
         node.own.update(one.settings)
         state = one.state
         if at_sign:
             guid = next(have.guid for have in self.place.source.nodes[name].snapshots if have.name == snapshot)
             assert state in ("", guid)
             state = guid
+        self.closed(one, one.snapshot, named(state, one.skip))
+        self.holds[one.target] = one.source
+
+    def broken(self, one: Pass) -> None:
+        """What is left of a pass that breaks off."""
+        self.closed(one, PARTIAL_SNAPSHOT, PARTIAL)
+        raise CopyFailed(f"rsync ended with status 23: {one.source}.")
+
+    def closed(self, one: Pass, snapshot: str, state: str) -> None:
+        """A pass has come to an end."""
+        node = self.place.target.nodes[one.target]
         node.snapshots.clear()
-        self.place.target.snapshot([one.target], one.snapshot)
+        self.place.target.snapshot([one.target], snapshot)
         made = node.snapshots[0] = replace(node.snapshots[0], guid=f"pass-{self.place.target.clock}")
         for prop, value in one.afterwards.items():
             node.own.pop(prop, None)
             if value is not None:
                 node.own[prop] = value
-        node.own[COPY_RECORD] = Copied(one.guid, made.guid, named(state, one.skip)).text()
-        self.holds[one.target] = one.source
+        node.own[COPY_RECORD] = Copied(one.guid, made.guid, state).text()
 
     def own(self, name: str) -> dict[str, str]:
         """The properties that were set on a dataset of the target."""
