@@ -57,16 +57,20 @@ def plan_copies(wanted: Migration, replication: Replication, found: Found) -> Pl
         check_new_target(replication, ends)
     for name in names:
         _check_target(draft, found, name)
+    strangers = _strangers(draft, found)
+    _check_begun(draft, found, strangers)
     to = plan_snapshot(draft)
     store_keys(draft)
     _close(draft)
     due = [_Due(wanted, draft, found, name, _goal(draft, name, to)) for name in names]
     due = [one for one in due if not one.done]
+    if due:
+        _check_unmounted(strangers)
     _unmount(draft, due)
     _record(draft, found)
     for one in due:
         draft.steps += one.steps()
-    warn_of_strangers(draft)
+    _warn(draft, strangers)
     return Plan(tuple(draft.steps), tuple(draft.warnings), in_order=True)
 
 
@@ -184,9 +188,64 @@ def _fault_of_stranger(found: Found, replica: Dataset, has: t.Sequence[Snapshot]
     return f"it holds '{entry}'" if entry else ""
 
 
+def _strangers(draft: Draft, found: Found) -> list[Dataset]:
+    """What lies below the target, and is no copy of what is asked for."""
+    wanted, root = draft.wanted, found.root
+    # Those of the root of its key are all that there are, also where only the top is asked for.
+    there = {one.name: one for one in (*root.users, *root.others)} if root is not None else {}
+    there.update(draft.ends.target.datasets)
+    ours = {wanted.at_target(name) for name in draft.names}
+    return [there[name] for name in sorted(there) if name not in ours and name.startswith(f"{wanted.target}/")]
+
+
+def _check_begun(draft: Draft, found: Found, strangers: t.Sequence[Dataset]) -> None:
+    """Whatever is below a target loses much by that it becomes one: nothing of others may be there then.
+
+    :raises Refused: something is
+    """
+    top = draft.replica(draft.wanted.source)
+    if top is None or not strangers or found.record(SOURCE_RECORD) == found.source_id:
+        return
+    raise Refused(
+        f"'{top.name}' exists, is no migration of '{draft.wanted.source}' yet, and has below it what is not migrated: "
+        f"{_shown(strangers)}. All of it would inherit readonly=on and volmode=none, so nobody could write to it, and "
+        "volumes would lose their devices.",
+        hint="Choose another target, such as a new dataset beside it.",
+    )
+
+
+def _check_unmounted(strangers: t.Sequence[Dataset]) -> None:
+    """:raises Refused: something that is not migrated is in use where datasets are unmounted, and opened for a while"""
+    mounted = [one for one in strangers if one.mounted]
+    if mounted:
+        raise Refused(
+            f"These are below the target, are not migrated, and are mounted: {_shown(mounted)}. The target is unmounted "
+            "while it is copied to, with all that is mounted below it.",
+            hint="Unmount them until the migration is finalized, or rename them to somewhere else.",
+        )
+
+
+def _warn(draft: Draft, strangers: t.Sequence[Dataset]) -> None:
+    warn_of_strangers(draft)
+    if strangers:
+        draft.warnings.append(
+            f"They inherit from '{draft.wanted.target}' that it can't be written to until it is finalized, and that "
+            "volumes have no devices, unless they have values of their own."
+        )
+
+
+def _shown(datasets: t.Sequence[Dataset]) -> str:
+    return ", ".join(f"'{one.name}'" for one in datasets[:10]) + (" ..." if len(datasets) > 10 else "")
+
+
 def _unmount(draft: Draft, due: t.Sequence[_Due]) -> None:
-    """Nobody else may write to what is copied to. The deepest comes first: what is mounted below goes along."""
-    replicas = {one.name: one.replica for one in due if one.replica is not None and one.replica.mounted}
+    """Nobody else may write to what is copied to. The deepest comes first: what is mounted below goes along.
+
+    What is below the top can be written to while the top is, since it inherits that.
+    """
+    names = draft.names if any(one.top for one in due) else [one.name for one in due]
+    found = {name: draft.replica(name) for name in names}
+    replicas = {name: replica for name, replica in found.items() if replica is not None and replica.mounted}
     depth = {name: replica.value("mountpoint").rstrip("/").count("/") for name, replica in replicas.items()}
     for name in sorted(replicas, key=lambda name: (-depth[name], name)):
         target = replicas[name].name

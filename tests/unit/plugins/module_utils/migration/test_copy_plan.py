@@ -306,14 +306,38 @@ class TestSynced:
         assert not place.run(wish("synced", skip={"old/docs": ("broken",)})).changed
         assert set(passes(place.run(wish("synced")))) == {"new/old/docs"}
 
+    def test_what_others_have_below_a_target_that_is_there_keeps_it_from_being_one(self) -> None:
+        place = case()
+        place.place.target.add("new/old", key="new", mounted=True)
+        place.place.target.add("new/old/apps", key="new", mounted=True)
+        refused(place, "'new/old' exists, is no migration of 'old' yet, and has below it .*: 'new/old/apps'.*readonly=on")
+        refused(place, "has below it what is not migrated: 'new/old/apps'", recursive=False)
+        refused(place, "has below it what is not migrated: 'new/old/apps'", force=True)
+
     def test_what_is_below_the_target_and_not_at_the_source_is_left_alone(self) -> None:
         place = case()
-        place.place.target.add("new/old", key="new")
-        place.place.target.add("new/old/own", key="new")
-        plan = place.run(wish("synced"))
+        place.run(wish("synced"))
+        place.place.target.add("new/old/own", key="new", mounted=True)
+        place.place.source.nodes["old/docs"].written = 1
+        refused(place, "below the target, are not migrated, and are mounted: 'new/old/own'", stamp=LATER)
+        place.place.target.nodes["new/old/own"].mounted = False
+        plan = place.run(wish("synced", LATER))
         assert any("'new/old/own'" in one for one in plan.warnings)
+        assert any("inherit from 'new/old' that it can't be written to" in one for one in plan.warnings)
         assert "new/old/own" not in place.holds
 
+    def test_what_inherits_from_the_top_is_not_mounted_while_that_can_be_written_to(self) -> None:
+        place = case(True)
+        place.run(wish("synced"))
+        place.place.target.nodes["new/old/docs"].mounted = True
+        assert not place.run(wish("synced")).changed
+        # Only what is in the top has changed.
+        place.place.source.nodes["old"].written = 1
+        plan = place.run(wish("synced"))
+        assert set(passes(plan)) == {"new/old"}
+        assert [one for one in plan.actions if one.startswith("Unmount")] == [
+            "Unmount 'new/old/docs', which is not to be used before it is finalized"
+        ]
 
 class TestMeanwhile:
     def test_somebody_wrote_to_the_target(self) -> None:
