@@ -8,9 +8,8 @@ from __future__ import annotations
 import typing as t
 
 from ..zfs.replicate_checks import selected
-from ..zfs.replicate_options import Replication
 from ..zfs.replicate_progress import human
-from .copy_checks import copy_notes, copy_refusals
+from .copy_checks import copy_notes, copy_refusals, still_to_copy, surely_needed
 from .options import VERIFIED, Migration
 from .proof import key_of_proof
 from .read import LEFT_OUT, size
@@ -25,7 +24,7 @@ def refusals(wanted: Migration, found: Found) -> list[str]:
             _members(wanted, found),
             _other_source(found),
             _locked(found),
-            _space(found),
+            _space(wanted, found),
             _no_key(wanted, found),
             *copy_refusals(wanted, found),
         )
@@ -63,13 +62,19 @@ def _locked(found: Found) -> str:
     )
 
 
-def _space(found: Found) -> str:
-    needed, available = estimate(found), available_bytes(found)
+def _space(wanted: Migration, found: Found) -> str:
+    needed = estimate(wanted, found) if found.wanted.streams else surely_needed(wanted, found)
+    fault = _lack_of_room(found, needed)
+    return fault and f"{fault} Make room, name what is not needed in 'exclude', or choose a larger pool."
+
+
+def _lack_of_room(found: Found, needed: int) -> str:
+    available = available_bytes(found)
     if available is None or needed <= available:
         return ""
     return (
         f"The target {found.wanted.where} has room for {human(available)}, and what is still to be sent takes about "
-        f"{human(needed)} at the source. Make room, name what is not needed in 'exclude', or choose a larger pool."
+        f"{human(needed)} at the source."
     )
 
 
@@ -83,20 +88,21 @@ def _no_key(wanted: Migration, found: Found) -> str:
     )
 
 
-def estimate(found: Found) -> int:
+def estimate(wanted: Migration, found: Found) -> int:
     """Bytes that are still to be sent, as they are counted at the source."""
-    wanted, ends = found.wanted, found.ends
+    replication, ends = found.wanted, found.ends
+    if not replication.streams:
+        return sum(still_to_copy(wanted, found, name) for name in selected(replication, ends.source))
     rest = 0
-    for name in selected(wanted, ends.source):
-        replica = ends.target.datasets.get(wanted.at_target(name))
-        there = 0 if replica is None else _taken(wanted, replica.properties)
-        rest += max(0, _taken(wanted, ends.source.datasets[name].properties) - there)
+    for name in selected(replication, ends.source):
+        replica = ends.target.datasets.get(replication.at_target(name))
+        there = 0 if replica is None else _taken(replica.properties)
+        rest += max(0, _taken(ends.source.datasets[name].properties) - there)
     return rest
 
 
-def _taken(wanted: Replication, properties: t.Mapping[str, t.Any]) -> int:
-    # Without streams no snapshot comes along.
-    return size(properties, "usedbydataset") + (size(properties, "usedbysnapshots") if wanted.streams else 0)
+def _taken(properties: t.Mapping[str, t.Any]) -> int:
+    return size(properties, "usedbydataset") + size(properties, "usedbysnapshots")
 
 
 def available_bytes(found: Found) -> int | None:
@@ -125,6 +131,12 @@ def notes(plan: Migration, found: Found) -> list[str]:
         told.append("Holds of snapshots are not sent.")
     else:
         told += copy_notes(plan, found)
+        room = _lack_of_room(found, estimate(plan, found))
+        if room and not _space(plan, found):
+            told.append(
+                f"{room} It may fit all the same: not all of that is new, files are left out, or the target compresses "
+                "otherwise."
+            )
     for one in ("mountpoint", *LEFT_OUT):
         own = [name for name in names if _own(found, name, one)]
         if own:

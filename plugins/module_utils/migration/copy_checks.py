@@ -9,7 +9,9 @@ import typing as t
 
 from ..zfs.replicate_checks import selected
 from ..zfs.state import Dataset
+from .copy_state import copied_record, state_of
 from .options import Migration
+from .read import size
 from .state import Found
 
 
@@ -76,6 +78,61 @@ def copy_notes(wanted: Migration, found: Found) -> list[str]:
     if left_out:
         told.append(f"These files are left out: {'; '.join(left_out)}.")
     return told
+
+
+def still_to_copy(wanted: Migration, found: Found, name: str) -> int:
+    """Bytes of a dataset that are still to be copied, as they are counted at the source.
+
+    Of one that was copied already, the target may take more or less for the same. So it is no matter of their sizes.
+    """
+    ends, dataset = found.ends, found.ends.source.datasets[name]
+    replica = ends.target.datasets.get(found.wanted.at_target(name))
+    has = ends.source.of(name)
+    whole = size(dataset.properties, "usedbydataset")
+    record = None if replica is None else copied_record(replica)
+    if replica is None or not has:
+        return whole
+    if record is not None and record.state == state_of(dataset, has[-1], found.imported, wanted.skipped(name)):
+        return 0 if has[-1].head else size(dataset.properties, "written")
+    return max(0, whole - size(replica.properties, "usedbydataset"))
+
+
+def surely_needed(wanted: Migration, found: Found) -> int:
+    """Bytes of all that was never copied, 0 where nobody can say how much room that takes at the target."""
+    ends, names = found.ends, selected(found.wanted, found.ends.source)
+    rest = 0
+    for name in names:
+        replica = ends.target.datasets.get(found.wanted.at_target(name))
+        record = None if replica is None else copied_record(replica)
+        if record is not None and record.whole:
+            continue
+        if wanted.skipped(name) or _same(ends.source.datasets[name].value("compression")) != _same(
+            _compression(found, name)
+        ):
+            return 0
+        rest += still_to_copy(wanted, found, name)
+    return rest
+
+
+def _compression(found: Found, name: str) -> str:
+    """How a dataset of the source is, or will be, compressed at the target."""
+    wanted, ends = found.wanted, found.ends
+    target, own = wanted.at_target(name), ends.source.datasets[name].properties["compression"]
+    above = target.rsplit("/", 1)[0]
+    if target in ends.target.datasets:
+        return ends.target.datasets[target].value("compression")
+    if "compression" not in wanted.properties and own.own:
+        return own.value
+    if name != wanted.source:
+        return _compression(found, name.rsplit("/", 1)[0])
+    asked = wanted.properties.get("compression")
+    if asked is not None:
+        return asked
+    return ends.target.datasets[above].value("compression") if above in ends.target.datasets else ""
+
+
+def _same(compression: str) -> str:
+    return "lz4" if compression == "on" else compression
 
 
 def _filesystems(found: Found) -> list[str]:

@@ -219,8 +219,8 @@ def _check_unmounted(strangers: t.Sequence[Dataset]) -> None:
     mounted = [one for one in strangers if one.mounted]
     if mounted:
         raise Refused(
-            f"These are below the target, are not migrated, and are mounted: {_shown(mounted)}. The target is unmounted "
-            "while it is copied to, with all that is mounted below it.",
+            f"These are below the target, are not migrated, and are mounted: {_shown(mounted)}. The target is "
+            "unmounted while it is copied to, with all that is mounted below it.",
             hint="Unmount them until the migration is finalized, or rename them to somewhere else.",
         )
 

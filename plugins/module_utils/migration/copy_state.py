@@ -25,7 +25,7 @@ NONE = "-"
 # Fixed when a filesystem is made, and taken from the source then.
 FIXED = ("casesensitivity", "normalization", "utf8only")
 # What is read of both ends.
-SHAPE = (*FIXED, "guid", "volsize", "volblocksize", "acltype")
+SHAPE = (*FIXED, "guid", "volsize", "volblocksize", "acltype", "compression")
 
 
 @dataclass(frozen=True)

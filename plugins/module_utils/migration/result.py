@@ -24,7 +24,7 @@ def describe_migration(wanted: Migration, found: Found) -> dict[str, t.Any]:
         "source_read_only": found.read_only,
         "members": [{"path": one.path, "state": one.state, "geli": one.geli} for one in found.members],
         "datasets": [_row(found, name) for name in selected(found.wanted, found.ends.source)],
-        "estimated_bytes": estimate(found),
+        "estimated_bytes": estimate(wanted, found),
         "available_bytes": available_bytes(found),
         "streams": planned_streams(wanted, found).actions,
         "notes": notes(wanted, found),

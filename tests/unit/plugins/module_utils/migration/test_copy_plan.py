@@ -85,6 +85,64 @@ class TestPlanned:
         assert describe_migration(wants("planned"), place.found(wants("planned")))["estimated_bytes"] == 1004
 
 
+class TestRoom:
+    def big(self, place: Case, **there: str) -> None:
+        """A copy of three datasets, of which the target has room for one."""
+        for name in ("old", "old/docs", "old/copy", "old/vol"):
+            place.place.source.nodes[name].own["usedbydataset"] = "1000"
+        place.place.target.available = 2000
+        place.place.source.nodes["old"].own["compression"] = "lz4"
+        place.place.target.nodes["new"].own.update(there)
+
+    def test_too_little(self) -> None:
+        place = case()
+        self.big(place, compression="on")
+        for name in ("old/docs", "old/copy", "old/vol"):
+            place.place.source.nodes[name].own["compression"] = "lz4"
+        refused(place, "has room for 2.0 KiB, and what is still to be sent takes about 3.9 KiB", "planned")
+        place.place.target.available = 4000
+        assert place.run(wish("synced")).changed
+
+    @pytest.mark.parametrize(
+        "facts",
+        [
+            {"properties": {"compression": "zstd"}},
+            {"skip": {"old/docs": ("broken",)}},
+        ],
+    )
+    def test_what_may_fit_all_the_same(self, facts: dict[str, t.Any]) -> None:
+        place = case()
+        self.big(place, compression="lz4")
+        told = " ".join(place.plan(wish("planned", **facts)).warnings)
+        assert "takes about 3.9 KiB at the source. It may fit all the same" in told
+        assert place.run(wish("synced", **facts)).changed
+
+    def test_what_a_target_above_compresses_otherwise(self) -> None:
+        place = case()
+        self.big(place, compression="zstd")
+        for name in ("old/docs", "old/copy", "old/vol"):
+            place.place.source.nodes[name].own["compression"] = "lz4"
+        # They are set for each of them, so they are compressed there as here.
+        refused(place, "has room for 2.0 KiB", "planned")
+        for name in ("old", "old/docs", "old/copy", "old/vol"):
+            del place.place.source.nodes[name].own["compression"]
+        assert any("may fit all the same" in one for one in place.plan(wish("planned")).warnings)
+
+    @pytest.mark.parametrize("read_only", [False, True])
+    def test_a_complete_copy_needs_none_however_much_smaller_it_is(self, read_only: bool) -> None:
+        place = case(read_only)
+        place.run(wish("synced"))
+        self.big(place)
+        assert place.run(wish("verified")).changed
+        assert describe_migration(wish("planned"), place.found(wish("planned")))["estimated_bytes"] == 0
+        place.place.source.nodes["old/docs"].written = 1
+        result = describe_migration(wish("planned", LATER), place.found(wish("planned", LATER)))
+        assert result["estimated_bytes"] == (999 if read_only else 1)
+        # It may be a few bytes that are new, in a dataset that takes less there.
+        place.place.target.available = 0
+        assert place.run(wish("synced", LATER)).changed
+
+
 class TestRefused:
     def test_all_that_the_host_lacks(self) -> None:
         place = case()
@@ -310,7 +368,9 @@ class TestSynced:
         place = case()
         place.place.target.add("new/old", key="new", mounted=True)
         place.place.target.add("new/old/apps", key="new", mounted=True)
-        refused(place, "'new/old' exists, is no migration of 'old' yet, and has below it .*: 'new/old/apps'.*readonly=on")
+        refused(
+            place, "'new/old' exists, is no migration of 'old' yet, and has below it .*: 'new/old/apps'.*readonly=on"
+        )
         refused(place, "has below it what is not migrated: 'new/old/apps'", recursive=False)
         refused(place, "has below it what is not migrated: 'new/old/apps'", force=True)
 
@@ -338,6 +398,7 @@ class TestSynced:
         assert [one for one in plan.actions if one.startswith("Unmount")] == [
             "Unmount 'new/old/docs', which is not to be used before it is finalized"
         ]
+
 
 class TestMeanwhile:
     def test_somebody_wrote_to_the_target(self) -> None:

@@ -274,7 +274,7 @@ class TestRsync:
 
     def test_not_what_rsync_has_made_nor_what_can_not_be_read(self, mounts: list[Mount]) -> None:
         own = self.host()
-        own.datasets["new/old"]["nasops.encryption:migration-copied"] = ("7 8", "local")
+        own.datasets["new/old"]["nasops.encryption:migration-copied"] = ("6 7 8", "local")
         for fake in (own, self.host(keystatus="unavailable"), self.host(type="volume")):
             assert read_migration(fake, wanted(method="rsync")).entries == {}
         assert mounts == []
