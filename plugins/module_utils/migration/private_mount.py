@@ -28,10 +28,11 @@ _LEAVE = 120.0
 _SAID = 2000
 
 # Mounts each pair of options and name on a folder of its own, and keeps that until its standard input ends, be it by
-# the death of this process. Without the helper of mount(8), which has its own rules for each kind of mountpoint.
+# the death of this process. Without the helper of mount(8), which has its own rules for each kind of mountpoint (-i),
+# and without taking the name of a dataset for a path (-c), which mount before util-linux 2.36.2 would make absolute.
 _HOLD = (
     'umask 077; base=$1; shift; number=0; while [ $# -gt 0 ]; do number=$((number + 1)); mkdir -p "$base/$number" '
-    '&& mount -i -n -t zfs -o "$1" -- "$2" "$base/$number" || exit 1; shift 2; done; echo ready; cat >/dev/null; '
+    '&& mount -c -i -n -t zfs -o "$1" -- "$2" "$base/$number" || exit 1; shift 2; done; echo ready; cat >/dev/null; '
     'while [ $number -gt 0 ]; do umount "$base/$number" || exit 1; number=$((number - 1)); done'
 )
 

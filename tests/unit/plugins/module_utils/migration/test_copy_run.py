@@ -240,8 +240,8 @@ class TestCompare:
     def test_the_same(self, tools: Tools, runner: ReplicaRunner) -> None:
         self.ONE(runner)
         assert [line for line in tools.log if line.startswith("mount")] == [
-            f"mount -i -n -t zfs -o ro -- old/docs@b {tools.base}/1",
-            f"mount -i -n -t zfs -o ro -- new/old/docs@b {tools.base}/2",
+            f"mount -c -i -n -t zfs -o ro -- old/docs@b {tools.base}/1",
+            f"mount -c -i -n -t zfs -o ro -- new/old/docs@b {tools.base}/2",
         ]
 
     def test_not_the_same(self, tools: Tools, runner: ReplicaRunner) -> None:

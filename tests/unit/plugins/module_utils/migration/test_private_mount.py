@@ -26,8 +26,8 @@ def test_each_has_a_folder(tools: Tools, runner: ReplicaRunner) -> None:
         assert place.inside == (f"{tools.base}/1", f"{tools.base}/2")
         assert place.enter == ("nsenter", f"--mount=/proc/{place.pid}/ns/mnt", "--wd=/")
     assert [line for line in tools.log if "mount " in line[:7]] == [
-        f"mount -i -n -t zfs -o ro -- old/my docs@a {tools.base}/1",
-        f"mount -i -n -t zfs -o rw,noatime -- new/old {tools.base}/2",
+        f"mount -c -i -n -t zfs -o ro -- old/my docs@a {tools.base}/1",
+        f"mount -c -i -n -t zfs -o rw,noatime -- new/old {tools.base}/2",
         f"umount {tools.base}/2",
         f"umount {tools.base}/1",
     ]

@@ -17,7 +17,7 @@ class Tools:
         self.program("unshare", '[ "$*" != "${*#--mount --propagation slave sh -c}" ] || exit 9; shift 3; exec "$@"')
         self.program(
             "mount",
-            'for last; do :; done; touch -d @0 "$last/$(basename "$8")" "$last"; ' + f"exit $(cat {folder}/status)",
+            'for last; do :; done; touch -d @0 "$last/$(basename "$9")" "$last"; ' + f"exit $(cat {folder}/status)",
         )
         self.program("umount", 'rm -f "$1"/*')
         self.program("nsenter", 'shift 2; exec "$@"')
