@@ -17,6 +17,7 @@ from ..command import Command, ProgramMissing, Runner
 from ..errors import StorageError
 from ..zfs.replicate_progress import Meter
 from ..zfs.replicate_run import ReplicaRunner, end_process, held_back
+from .tree import OF_THE_HOST
 
 # setpriv has rsync end with this process, which holds the lock of the target.
 PROGRAMS = ("rsync", "setpriv")
@@ -101,10 +102,13 @@ def rsync_command(
         follows that link by itself, and then writes to the folder of the same name on this side
     """
     argv = ["setpriv", "--pdeathsig", "TERM", *enter, "rsync"]
-    argv += ["-aHAXS", "--numeric-ids", "--one-file-system", "--delete", "--modify-window=-1", "--whole-file"]
+    # The second X is for attributes whose names rsync uses itself, such as a backup that it has made has.
+    argv += ["-aHAXXS", "--numeric-ids", "--one-file-system", "--delete", "--modify-window=-1", "--whole-file"]
     argv += ["--info=progress2", "--no-human-readable", "--outbuf=N"]
     if stall_timeout:
         argv.append(f"--timeout={max(1, int(stall_timeout))}")
+    # A filter of attributes takes the place of what rsync leaves out by itself: ACLs are among system.*, and are -A's.
+    argv += [f"--filter=-x {one}" for one in (*OF_THE_HOST, "system.*")]
     argv += [f"--exclude=/{one}" for one in (".zfs", *(escaped(path) for path in skip))]
     return Command((*argv, f"{source}/", f"{target}/"))
 

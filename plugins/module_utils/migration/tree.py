@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 
 from ..errors import StorageError
 
+# Extended attributes that the host gives each file by rules of its own, and that nobody can take away there.
+OF_THE_HOST = ("security.selinux",)
 # Bytes that are read at a time.
 _CHUNK = 1 << 20
 # The folder of snapshots, in the root of a filesystem alone.
@@ -161,7 +163,7 @@ def _extended(place: bytes) -> dict[str, bytes]:
         if error.errno == errno.ENOTSUP:
             return {}
         raise
-    return {name: os.getxattr(place, name, follow_symlinks=False) for name in names}
+    return {name: os.getxattr(place, name, follow_symlinks=False) for name in names if name not in OF_THE_HOST}
 
 
 def _same_data(ends: tuple[bytes, bytes], path: bytes, count: _Counter) -> bool:

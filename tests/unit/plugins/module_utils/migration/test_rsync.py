@@ -40,9 +40,15 @@ class TestWords:
         argv = rsync_command("/s", "/t").argv
         assert argv[:4] == ("setpriv", "--pdeathsig", "TERM", "rsync")
         assert argv[-2:] == ("/s/", "/t/")
-        wanted = {"-aHAXS", "--numeric-ids", "--one-file-system", "--delete", "--modify-window=-1"}
+        wanted = {"-aHAXXS", "--numeric-ids", "--one-file-system", "--delete", "--modify-window=-1"}
         assert wanted <= set(argv)
         assert not any(one.startswith(("--inplace", "--partial", "--timeout")) for one in argv)
+
+    def test_labels_of_selinux_are_those_of_the_host(self) -> None:
+        argv = rsync_command("/s", "/t").argv
+        # One filter of attributes switches off that rsync leaves out those of the system by itself.
+        filters = [one for one in argv if one.startswith("--filter=")]
+        assert filters == ["--filter=-x security.selinux", "--filter=-x system.*"]
 
     def test_it_is_given_up_when_nothing_comes(self) -> None:
         assert "--timeout=300" in rsync_command("/s", "/t", stall_timeout=300.0).argv

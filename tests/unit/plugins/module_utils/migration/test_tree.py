@@ -136,6 +136,20 @@ def test_attributes_and_acls(ends: Place, monkeypatch: pytest.MonkeyPatch) -> No
     assert told(ends) == ["'empty' has other extended attributes or another ACL"]
 
 
+def test_what_the_host_gives_each_file_is_no_difference(ends: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = {"security.selinux": b"label", "security.capability": b"all"}
+    lacking = {"security.selinux"}
+
+    def names(path: bytes, follow_symlinks: bool) -> list[str]:
+        return [one for one in values if one not in lacking or b"/source" in path]
+
+    monkeypatch.setattr(os, "listxattr", names)
+    monkeypatch.setattr(os, "getxattr", lambda path, name, follow_symlinks: values[name])
+    assert told(ends) == []
+    lacking.add("security.capability")
+    assert "'one' has other extended attributes or another ACL" in told(ends)
+
+
 def test_an_attribute_that_can_not_be_read_is_no_difference(ends: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     def names(path: bytes, follow_symlinks: bool) -> list[str]:
         raise OSError(errno.EIO, "Input/output error", path)
