@@ -21,10 +21,10 @@ from ..zfs.replicate_run import ReplicaRunner, Sent, Stalled, end_process, held_
 from ..zfs.state import run_zfs
 from ..zfs.stream_digest import NotAStream
 from ..zfs.volume_stream import blocks_of
+from .copy_empty import something_in
 from .copy_state import COPY_RECORD, PARTIAL, PARTIAL_SNAPSHOT, Copied, named, under_way
 from .private_mount import Mount, mounted
 from .rsync import rsync_command, run_rsync
-from .tree import first_entry
 from .volume_copy import opened, write_blocks
 
 # Bytes of a stream that are read at a time, and of what zfs said that are worth keeping.
@@ -128,8 +128,7 @@ class Pass:
         return run_zfs(runner, Command(("zfs", "get", "-Hp", "-o", "value", "guid", snapshot))).strip()
 
     def _see_empty(self, own: ReplicaRunner) -> None:
-        with mounted(own, Mount(self.target, write=True)) as place:
-            entry = first_entry(*place.folders)
+        entry = something_in(own, Mount(self.target, write=True))
         if entry:
             raise Refused(
                 f"'{self.target}' is not empty: there is '{entry}'. Everything in it would be deleted.",

@@ -19,12 +19,12 @@ from ..zfs.replicate_run import ReplicaRunner
 from ..zfs.replicate_state import Ends
 from ..zfs.state import ENCRYPTION_PROPERTIES, Dataset, read_datasets, read_trees
 from ..zfs.status import Tree
+from .copy_empty import something_in
 from .copy_state import COPY_RECORD, SHAPE, copied_record
 from .options import Migration
-from .private_mount import PROGRAMS, Mount, mounted
+from .private_mount import PROGRAMS, Mount
 from .rsync import fault_of_programs
 from .state import RECORDS, Found, KeyRoot, Member
-from .tree import first_entry
 
 # Of both ends.
 ALSO_READ = ("used", "usedbydataset", "usedbysnapshots", "available", "readonly", *RECORDS)
@@ -91,13 +91,15 @@ def _entries(runner: ReplicaRunner, found: Found) -> t.Iterator[tuple[str, str]]
     wanted, ends = found.wanted, found.ends
     for name in ends.source.datasets:
         replica = ends.target.datasets.get(wanted.at_target(name))
+        if within(name, wanted.exclude):
+            continue
         if replica is None or replica.locked or replica.value("type") != "filesystem":
             continue
         if copied_record(replica) is not None or ends.target.of(replica.name):
             continue
         # The same dataset can't be mounted once for reading, and once for writing.
-        with mounted(runner, Mount(replica.name, write=replica.mounted and not _read_only(replica))) as place:
-            yield replica.name, first_entry(*place.folders)
+        mount = Mount(replica.name, write=replica.mounted and not _read_only(replica))
+        yield replica.name, something_in(runner, mount)
 
 
 def _read_only(dataset: Dataset) -> bool:

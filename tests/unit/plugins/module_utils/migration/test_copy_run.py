@@ -154,6 +154,17 @@ def test_a_target_that_is_not_empty_after_all(tools: Tools, runner: ReplicaRunne
     assert of_zfs(tools) == ["zfs get -Hp -o value guid old/docs@b"]
 
 
+def test_a_target_that_can_not_be_looked_at(
+    tools: Tools, runner: ReplicaRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(path: bytes) -> list[bytes]:
+        raise OSError(5, "Input/output error", path)
+
+    monkeypatch.setattr(os, "listdir", broken)
+    with pytest.raises(Unreadable, match="can't be read: Input/output error"):
+        replace(DOCS, empty=True)(runner)
+
+
 def test_one_that_zfs_refuses(tools: Tools, runner: ReplicaRunner) -> None:
     tools.program("zfs", "echo 'cannot set property: it is busy' >&2; exit 1")
     with pytest.raises(CommandError):

@@ -15,7 +15,7 @@ import pytest
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 
 from ansible_collections.nasops.encryption.plugins.module_utils.command import Command, CommandError, Result
-from ansible_collections.nasops.encryption.plugins.module_utils.migration import private_mount
+from ansible_collections.nasops.encryption.plugins.module_utils.migration import copy_empty, private_mount
 from ansible_collections.nasops.encryption.plugins.module_utils.migration import read as migration_read
 from ansible_collections.nasops.encryption.plugins.module_utils.migration.options import Migration, arguments, parse
 from ansible_collections.nasops.encryption.plugins.module_utils.migration.plan import plan_migration, reached
@@ -25,6 +25,7 @@ from ansible_collections.nasops.encryption.plugins.module_utils.migration.read i
     lacking_for_rsync,
     read_migration,
 )
+from ansible_collections.nasops.encryption.plugins.module_utils.migration.tree import Unreadable
 from ansible_collections.nasops.encryption.plugins.module_utils.secrets import Mask
 from ansible_collections.nasops.encryption.plugins.module_utils.zfs.replicate_progress import ProgressFile
 from ansible_collections.nasops.encryption.plugins.module_utils.zfs.replicate_run import ReplicaRunner
@@ -242,7 +243,7 @@ class TestRsync:
 
         (tmp_path / "1").mkdir()
         monkeypatch.setattr(private_mount, "_BASE", str(tmp_path))
-        monkeypatch.setattr(migration_read, "mounted", mounted)
+        monkeypatch.setattr(copy_empty, "mounted", mounted)
         monkeypatch.setattr(migration_read, "lacking_for_rsync", lambda runner, system: ())
         return found
 
@@ -278,6 +279,20 @@ class TestRsync:
         for fake in (own, self.host(keystatus="unavailable"), self.host(type="volume")):
             assert read_migration(fake, wanted(method="rsync")).entries == {}
         assert mounts == []
+
+    def test_not_what_is_left_out(self, mounts: list[Mount]) -> None:
+        fake = self.host()
+        fake.datasets["new/old/docs"] = fake.datasets["new/old"]
+        assert read_migration(fake, wanted(method="rsync", exclude=["old/docs"])).entries == {"new/old": ""}
+        assert mounts == [Mount("new/old")]
+
+    def test_one_that_can_not_be_looked_at(self, mounts: list[Mount], monkeypatch: pytest.MonkeyPatch) -> None:
+        def broken(path: bytes) -> list[bytes]:
+            raise OSError(5, "Input/output error", path)
+
+        monkeypatch.setattr(os, "listdir", broken)
+        with pytest.raises(Unreadable, match="/1' can't be read: Input/output error"):
+            read_migration(self.host(), wanted(method="rsync"))
 
     def test_streams_need_none_of_it(self, mounts: list[Mount]) -> None:
         fake = self.host()
