@@ -122,6 +122,8 @@ class Fake(ReplicaRunner):
             return Result(argv, 0, "", "")
         if argv[:2] == ("zpool", "status"):
             return Result(argv, 0, STATUS, "")
+        if argv == ("zfs", "version"):
+            return Result(argv, 0, "zfs-2.3.2-2\nzfs-kmod-2.3.2-2\n", "")
         if argv[0] == "zpool":
             return Result(argv, 0, self._table(self.pools, argv[-1].split(",")), "")
         top = argv[-1]
