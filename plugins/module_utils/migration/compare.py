@@ -56,6 +56,8 @@ class Compare:
 
     def __call__(self, runner: Runner) -> None:
         own = replica_runner(runner)
+        if self.volumes:
+            self._compare_sizes(own)
         digest = volume_contents if self.volumes else contents_of
         ends = (_Reading(own, own, self.source, digest=digest), _Reading(own, own.target, self.target, digest=digest))
         # Both are read, and the target may be on another host, which is the slower one.
@@ -68,6 +70,19 @@ class Compare:
             "disks first ('zpool status -v', the kernel log).",
             contents={"source": ours.digest, "target": theirs.digest},
         )
+
+    def _compare_sizes(self, own: ReplicaRunner) -> None:
+        """What lies beyond the last block is zeros, so that the data says nothing of where a volume ends."""
+        ours, theirs = (
+            run_zfs(end, Command(("zfs", "get", "-Hp", "-o", "value", "volsize", name))).strip()
+            for end, name in ((own, self.source), (own.target, self.target))
+        )
+        if ours != theirs:
+            raise Differs(
+                f"'{self.target}' does not hold what '{self.source}' holds: it has {theirs} bytes, not {ours}.",
+                hint="Keep the source. Destroy this dataset at the target and migrate it anew.",
+                contents={"source": ours, "target": theirs},
+            )
 
 
 def _words(contents: Contents) -> str:

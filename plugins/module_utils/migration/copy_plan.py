@@ -302,6 +302,11 @@ class _Due:
         return self.dataset.value("guid")
 
     @property
+    def size(self) -> str:
+        """The size of a volume in the state that is copied. Since then it may have got another one."""
+        return self.goal.volsize or self.dataset.value("volsize")
+
+    @property
     def skip(self) -> tuple[str, ...]:
         return self.wanted.skipped(self.name)
 
@@ -321,17 +326,16 @@ class _Due:
         if self.replica is None:
             yield self._create()
         elif self._other_size():
-            size = self.dataset.value("volsize")
             yield Step(
-                f"Set volsize={size} on '{self.target}', as it is at the source",
-                AtTarget(Command(("zfs", "set", f"volsize={size}", self.target))),
-                (Change(("properties", self.target, "volsize"), self.replica.value("volsize"), size),),
+                f"Set volsize={self.size} on '{self.target}', as it is at the source",
+                AtTarget(Command(("zfs", "set", f"volsize={self.size}", self.target))),
+                (Change(("properties", self.target, "volsize"), self.replica.value("volsize"), self.size),),
                 branch=self.name,
             )
         yield self._copy()
 
     def _other_size(self) -> bool:
-        return self.replica is not None and self.replica.value("volsize") != self.dataset.value("volsize")
+        return self.replica is not None and self.replica.value("volsize") != self.size
 
     # --- the dataset itself ----------------------------------------------------------------------------------------
 
@@ -343,7 +347,7 @@ class _Due:
         values = {COPY_RECORD: record.text(), **self._settings()}
         argv = ["zfs", "create"]
         if self.dataset.value("type") == "volume":
-            argv += ["-s", "-V", self.dataset.value("volsize")]
+            argv += ["-s", "-V", self.size]
             values["volblocksize"] = self.dataset.value("volblocksize")
         else:
             argv += ["-u"]

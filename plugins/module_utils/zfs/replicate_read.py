@@ -129,7 +129,9 @@ def _source(runner: Runner, wanted: Replication, pool: Properties) -> Side:
     if wanted.heads:
         properties += ["guid", *HEAD_SIZES]
     datasets = read_datasets(runner, (wanted.source,), properties, wanted.recursive)
-    snapshots, bookmarks = read_snapshots(runner, wanted.source, wanted.recursive)
+    # A stream brings the size of a volume along.
+    also = () if wanted.streams else ("volsize",)
+    snapshots, bookmarks = read_snapshots(runner, wanted.source, wanted.recursive, also)
     if wanted.heads:
         snapshots = with_heads(datasets, snapshots)
     can_exclude = not wanted.exclude or _can_exclude(runner)
@@ -251,18 +253,29 @@ def _above(runner: Runner, wanted: Replication, properties: t.Sequence[str]) -> 
         return {}
 
 
-def read_snapshots(runner: Runner, top: str, recursive: bool) -> tuple[dict[str, tuple[Snapshot, ...]], ...]:
-    """Snapshots and bookmarks by dataset, oldest first."""
+def read_snapshots(
+    runner: Runner, top: str, recursive: bool, also: t.Sequence[str] = ()
+) -> tuple[dict[str, tuple[Snapshot, ...]], ...]:
+    """Snapshots and bookmarks by dataset, oldest first.
+
+    :param also: a property to be read that not everybody needs: volsize
+    """
+    properties = (*_SNAPSHOT, *also)
     depth = ("-r",) if recursive else ("-d", "1")
     argv = ("zfs", "get", "-Hp", *depth, "-t", "snapshot,bookmark", "-o", "name,property,source,value")
-    text = run_zfs(runner, Command((*argv, ",".join(_SNAPSHOT), top)))
+    text = run_zfs(runner, Command((*argv, ",".join(properties), top)))
     found: dict[str, dict[str, list[Snapshot]]] = {"@": {}, "#": {}}
-    for full, values in parse_properties(text, _SNAPSHOT):
+    for full, values in parse_properties(text, properties):
         mark = "@" if "@" in full else "#"
         dataset, name = full.split(mark, 1)
         ivset = values["ivsetguid"].value
+        size = values["volsize"].value if "volsize" in values else "-"
         one = Snapshot(
-            name, values["guid"].value, int(values["createtxg"].value), "" if ivset in ("-", "0", "none") else ivset
+            name,
+            values["guid"].value,
+            int(values["createtxg"].value),
+            "" if ivset in ("-", "0", "none") else ivset,
+            "" if size == "-" else size,
         )
         found[mark].setdefault(dataset, []).append(one)
     return tuple(

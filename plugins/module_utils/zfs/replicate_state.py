@@ -28,12 +28,14 @@ class Snapshot:
     """A snapshot, or a bookmark. ``name`` is what stands behind the @ or #.
 
     ``ivset`` is the same in a raw copy and another one in a copy that was decrypted on the way; "" if not encrypted.
+    ``volsize`` is the size that a volume had then, "" if it was not asked for, or is no volume.
     """
 
     name: str
     guid: str
     createtxg: int = 0
     ivset: str = ""
+    volsize: str = ""
 
     @property
     def head(self) -> bool:

@@ -101,6 +101,22 @@ def test_a_missing_file_is_a_difference(programs: Programs) -> None:
         ONE(runner())
 
 
+@pytest.mark.parametrize("size", [32768, 65536])
+def test_a_volume_ends_where_the_other_does(programs: Programs, size: int) -> None:
+    for name, maker, ends in (("old/vol@a", HERE, 32768), ("new/vol@a", THERE, size)):
+        programs.holds(name, maker.stream(maker.object(1), maker.write(1, 8192, b"data" * 1024)))
+        programs.does(name, f'[ "$1" != get ] || {{ echo {ends}; exit; }}')
+    one = Compare("Compare", "old/vol@a", "new/vol@a", volumes=True)
+    if size == 32768:
+        one(runner())
+        return
+    # What is more there is zeros, which no stream tells of.
+    with pytest.raises(
+        Differs, match="'new/vol@a' does not hold what 'old/vol@a' holds: it has 65536 bytes, not 32768"
+    ):
+        one(runner())
+
+
 @pytest.mark.parametrize("name", ["old/docs@a", "new/old/docs@a"])
 def test_an_end_that_can_not_be_read_is_named(programs: Programs, name: str) -> None:
     programs.does(

@@ -357,6 +357,16 @@ class TestSynced:
         plan = place.plan(wish("synced", LATER))
         assert "Set volsize=7 on 'new/old/vol', as it is at the source" in plan.actions
 
+    def test_a_volume_that_grew_since_the_snapshot_that_is_copied(self) -> None:
+        place = case(True)
+        place.place.source.nodes["old/vol"].size = 7
+        place.run(wish("synced"))
+        assert place.place.target.nodes["new/old/vol"].size == 1
+        assert place.holds["new/old/vol"] == "old/vol@a"
+        place.place.source.nodes["old/vol"].written = 1
+        place.run(wish("synced"))
+        assert (place.holds["new/old/vol"], place.place.target.nodes["new/old/vol"].size) == ("old/vol", 7)
+
     def test_what_is_left_out_makes_another_state(self) -> None:
         place = case(True)
         place.run(wish("synced"))

@@ -296,6 +296,17 @@ class TestRsync:
         with pytest.raises(Unreadable, match="/1' can't be read: Input/output error"):
             read_migration(self.host(), wanted(method="rsync"))
 
+    def test_the_size_that_a_volume_had(self, mounts: list[Mount]) -> None:
+        fake = Fake()
+        fake.snapshots["old/docs@a"]["volsize"] = ("4096", "-")
+        (one,) = read_migration(fake, wanted(method="rsync")).ends.source.of("old/docs")
+        assert one.volsize == "4096"
+        assert read_migration(fake, wanted()).ends.source.of("old/docs")[0].volsize == ""
+
+    def test_which_dataset_it_is_and_how_it_is_compressed_is_read_of_both_ends(self, mounts: list[Mount]) -> None:
+        also = read_migration(Fake("off"), wanted(method="rsync")).wanted.also_read
+        assert {"guid", "compression", "volsize"} <= set(also)
+
     def test_streams_need_none_of_it(self, mounts: list[Mount]) -> None:
         fake = self.host()
         fake.snapshots["new/old@a"] = {"guid": ("5", "-"), "createtxg": ("3", "-")}

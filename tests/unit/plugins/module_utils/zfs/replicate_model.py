@@ -91,7 +91,8 @@ class Host:
             node = self.nodes[name]
             assert all(one.name != snapshot for one in node.snapshots), f"{name}@{snapshot} exists"
             guid = f"{self.guid}/{name}@{snapshot}"
-            node.snapshots.append(Snapshot(snapshot, guid, at, f"iv {guid}" if node.key else ""))
+            size = str(node.size) if node.kind == "volume" else ""
+            node.snapshots.append(Snapshot(snapshot, guid, at, f"iv {guid}" if node.key else "", size))
             node.written = 0
 
     def head(self, name: str) -> Snapshot:
@@ -232,6 +233,9 @@ class World:
             node.snapshots = [one for one in node.snapshots if one.name not in doomed]
         elif verb == "set":
             prop, value = argv[2].split("=", 1)
+            if prop == "volsize":
+                host.nodes[last].size = int(value)
+                return
             if prop == "keylocation":
                 assert host.nodes[last].key == last, "keylocation may only be set on encryption roots"
                 host.nodes[last].location = value
