@@ -72,13 +72,17 @@ options:
       - V(rsync) copies files by rsync, and volumes block by block, the newest state alone. It is for a source whose
         streams break off on damaged blocks, and for a target that has a C(recordsize), C(compression),
         C(casesensitivity) or such of its own. Then the datasets of the target may be there already, if they are empty,
-        encrypted, and no volumes. They keep their properties.
+        encrypted, and no volumes. They keep their properties, but for C(readonly=off) of their own. Nothing that is not
+        migrated may be below the target then.
       - rsync carries owners by number, modes, times, POSIX ACLs, extended attributes, hard links, devices, fifos and
-        holes. It does not carry NFSv4 ACLs, times of access and creation, file flags, and quotas of users, groups and
-        projects. Filesystems with C(acltype=nfsv4) are refused, unless O(properties) has an C(acltype).
+        holes. It does not carry NFSv4 ACLs, labels of SELinux, times of access and creation, file flags, and quotas of
+        users, groups and projects. Filesystems with C(acltype=nfsv4) are refused, unless O(properties) has an C(acltype).
       - Each run copies what differs, and deletes what the source does not have any more. What is read of a source that
         can be written to is a snapshot. Every dataset is mounted for itself where no other process sees it, so what
         else is mounted does not matter. After each pass the target has one snapshot, which stands for what was copied.
+      - The target is read-only but for the dataset that is being copied, and what inherits from it. If others have
+        written to it, or taken snapshots of it, that is refused without O(force). Where the task was killed amid a
+        dataset, what was written to that one until the next run can't be told from what the task had written.
       - A file that was not copied to its end begins anew with the next run, and all others are kept. If a dataset can't
         be copied, the others are, and the task fails and names it.
       - With V(rsync), O(target_host) is refused, and O(resume) does not matter.
@@ -249,7 +253,8 @@ options:
       - Roll the target back to the newest snapshot that both ends have, if it was written to or has newer snapshots of
         its own. These are destroyed, and what was received of a stream that broke off. Nothing else is ever destroyed
         at the target.
-      - With O(method=rsync) what was written to the target is made what the source is.
+      - With O(method=rsync) what was written to the target is made what the source is. A copy of another source, and
+        what was no copy, is refused all the same.
     type: bool
     default: false
   stall_timeout:
@@ -501,6 +506,11 @@ sent:
       description: Whether it went on with one that had broken off.
       type: bool
       sample: false
+left_writable:
+  description: What has kept a dataset of the target from being made read-only again after it could not be copied.
+  returned: when that failed, with O(method=rsync)
+  type: str
+  sample: "'zfs inherit readonly newtank/oldtank/docs' ended with exit status 1: pool is busy."
 refusals:
   description: Every reason not to begin, or to go on, that can be seen.
   returned: when it is refused
