@@ -76,7 +76,8 @@ options:
         migrated may be below the target then.
       - rsync carries owners by number, modes, times, POSIX ACLs, extended attributes, hard links, devices, fifos and
         holes. It does not carry NFSv4 ACLs, labels of SELinux, times of access and creation, file flags, and quotas of
-        users, groups and projects. Filesystems with C(acltype=nfsv4) are refused, unless O(properties) has an C(acltype).
+        users, groups and projects. Filesystems with C(acltype=nfsv4) are refused, unless O(properties) has an
+        C(acltype).
       - Each run copies what differs, and deletes what the source does not have any more. What is read of a source that
         can be written to is a snapshot. Every dataset is mounted for itself where no other process sees it, so what
         else is mounted does not matter. After each pass the target has one snapshot, which stands for what was copied.

@@ -20,6 +20,7 @@ from ansible_collections.nasops.encryption.plugins.module_utils.migration.copy_s
     PARTIAL_SNAPSHOT,
     Copied,
     named,
+    under_way,
 )
 from ansible_collections.nasops.encryption.plugins.module_utils.migration.options import Migration
 from ansible_collections.nasops.encryption.plugins.module_utils.migration.plan import (
@@ -200,13 +201,37 @@ class Case:
         """A pass has come to an end."""
         node = self.place.target.nodes[one.target]
         node.snapshots.clear()
-        self.place.target.snapshot([one.target], snapshot)
-        made = node.snapshots[0] = replace(node.snapshots[0], guid=f"pass-{self.place.target.clock}")
+        self.snapshot(one.target, snapshot)
+        self.inherit(one)
+        node.own[COPY_RECORD] = Copied(one.guid, node.snapshots[0].guid, state).text()
+
+    def killed(self, one: Pass, after: int) -> None:
+        """What is left of a pass that is killed after so many of its steps; all of them leave it whole."""
+        node = self.place.target.nodes[one.target]
+        mark = Copied(one.guid, one.before, under_way(one.snapshot, one.afterwards)).text()
+        steps: list[t.Callable[[], object]] = [
+            lambda: node.own.update({**one.settings, COPY_RECORD: mark}),
+            node.snapshots.clear,
+            lambda: setattr(node, "written", 9),
+            lambda: self.snapshot(one.target, one.snapshot),
+            lambda: self.inherit(one),
+        ]
+        for step in steps[:after]:
+            step()
+
+    def snapshot(self, target: str, snapshot: str) -> None:
+        """A snapshot of the target, with another GUID than any before."""
+        self.place.target.snapshot([target], snapshot)
+        snapshots = self.place.target.nodes[target].snapshots
+        snapshots[-1] = replace(snapshots[-1], guid=f"pass-{self.place.target.clock}")
+
+    def inherit(self, one: Pass) -> None:
+        """What a pass had to change is as it was."""
+        node = self.place.target.nodes[one.target]
         for prop, value in one.afterwards.items():
             node.own.pop(prop, None)
             if value is not None:
                 node.own[prop] = value
-        node.own[COPY_RECORD] = Copied(one.guid, made.guid, state).text()
 
     def own(self, name: str) -> dict[str, str]:
         """The properties that were set on a dataset of the target."""

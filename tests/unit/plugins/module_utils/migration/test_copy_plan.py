@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import copy
 import typing as t
 
 import pytest
@@ -453,6 +454,28 @@ class TestMeanwhile:
         (one,) = passes(plan).values()
         assert (one.target, one.resumed, one.before, one.doomed) == ("new/old/docs", True, guid, ())
         assert "readonly" not in node.own
+
+    @given(
+        first=st.booleans(), target=st.sampled_from(["new/old", "new/old/docs", "new/old/vol"]), after=st.integers(0, 5)
+    )
+    def test_wherever_it_is_killed_the_next_run_ends_it(self, first: bool, target: str, after: int) -> None:
+        place = case()
+        if not first:
+            place.run(wish("synced"))
+            place.place.source.nodes["old"].written = 1
+        plan = place.plan(wish("synced", LATER))
+        one = next(step for step in plan.steps if isinstance(step.action, Pass) and step.action.target == target)
+        for step in plan.steps[: plan.steps.index(one)]:
+            place.act(step.action)
+        place.killed(t.cast("Pass", one.action), after)
+        others = copy.deepcopy(place)
+        place.run(wish("verified", LAST))
+        assert {
+            name: node.own["readonly"] for name, node in place.place.target.nodes.items() if "readonly" in node.own
+        } == {"new/old": "on"}
+        # Whenever it was, what others have done there is not destroyed. What they write while rsync does is not told.
+        others.snapshot(target, "mine")
+        refused(others, "has snapshots of its own .@mine.", stamp=LAST)
 
     def test_what_was_its_own_before_it_was_killed(self) -> None:
         place = case(True)
