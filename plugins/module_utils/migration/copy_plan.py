@@ -390,7 +390,7 @@ class _Due:
         return {
             one: value
             for one, value in given.items()
-            if value not in (None, "-") and (filesystem or one not in FILESYSTEM_ONLY)
+            if value is not None and value != "-" and (filesystem or one not in FILESYSTEM_ONLY)
         }
 
     # --- what it holds ---------------------------------------------------------------------------------------------

@@ -93,7 +93,8 @@ class Pass:
             _copy_volume(own, self)
             return
         with mounted(own, Mount(self.source), Mount(self.target, write=True)) as place:
-            command = rsync_command(*place.inside, self.skip, self.stall_timeout, place.enter)
+            source, target = place.inside
+            command = rsync_command(source, target, self.skip, self.stall_timeout, place.enter)
             run_rsync(own, self.title, command, self.estimate)
 
     def _leave(self, own: ReplicaRunner, copying: bool) -> str:

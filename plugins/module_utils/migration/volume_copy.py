@@ -81,25 +81,35 @@ def opened(volume: str) -> t.Iterator[int]:
     :raises StorageError: there is none, or it can't be opened
     """
     end = time.monotonic() + _PATIENCE
-    while True:
-        path = device_of(volume)
-        if path:
-            try:
-                descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-                break
-            except OSError as error:
-                # It is made read-only until its properties have arrived, and busy while udev looks at it.
-                if error.errno not in (errno.EROFS, errno.EBUSY, errno.ENXIO, errno.ENOENT) or time.monotonic() > end:
-                    raise StorageError(f"The device {path} of '{volume}' can't be opened: {error.strerror}.") from None
-        elif time.monotonic() > end:
-            raise StorageError(
-                f"The volume '{volume}' has no device after {_PATIENCE:.0f} seconds.", hint="See the kernel log."
-            )
+    descriptor = _open(volume, end)
+    while descriptor is None:
         time.sleep(_PAUSE)
+        descriptor = _open(volume, end)
     try:
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def _open(volume: str, end: float) -> int | None:
+    """A descriptor of its device, None if it is worth trying again.
+
+    :param end: until when that is
+    :raises StorageError: it is too late for that, or of no use
+    """
+    path = device_of(volume)
+    if path:
+        try:
+            return os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        except OSError as error:
+            # It is made read-only until its properties have arrived, and busy while udev looks at it.
+            if error.errno not in (errno.EROFS, errno.EBUSY, errno.ENXIO, errno.ENOENT) or time.monotonic() > end:
+                raise StorageError(f"The device {path} of '{volume}' can't be opened: {error.strerror}.") from None
+    elif time.monotonic() > end:
+        raise StorageError(
+            f"The volume '{volume}' has no device after {_PATIENCE:.0f} seconds.", hint="See the kernel log."
+        )
+    return None
 
 
 def device_of(volume: str, folder: str = "/dev") -> str:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import io
+import fcntl
 import os
 import struct
 import typing as t
@@ -140,7 +141,7 @@ class TestDevice:
             name = os.path.basename(os.readlink(f"/proc/self/fd/{descriptor}"))
             return names[name].ljust(256, b"\0")
 
-        monkeypatch.setattr(volume_copy.fcntl, "ioctl", ioctl)
+        monkeypatch.setattr(fcntl, "ioctl", ioctl)
         return tmp_path
 
     def test_the_kernel_tells_whose_it_is(self, devices: Path) -> None:
