@@ -59,9 +59,9 @@ def plan_copies(wanted: Migration, replication: Replication, found: Found) -> Pl
         _check_target(draft, found, name)
     strangers = _strangers(draft, found)
     _check_begun(draft, found, strangers)
+    _close(draft)
     to = plan_snapshot(draft)
     store_keys(draft)
-    _close(draft)
     due = [_Due(wanted, draft, found, name, _goal(draft, name, to)) for name in names]
     due = [one for one in due if not one.done]
     if due:
@@ -144,9 +144,11 @@ def _check_target(draft: Draft, found: Found, name: str) -> None:
         raise Refused(f"'{replica.name}' is a {theirs}, and '{name}' is a {kind}.", hint="Choose another target.")
     record, has = copied_record(replica), draft.replicas[name]
     other = replica.properties.get(SOURCE_RECORD)
-    if name != draft.wanted.source and other is not None and other.source == "local":
+    own = other is not None and other.source == "local"
+    if (name == draft.wanted.source and record is not None and not own) or (name != draft.wanted.source and own):
         raise Refused(
-            f"'{replica.name}' is the target of another migration ({other.value}).",
+            f"'{replica.name}' is the target of another migration, or a part of it"
+            f"{f' ({other.value})' if other is not None else ''}.",
             hint="Choose another target, or exclude what would go there.",
         )
     if record is None:

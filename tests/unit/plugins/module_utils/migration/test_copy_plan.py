@@ -541,7 +541,7 @@ class TestMeanwhile:
         # old/docs has been migrated to new/old/docs by itself, from another pool.
         own = {SOURCE_RECORD: "77:other/docs", COPY_RECORD: "77 78 79"}
         place.place.target.add("new/old/docs", key="new", own=own)
-        refused(place, "'new/old/docs' is the target of another migration .77:other/docs.")
+        refused(place, "'new/old/docs' is the target of another migration, or a part of it .77:other/docs.")
         refused(place, "'new/old/docs' is the target of another migration", force=True)
 
     def test_a_record_that_is_inherited_is_nobodys(self) -> None:
@@ -549,6 +549,23 @@ class TestMeanwhile:
         place.run(wish("synced"))
         del place.own("new/old/docs")[COPY_RECORD]
         refused(place, "'new/old/docs' exists, and was not made by 'method: rsync'")
+
+    def test_a_part_of_another_migration(self) -> None:
+        place = case()
+        place.run(wish("finalized"))
+        # The same source, and a copy of it, but one that is in use.
+        wanted = changed(wish("synced", LATER), source="old/docs", target="new/old/docs")
+        with pytest.raises(Refused, match="'new/old/docs' is the target of another migration, or a part of it"):
+            place.plan(wanted)
+
+    def test_what_was_left_writable_is_closed_before_the_source_is_touched(self) -> None:
+        place = case()
+        place.run(wish("synced"))
+        self.killed(place, "new/old/docs")
+        place.place.source.nodes["old"].written = 1
+        actions = place.plan(wish("synced", LATER)).actions
+        assert actions[0].startswith("Give 'new/old/docs' back its readonly")
+        assert actions[1].startswith("Take a snapshot of 'old'")
 
     @pytest.mark.parametrize("read_only", [False, True])
     @given(steps=st.integers(0, 20))

@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-import io
 import fcntl
+import io
 import os
 import struct
 import typing as t
