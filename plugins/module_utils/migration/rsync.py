@@ -29,7 +29,8 @@ _GRACE = 30.0
 # Bytes, share of all, rate: what it says with progress2, each line ended by a carriage return.
 _PROGRESS = re.compile(rb"^\s*([0-9][0-9,.]*)\s+\d+%\s")
 _VERSION = re.compile(r"rsync\s+version\s+v?(\d+)\.(\d+)\.(\d+)")
-# Since then it compares times to the nanosecond, so that what was written within the same second is seen.
+# Since then it compares times to the nanosecond, so that what was written within the same second is seen, and knows
+# filters of extended attributes.
 _OLDEST = (3, 1, 3)
 _LACKS = {"no ACLs": "ACLs", "no xattrs": "extended attributes", "no hardlinks": "hard links"}
 
