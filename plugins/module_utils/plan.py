@@ -86,7 +86,7 @@ class Plan:
     ``reveals`` tells what can't be known before the steps are done, such as the inside of an exported pool; then what
     the second plan finds is done too, and check mode warns that it could not look that far. If what is revealed is
     refused, ``retreat`` puts things back as they were. ``failures`` are branches that were refused when the plan was
-    made.
+    made. ``in_order``: the branches run one after another, as where each keeps the disks busy by itself.
     """
 
     steps: tuple[Step, ...] = ()
@@ -94,6 +94,7 @@ class Plan:
     reveals: str = ""
     retreat: tuple[Action, ...] = ()
     failures: tuple[Failure, ...] = ()
+    in_order: bool = False
 
     @property
     def changed(self) -> bool:
@@ -127,6 +128,7 @@ def join(plans: t.Iterable[Plan]) -> Plan:
         "; ".join(dict.fromkeys(part.reveals for part in parts if part.reveals)),
         tuple(action for part in reversed(parts) for action in part.retreat),
         tuple(failure for part in parts for failure in part.failures),
+        any(part.in_order for part in parts),
     )
 
 
@@ -187,8 +189,9 @@ def converge(
     rest = replace(rest, steps=tuple(step for step in rest.steps if not step.branch or step.branch not in given_up))
     if not all(step.branch for step in rest.steps):
         raise NotConverged(
-            f"{_UNMOVED}{'; '.join(rest.actions)}.",
+            " ".join((f"{_UNMOVED}{'; '.join(rest.actions)}.", *_told(plan.failures))),
             hint=_OTHERS,
+            failures=[_row(failure) for failure in plan.failures],
             actions=plan.actions,
             actions_left=rest.actions,
             diff_left=rest.diff(),
@@ -196,6 +199,17 @@ def converge(
     # What the second look refuses was not seen, or not so, by the first one.
     late = tuple(failure for failure in rest.failures if failure.branch not in given_up)
     return Outcome(join((plan, Plan(warnings=rest.warnings, failures=(*late, *_left_behind(rest))))), state)
+
+
+def _told(failures: t.Sequence[Failure]) -> t.Iterator[str]:
+    """Branches that failed by their own fault, which may be why nothing more was done."""
+    for failure in failures:
+        if not failure.because:
+            yield f"Before that, '{failure.branch}': {failure}"
+
+
+def _row(failure: Failure) -> dict[str, t.Any]:
+    return {"branch": failure.branch, "message": failure.message, "details": dict(failure.details)}
 
 
 def _left_behind(rest: Plan) -> t.Iterator[Failure]:
@@ -217,7 +231,9 @@ def _look_again(
         return state, decide(state)
     except StorageError as error:
         undone = _run_all(plan.retreat, runner)
+        error.message = " ".join((error.message, *_told(plan.failures)))
         error.details.update(
+            failures=[_row(failure) for failure in plan.failures],
             changed=not plan.retreat or bool(undone),
             actions_done=plan.actions,
             actions_taken_back=bool(plan.retreat) and not undone,
@@ -235,7 +251,8 @@ def _blind_spot(plan: Plan) -> Plan:
 def apply(plan: Plan, runner: Runner) -> Plan:
     """Carry out the steps in order; return the plan as it was carried out, with the branches that failed.
 
-    If all steps belong to branches, these run side by side, as far as none comes after another.
+    If all steps belong to branches, these run side by side, as far as none comes after another, unless the plan says
+    otherwise.
 
     :raises StepFailed: a step without a branch failed; with ``actions_done``, ``action_failed``,
         ``actions_not_started``
@@ -243,7 +260,7 @@ def apply(plan: Plan, runner: Runner) -> Plan:
     branches: dict[str, list[Step]] = {}
     for step in plan.steps:
         branches.setdefault(step.branch, []).append(step)
-    if "" in branches:
+    if "" in branches or plan.in_order:
         return _one_by_one(plan, runner)
     return _side_by_side(plan, branches, runner)
 

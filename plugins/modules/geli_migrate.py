@@ -21,8 +21,11 @@ description:
     written to. It can't take snapshots then, so what was written since the last one is sent as it is.
   - What is received is looked at afterwards. If a single dataset is not encrypted, the task fails and names it.
   - While a stream runs, or is compared, the task tells how far it is.
+  - By O(method=rsync) only the newest state is copied, for whom streams will not do.
 requirements:
   - OpenZFS 2.1 or later at both ends
+  - for O(method=rsync) Linux with C(rsync) 3.1.3 or later, and C(unshare), C(nsenter) and C(setpriv) of
+    util-linux
   - root at the source; at the target root, or a user with sudo that asks for no password (O(ssh.sudo))
   - the program C(ssh) on the source, if the target is on another host
 extends_documentation_fragment:
@@ -63,6 +66,30 @@ options:
         unless it is a migration of this source.
     type: str
     required: true
+  method:
+    description:
+      - V(zfs_send) sends streams, which bring along all snapshots.
+      - V(rsync) copies files by rsync, and volumes block by block, the newest state alone. It is for a source whose
+        streams break off on damaged blocks, and for a target that has a C(recordsize), C(compression),
+        C(casesensitivity) or such of its own. Then the datasets of the target may be there already, if they are empty,
+        encrypted, and no volumes. They keep their properties, but for C(readonly=off) of their own. Nothing that is not
+        migrated may be below the target then.
+      - rsync carries owners by number, modes, times, POSIX ACLs, extended attributes, hard links, devices, fifos and
+        holes. It does not carry NFSv4 ACLs, labels of SELinux, times of access and creation, file flags, and quotas of
+        users, groups and projects. Filesystems with C(acltype=nfsv4) are refused, unless O(properties) has an
+        C(acltype).
+      - Each run copies what differs, and deletes what the source does not have any more. What is read of a source that
+        can be written to is a snapshot. Every dataset is mounted for itself where no other process sees it, so what
+        else is mounted does not matter. After each pass the target has one snapshot, which stands for what was copied.
+      - The target is read-only but for the dataset that is being copied, and what inherits from it. If others have
+        written to it, or taken snapshots of it, that is refused without O(force). Where the task was killed amid a
+        dataset, what was written to that one until the next run can't be told from what the task had written.
+      - A file that was not copied to its end begins anew with the next run, and all others are kept. If a dataset can't
+        be copied, the others are, and the task fails and names it.
+      - With V(rsync), O(target_host) is refused, and O(resume) does not matter.
+    type: str
+    choices: [zfs_send, rsync]
+    default: zfs_send
   key:
     description:
       - The key of the target, which what is below it uses too. It is used when the target is made.
@@ -93,6 +120,45 @@ options:
       iterations:
         description:
           - PBKDF2 iterations for a passphrase, at least 100000. OpenZFS takes 350000 when not given.
+        type: int
+  dataset_keys:
+    description:
+      - Keys of datasets below the source, which become encryption roots of their own at the target. What is below one
+        uses its key, too. They are used when the dataset is made, and proven like that of the target, so give them
+        every time.
+      - As TrueNAS wants it, a key in V(hex) or V(raw) is refused below what a passphrase opens. With
+        O(method=zfs_send) a clone can't have a key of its own, since ZFS opens it by that of its origin.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      name:
+        description:
+          - Name of the dataset at the source.
+        type: str
+        required: true
+      format:
+        description:
+          - As in O(key).
+        type: str
+        choices: [hex, raw, passphrase]
+        default: hex
+      value:
+        description:
+          - As in O(key).
+        type: str
+      file:
+        description:
+          - As in O(key). V(auto) is a file named after the dataset at the target.
+        type: path
+      generate:
+        description:
+          - As in O(key).
+        type: bool
+        default: false
+      iterations:
+        description:
+          - As in O(key).
         type: int
   proof_key:
     description:
@@ -140,6 +206,13 @@ options:
     type: list
     elements: str
     default: []
+  exclude_files:
+    description:
+      - With O(method=rsync) files and folders to leave out, such as those with damaged blocks. Names of datasets of the
+        source with lists of paths, each from the root of its dataset, without a slash at its beginning or end.
+      - What is at the target already stays there. It is not compared.
+    type: dict
+    default: {}
   properties:
     description:
       - Properties of the target, whatever the source has. What is below it inherits them. V(null) leaves that property
@@ -165,6 +238,9 @@ options:
       - V(checksums) also reads the newest state of each dataset at both ends, and compares every block of every file
         and volume with its attributes.
       - V(full) also reads all older snapshots of the target, so that ZFS checks each block of them.
+      - With O(method=rsync) V(streams) is refused. V(checksums) reads all files at both ends and compares their
+        contents with names, owners, modes, times of change, ACLs, extended attributes and links. It does not use rsync
+        for that. V(full) also has ZFS read all of the target.
     type: str
     choices: [streams, checksums, full]
     default: checksums
@@ -178,6 +254,8 @@ options:
       - Roll the target back to the newest snapshot that both ends have, if it was written to or has newer snapshots of
         its own. These are destroyed, and what was received of a stream that broke off. Nothing else is ever destroyed
         at the target.
+      - With O(method=rsync) what was written to the target is made what the source is. A copy of another source, and
+        what was no copy, is refused all the same.
     type: bool
     default: false
   stall_timeout:
@@ -185,6 +263,7 @@ options:
       - Seconds without any progress after which a stream, or what is read of one end to compare it, counts as broken.
         V(0) is for ever.
       - A stream of what is in no snapshot is exempt, since ZFS does not tell how far it is.
+      - With O(method=rsync) it is C(--timeout) of rsync.
     type: int
     default: 300
   progress_interval:
@@ -204,7 +283,7 @@ seealso:
 notes:
   - What is in the memory of the host is not read from the disks. To have V(full) look at the disks themselves, export
     and import the target pool before.
-  - The proof of the key unmounts what the key opens for a moment. If others than the target use that key and are
+  - The proof of a key unmounts what it opens for a moment. If others than the target use that key and are
     mounted, it is refused.
   - Bookmarks and holds are not carried over, nor C(mountpoint), C(sharenfs), C(sharesmb), C(dedup), C(snapdev),
     C(special_small_blocks), C(aclmode), C(nbmand), C(vscan), C(filesystem_limit) and C(snapshot_limit). RV(notes) tells
@@ -212,7 +291,7 @@ notes:
   - What is in no snapshot of a source that is imported read-only is known by its sizes. If it is overwritten in place
     between two imports and its sizes stay the same, that is not noticed, and it is not sent again. So such a state does
     not count as verified any more when the pool was imported again; O(verify=checksums) finds the difference then, and
-    O(verify=streams) does not.
+    O(verify=streams) does not. With O(method=rsync) such a state is looked at again, file by file.
 """
 
 EXAMPLES = r"""
@@ -238,6 +317,28 @@ EXAMPLES = r"""
     target: newtank/oldtank
     exclude: [oldtank/.system]
     verify: full
+  become: true
+
+- name: Copy file by file, into datasets that are there, without one that is damaged
+  nasops.encryption.geli_migrate:
+    state: verified
+    method: rsync
+    source: oldtank
+    target: newtank/oldtank
+    exclude: [oldtank/.system]
+    exclude_files:
+      oldtank/photos: [2014/broken.raw]
+  become: true
+
+- name: Give one dataset a passphrase of its own
+  nasops.encryption.geli_migrate:
+    state: verified
+    source: oldtank
+    target: newtank/oldtank
+    dataset_keys:
+      - name: oldtank/private
+        format: passphrase
+        value: "{{ vault_private_passphrase }}"
   become: true
 
 - name: From TrueNAS CORE to another host, under a passphrase
@@ -381,7 +482,7 @@ manifest:
       type: str
       sample: file:///etc/zfs/keys/newtank.key
 sent:
-  description: The streams that were sent, in order.
+  description: The streams that were sent, or with O(method=rsync) the datasets that were copied, in order.
   returned: always
   type: list
   elements: dict
@@ -406,6 +507,11 @@ sent:
       description: Whether it went on with one that had broken off.
       type: bool
       sample: false
+left_writable:
+  description: What has kept a dataset of the target from being made read-only again after it could not be copied.
+  returned: when that failed, with O(method=rsync)
+  type: str
+  sample: "'zfs inherit readonly newtank/oldtank/docs' ended with exit status 1: pool is busy."
 refusals:
   description: Every reason not to begin, or to go on, that can be seen.
   returned: when it is refused

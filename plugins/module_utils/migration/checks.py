@@ -9,6 +9,7 @@ import typing as t
 
 from ..zfs.replicate_checks import selected
 from ..zfs.replicate_progress import human
+from .copy_checks import copy_notes, copy_refusals, still_to_copy, surely_needed
 from .options import VERIFIED, Migration
 from .proof import key_of_proof
 from .read import LEFT_OUT, size
@@ -23,8 +24,9 @@ def refusals(wanted: Migration, found: Found) -> list[str]:
             _members(wanted, found),
             _other_source(found),
             _locked(found),
-            _space(found),
+            _space(wanted, found),
             _no_key(wanted, found),
+            *copy_refusals(wanted, found),
         )
         if fault
     ]
@@ -60,13 +62,19 @@ def _locked(found: Found) -> str:
     )
 
 
-def _space(found: Found) -> str:
-    needed, available = estimate(found), available_bytes(found)
+def _space(wanted: Migration, found: Found) -> str:
+    needed = estimate(wanted, found) if found.wanted.streams else surely_needed(wanted, found)
+    fault = _lack_of_room(found, needed)
+    return fault and f"{fault} Make room, name what is not needed in 'exclude', or choose a larger pool."
+
+
+def _lack_of_room(found: Found, needed: int) -> str:
+    available = available_bytes(found)
     if available is None or needed <= available:
         return ""
     return (
         f"The target {found.wanted.where} has room for {human(available)}, and what is still to be sent takes about "
-        f"{human(needed)} at the source. Make room, name what is not needed in 'exclude', or choose a larger pool."
+        f"{human(needed)} at the source."
     )
 
 
@@ -80,12 +88,14 @@ def _no_key(wanted: Migration, found: Found) -> str:
     )
 
 
-def estimate(found: Found) -> int:
+def estimate(wanted: Migration, found: Found) -> int:
     """Bytes that are still to be sent, as they are counted at the source."""
-    wanted, ends = found.wanted, found.ends
+    replication, ends = found.wanted, found.ends
+    if not replication.streams:
+        return sum(still_to_copy(wanted, found, name) for name in selected(replication, ends.source))
     rest = 0
-    for name in selected(wanted, ends.source):
-        replica = ends.target.datasets.get(wanted.at_target(name))
+    for name in selected(replication, ends.source):
+        replica = ends.target.datasets.get(replication.at_target(name))
         there = 0 if replica is None else _taken(replica.properties)
         rest += max(0, _taken(ends.source.datasets[name].properties) - there)
     return rest
@@ -101,7 +111,7 @@ def available_bytes(found: Found) -> int | None:
     return None if place is None or "available" not in place.properties else size(place.properties, "available")
 
 
-def notes(found: Found) -> list[str]:
+def notes(plan: Migration, found: Found) -> list[str]:
     """What a person should know before the start."""
     wanted, source = found.wanted, found.ends.source
     names = selected(wanted, source)
@@ -114,10 +124,19 @@ def notes(found: Found) -> list[str]:
             "fsync in its last seconds is only in its log, and is not seen here: import it once where it was used, and "
             "export it there. Never start a scrub of it."
         )
-    marks = sum(len(source.bookmarks.get(name, ())) for name in names)
-    if marks:
-        told.append(f"The source has {marks} bookmarks, which can't be sent.")
-    told.append("Holds of snapshots are not sent.")
+    if wanted.streams:
+        marks = sum(len(source.bookmarks.get(name, ())) for name in names)
+        if marks:
+            told.append(f"The source has {marks} bookmarks, which can't be sent.")
+        told.append("Holds of snapshots are not sent.")
+    else:
+        told += copy_notes(plan, found)
+        room = _lack_of_room(found, estimate(plan, found))
+        if room and not _space(plan, found):
+            told.append(
+                f"{room} It may fit all the same: not all of that is new, files are left out, or the target compresses "
+                "otherwise."
+            )
     for one in ("mountpoint", *LEFT_OUT):
         own = [name for name in names if _own(found, name, one)]
         if own:

@@ -18,7 +18,9 @@ from ..errors import Refused, StorageError
 from ..zfs.replicate_progress import Meter, human
 from ..zfs.replicate_run import End, ReplicaRunner, Stalled, end_process, replica_runner
 from ..zfs.state import run_zfs
-from ..zfs.stream_digest import Contents, contents_of
+from ..zfs.stream_digest import Contents, Counter, Reader, contents_of
+from ..zfs.volume_stream import volume_contents
+from .tree import Unreadable
 
 _TICK = 0.5
 # What is read of a stream at a time.
@@ -29,13 +31,11 @@ _SAID = 2000
 _NOBODY_LISTENS = (-13, 141)
 _HEALTHY = "No known data errors"
 
+_Digest = t.Callable[[Reader, Counter], Contents]
+
 
 class Differs(StorageError):
     """The target is not what the source is."""
-
-
-class Unreadable(StorageError):
-    """One of the ends could not be read to the end."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Compare:
 
     ZFS checks every block that it reads against its checksum, at the target against that of the encryption, too.
     ``estimate`` is in bytes. ``stall_timeout``: seconds in which nothing comes of one end after which it is given up,
-    0 for never.
+    0 for never. ``volumes``: it is the data of a volume that counts, whatever blocks both ends have it in.
     """
 
     title: str
@@ -52,10 +52,14 @@ class Compare:
     target: str
     estimate: int = 0
     stall_timeout: float = 300.0
+    volumes: bool = False
 
     def __call__(self, runner: Runner) -> None:
         own = replica_runner(runner)
-        ends = (_Reading(own, own, self.source), _Reading(own, own.target, self.target))
+        if self.volumes:
+            self._compare_sizes(own)
+        digest = volume_contents if self.volumes else contents_of
+        ends = (_Reading(own, own, self.source, digest=digest), _Reading(own, own.target, self.target, digest=digest))
         # Both are read, and the target may be on another host, which is the slower one.
         ours, theirs = read_side_by_side(own, self.title, ends, 2 * self.estimate, self.stall_timeout)
         if ours == theirs:
@@ -66,6 +70,19 @@ class Compare:
             "disks first ('zpool status -v', the kernel log).",
             contents={"source": ours.digest, "target": theirs.digest},
         )
+
+    def _compare_sizes(self, own: ReplicaRunner) -> None:
+        """What lies beyond the last block is zeros, so that the data says nothing of where a volume ends."""
+        ours, theirs = (
+            run_zfs(end, Command(("zfs", "get", "-Hp", "-o", "value", "volsize", name))).strip()
+            for end, name in ((own, self.source), (own.target, self.target))
+        )
+        if ours != theirs:
+            raise Differs(
+                f"'{self.target}' does not hold what '{self.source}' holds: it has {theirs} bytes, not {ours}.",
+                hint="Keep the source. Destroy this dataset at the target and migrate it anew.",
+                contents={"source": ours, "target": theirs},
+            )
 
 
 def _words(contents: Contents) -> str:
@@ -92,23 +109,25 @@ class ReadAll:
         if self.first != self.last:
             streams.append(("-I", f"@{self.first}", f"{self.target}@{self.last}"))
         for words in streams:
-            ends = (_Reading(own, own.target, *words, compare=False),)
+            ends = (_Reading(own, own.target, *words, digest=None),)
             read_side_by_side(own, self.title, ends, self.estimate, self.stall_timeout)
 
 
 class _Reading:
     """One stream that is read here, by a thread of its own."""
 
-    def __init__(self, own: ReplicaRunner, end: End, *words: str, compare: bool = True) -> None:
+    def __init__(self, own: ReplicaRunner, end: End, *words: str, digest: _Digest | None) -> None:
+        """:param digest: what counts of the stream, None if it is only to be read"""
         self._own = own
         self._end = end
         self.what = words[-1]
         self._command = Command(("zfs", "send", "-L", *words))
-        self._compare = compare
+        self._digest = digest
         self._process: subprocess.Popen[bytes] | None = None
         self._thread: threading.Thread | None = None
         self._error: StorageError | None = None
         self._contents: Contents | None = None
+        self._whole = False
         self.count = 0
 
     def start(self) -> None:
@@ -127,11 +146,12 @@ class _Reading:
         # Whatever happens, the pipe is closed, so that zfs does not wait for a reader.
         with os.fdopen(descriptor, "rb", _CHUNK) as stream:
             try:
-                if self._compare:
-                    self._contents = contents_of(stream, self._add)
+                if self._digest is not None:
+                    self._contents = self._digest(stream, self._add)
                 while True:
                     data = stream.read(_CHUNK)
                     if not data:
+                        self._whole = True
                         return
                     self._add(len(data))
             except StorageError as error:
@@ -171,6 +191,9 @@ class _Reading:
                 f"'{self.what}' can't be read: {words.rstrip('.')}.",
                 hint="See 'zpool status -v' of its pool and the kernel log. Keep the source.",
             )
+        if not self._whole:
+            # What has ended the thread is on standard error. What it had not come to is no contents.
+            raise Unreadable(f"'{self.what}' was not read to the end.", hint="Run this again.")
         return self._contents or Contents("", 0, 0)
 
 

@@ -22,8 +22,11 @@ from ..zfs.replicate_state import HEAD, HEAD_MARK, Ends
 from ..zfs.state import read_datasets, run_zfs
 from .checks import notes, refusals
 from .compare import Compare, ReadAll, SeeHealthy
+from .copy_compare import CompareTree
+from .copy_plan import not_copied, plan_copies
+from .copy_run import Pass
 from .options import FINALIZED, FULL, PLANNED, STREAMS, SYNCED, VERIFIED, Migration
-from .proof import LockProof, key_of_proof, order_to_unmount
+from .proof import LockProof, ProofKey, key_of_proof, order_to_unmount, own_keys_of_proof
 from .read import LATE, size
 from .state import (
     FINAL_RECORD,
@@ -36,7 +39,7 @@ from .state import (
 )
 
 # What tells how far it is while it runs, under its title.
-_TOLD = (Transfer, Compare, ReadAll)
+_TOLD = (Transfer, Compare, ReadAll, Pass, CompareTree)
 # What a step of a replication changes when it changes the data of the target.
 _DATA = ("replicas", "snapshots", "broken_streams", "written")
 
@@ -49,28 +52,36 @@ def plan_migration(wanted: Migration, found: Found) -> Plan:
     if found.finalized:
         return _finished(wanted, found)
     replication = _replication(wanted, found)
-    streams, problems = _streams(replication, found)
+    streams, problems = _streams(wanted, replication, found)
     problems = [*refusals(wanted, found), *problems]
     if problems:
         raise Refused("The migration can't be begun or gone on with: " + " / ".join(problems), refusals=problems)
     if wanted.state == PLANNED:
-        return Plan(warnings=(*notes(found), *streams.warnings))
+        return Plan(warnings=(*notes(wanted, found), *streams.warnings))
     goal = _goal(replication, found.ends, streams)
     verify = _verify(wanted, found, goal, _brings_data(streams)) if wanted.reaches(VERIFIED) else []
     steps = _source_readonly(wanted, found)
     if verify or _brings_data(streams):
         steps += _forget(found)
-    steps += [*_numbered(streams.steps), *_record_source(found), *verify]
-    if wanted.reaches(FINALIZED):
-        steps += _finalize(wanted, found, goal)
-    return Plan(tuple(steps), (*_closed_too(wanted, found), *streams.warnings))
+    steps += _numbered(streams.steps)
+    if replication.streams:
+        steps += _record_source(found)
+    last = [*verify, *(_finalize(wanted, found, goal) if wanted.reaches(FINALIZED) else [])]
+    steps += last if replication.streams else _behind_all(wanted, streams, last)
+    return Plan(tuple(steps), (*_closed_too(wanted, found), *streams.warnings), in_order=streams.in_order)
+
+
+def _behind_all(wanted: Migration, streams: Plan, steps: t.Sequence[Step]) -> list[Step]:
+    """What is only done when every dataset has come over, since they fail one by one."""
+    branches = tuple(dict.fromkeys(step.branch for step in streams.steps if step.branch))
+    return [replace(step, branch=f"state={wanted.state}", after=branches) for step in steps]
 
 
 def planned_streams(wanted: Migration, found: Found) -> Plan:
     """What bringing the target up to date takes, as far as it can be seen."""
     if found.finalized:
         return Plan()
-    return _streams(_replication(wanted, found), found)[0]
+    return _streams(wanted, _replication(wanted, found), found)[0]
 
 
 def reached(wanted: Migration, found: Found) -> str:
@@ -79,8 +90,7 @@ def reached(wanted: Migration, found: Found) -> str:
         return FINALIZED
     if found.target is None:
         return PLANNED
-    replication = found.wanted
-    streams, problems = _streams(replication, found)
+    streams, problems = _streams(wanted, found.wanted, found)
     if problems or _brings_data(streams) or found.record(SOURCE_RECORD) != found.source_id:
         return PLANNED
     record = verified_record(found.record(VERIFIED_RECORD))
@@ -97,9 +107,11 @@ def _replication(wanted: Migration, found: Found) -> Replication:
     return found.wanted
 
 
-def _streams(replication: Replication, found: Found) -> tuple[Plan, list[str]]:
+def _streams(wanted: Migration, replication: Replication, found: Found) -> tuple[Plan, list[str]]:
     try:
-        return plan_replication(replication, found.ends), []
+        if replication.streams:
+            return plan_replication(replication, found.ends), []
+        return plan_copies(wanted, replication, found), []
     except Refused as error:
         return Plan(), [str(error)]
 
@@ -233,27 +245,20 @@ def _verify(wanted: Migration, found: Found, goal: t.Mapping[str, str], brings_d
     root = found.root.name if found.root is not None else target
     if found.root is not None:
         # Better now than after hours of copying.
-        order_to_unmount(found.root.users, found.root.others, target)
-    steps = [
-        Step(
-            f"See that everything at {found.wanted.where} is encrypted, and has the snapshots of the source by GUID",
-            SeeSnapshots(found.wanted, "" if found.wanted.heads else goal[found.wanted.source]),
-        )
-    ]
+        for one in (found.root, *found.roots.values()):
+            order_to_unmount(one.users, one.others, target)
+    steps = [_see_arrived(wanted, found, "" if found.wanted.heads else goal[found.wanted.source])]
     if wanted.verify != STREAMS:
-        steps += _numbered(_comparisons(found, goal))
+        steps += _numbered(_comparisons(wanted, found, goal))
     if wanted.verify == FULL:
         steps += _numbered(_readings(found, goal))
     if wanted.verify != STREAMS:
         pool = target.split("/")[0]
         steps.append(Step(f"See that the pool '{pool}' knows of no damage", AtTarget(SeeHealthy(pool))))
-    probe = f"{target}@{goal[found.wanted.source]}"
-    steps.append(
-        Step(
-            f"Lock '{root}' for a moment, see that '{target}' can't be read, and unlock it with the key that is kept",
-            AtTarget(LockProof(root, target, probe, proof)),
-        )
-    )
+    steps.append(_proof(root, target, goal[found.wanted.source], proof))
+    for name, key in own_keys_of_proof(found).items():
+        own = found.wanted.at_target(name)
+        steps.append(_proof(own, own, goal[name], key))
     newest = {found.wanted.at_target(name): one for name, one in goal.items()}
     before = f"{record.level}, of another state or less" if record else None
     steps.append(
@@ -266,15 +271,42 @@ def _verify(wanted: Migration, found: Found, goal: t.Mapping[str, str], brings_d
     return steps
 
 
-def _comparisons(found: Found, goal: t.Mapping[str, str]) -> list[Step]:
-    wanted = found.wanted
+def _proof(root: str, target: str, snapshot: str, proof: ProofKey) -> Step:
+    return Step(
+        f"Lock '{root}' for a moment, see that '{target}' can't be read, and unlock it with the key that is kept",
+        AtTarget(LockProof(root, target, f"{target}@{snapshot}", proof)),
+    )
+
+
+def _see_arrived(wanted: Migration, found: Found, goal: str) -> Step:
+    where = found.wanted.where
+    if found.wanted.streams:
+        return Step(
+            f"See that everything at {where} is encrypted, and has the snapshots of the source by GUID",
+            SeeSnapshots(found.wanted, goal),
+        )
+    return Step(
+        f"See that everything at {where} is encrypted, and was copied",
+        SeeCopied(wanted, found.wanted, goal, found.imported),
+    )
+
+
+def _comparisons(wanted: Migration, found: Found, goal: t.Mapping[str, str]) -> list[Step]:
+    replication = found.wanted
+    patience, streams = replication.stall_timeout, replication.streams
     steps = []
     for name, snapshot in goal.items():
-        target = wanted.at_target(name)
-        title = f"Compare the newest state of '{target}' with '{name}', block by block"
-        source = name if snapshot == HEAD else f"{name}@{snapshot}"
-        estimate = size(found.ends.source.datasets[name].properties, "usedbydataset")
-        steps.append(Step(title, Compare(title, source, f"{target}@{snapshot}", estimate, wanted.stall_timeout)))
+        dataset, target = found.ends.source.datasets[name], replication.at_target(name)
+        volume = dataset.value("type") == "volume"
+        how = "block by block" if streams or volume else "file by file"
+        title = f"Compare the newest state of '{target}' with '{name}', {how}"
+        source, copy = name if snapshot == HEAD else f"{name}@{snapshot}", f"{target}@{snapshot}"
+        estimate = size(dataset.properties, "usedbydataset")
+        if streams or volume:
+            steps.append(Step(title, Compare(title, source, copy, estimate, patience, volumes=not streams)))
+        else:
+            skip = wanted.skipped(name)
+            steps.append(Step(title, CompareTree(title, source, copy, skip, estimate, patience)))
     return steps
 
 
@@ -284,7 +316,8 @@ def _readings(found: Found, goal: t.Mapping[str, str]) -> list[Step]:
     for name, newest in goal.items():
         target = wanted.at_target(name)
         title = f"Read all snapshots of '{target}'"
-        first = next((one.name for one in found.ends.source.of(name)), newest)
+        # Where no stream was sent, there is none but the newest.
+        first = next((one.name for one in found.ends.source.of(name) if wanted.streams), newest)
         estimate = size(found.ends.source.datasets[name].properties, "usedbysnapshots")
         steps.append(Step(title, ReadAll(title, target, first, newest, estimate, wanted.stall_timeout)))
     return steps
@@ -332,6 +365,30 @@ def missing_snapshots(wanted: Replication, ends: Ends, goal: str) -> list[str]:
             if one.guid not in has and (newest is None or one.createtxg <= newest)
         ]
     return faults
+
+
+@dataclass(frozen=True)
+class SeeCopied:
+    """Looks at both ends as they are now: all is encrypted, and every dataset holds what the source had at ``goal``.
+
+    ``goal`` is the snapshot that was copied, "" for all there is. ``imported`` as in Found.
+    """
+
+    wanted: Migration
+    replication: Replication
+    goal: str
+    imported: str
+
+    def __call__(self, runner: Runner) -> None:
+        ends = read_ends(replica_runner(runner), self.replication, self.goal)
+        check_promise(self.replication, ends, selected(self.replication, ends.source))
+        faults = not_copied(self.wanted, self.replication, ends, self.imported, self.goal)
+        if faults:
+            raise Refused(
+                f"Not everything has arrived at {self.replication.where}: {'; '.join(faults[:20])}.",
+                hint="A dataset that was made or written to meanwhile is one reason. Run this again.",
+                missing=faults,
+            )
 
 
 @dataclass(frozen=True)

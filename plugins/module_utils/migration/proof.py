@@ -36,6 +36,13 @@ class ProofKey:
     key: Key | None = field(default=None, repr=False)
 
 
+def own_keys_of_proof(found: Found) -> dict[str, ProofKey]:
+    """The keys of what has its own below the target, by the dataset of the source."""
+    return {
+        name: ProofKey(key.location, key.value if key.file is None else None) for name, key in found.wanted.keys.items()
+    }
+
+
 def key_of_proof(wanted: Migration, found: Found) -> ProofKey | None:
     """The key that the target is to be opened with, None if nothing is known of it."""
     given = wanted.proof_key

@@ -1,22 +1,29 @@
 # Copyright (c) 2026 nasops.encryption contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Reads all that a migration is decided on: what a replication reads, and two processes more."""
+"""Reads all that a migration is decided on: what a replication reads, and two processes more, three for rsync."""
 
 from __future__ import annotations
 
 import os
+import sys
 import typing as t
 from dataclasses import replace
 
+from ..command import Runner
 from ..geli.places import LINKS
+from ..zfs.names import ancestors, within
 from ..zfs.replicate_options import Replication
 from ..zfs.replicate_read import read_ends, read_pools
 from ..zfs.replicate_run import ReplicaRunner
 from ..zfs.replicate_state import Ends
-from ..zfs.state import ENCRYPTION_PROPERTIES, read_datasets, read_trees
+from ..zfs.state import ENCRYPTION_PROPERTIES, Dataset, read_datasets, read_trees
 from ..zfs.status import Tree
+from .copy_empty import something_in
+from .copy_state import COPY_RECORD, SHAPE, copied_record
 from .options import Migration
+from .private_mount import PROGRAMS, Mount
+from .rsync import fault_of_programs
 from .state import RECORDS, Found, KeyRoot, Member
 
 # Of both ends.
@@ -37,6 +44,10 @@ LEFT_OUT = (
     "snapshot_limit",
 )
 
+_LINUX_ONLY = (
+    "'method: rsync' is for Linux: on FreeBSD each file has an NFSv4 ACL, which rsync does not carry. Keep to 'method: "
+    "zfs_send', or put the disks into a Linux host."
+)
 _MAPPER = "/dev/mapper/eli-"
 
 
@@ -54,7 +65,45 @@ def read_migration(runner: ReplicaRunner, wanted: Migration, taken: str = "") ->
     ends = read_ends(runner, replication, taken, pools)
     imported = pools[pool]["load_guid"].value if pool in pools else ""
     found = Found(replication, ends, read_only, members, imported=imported)
-    return replace(found, root=_root(runner, found))
+    root, roots = _roots(runner, found)
+    found = replace(found, root=root, roots=roots)
+    return found if replication.streams else _for_rsync(runner, found)
+
+
+def _for_rsync(runner: ReplicaRunner, found: Found) -> Found:
+    lacking = lacking_for_rsync(runner, sys.platform)
+    strangers = {} if lacking else dict(_entries(runner, found))
+    return replace(found, lacking=lacking, entries=strangers)
+
+
+def lacking_for_rsync(runner: Runner, system: str) -> tuple[str, ...]:
+    """What this host lacks, in words with what to do."""
+    if not system.startswith("linux"):
+        return (_LINUX_ONLY,)
+    missing = [one for one in PROGRAMS if not runner.has(one)]
+    faults = [f"The programs {', '.join(missing)} are missing on this host: install util-linux."] if missing else []
+    fault = fault_of_programs(runner)
+    return tuple(faults + ([fault] if fault else []))
+
+
+def _entries(runner: ReplicaRunner, found: Found) -> t.Iterator[tuple[str, str]]:
+    """Something that is in each filesystem of the target which rsync has not made, "" for one that is empty."""
+    wanted, ends = found.wanted, found.ends
+    for name in ends.source.datasets:
+        replica = ends.target.datasets.get(wanted.at_target(name))
+        if within(name, wanted.exclude):
+            continue
+        if replica is None or replica.locked or replica.value("type") != "filesystem":
+            continue
+        if copied_record(replica) is not None or ends.target.of(replica.name):
+            continue
+        # The same dataset can't be mounted once for reading, and once for writing.
+        mount = Mount(replica.name, write=replica.mounted and not _read_only(replica))
+        yield replica.name, something_in(runner, mount)
+
+
+def _read_only(dataset: Dataset) -> bool:
+    return dataset.value("readonly") == "on"
 
 
 def adapted(replication: Replication, read_only: bool) -> Replication:
@@ -63,11 +112,12 @@ def adapted(replication: Replication, read_only: bool) -> Replication:
     No volume gets a device node before the end: while a volume with snapshots is received, ZFS on Linux can lock up
     with udev, see https://github.com/openzfs/zfs/issues/17923.
     """
+    also = ALSO_READ if replication.streams else (*ALSO_READ, COPY_RECORD, *SHAPE)
     return replace(
         replication,
         heads=read_only and not replication.snapshot,
         properties={"volmode": "none", **replication.properties},
-        also_read=(*ALSO_READ, *LATE, *LEFT_OUT),
+        also_read=(*also, *LATE, *LEFT_OUT),
     )
 
 
@@ -88,19 +138,26 @@ def is_geli(path: str) -> bool:
     return path.endswith(".eli") or path.startswith(_MAPPER) or os.path.dirname(path) == LINKS
 
 
-def _root(runner: ReplicaRunner, found: Found) -> KeyRoot | None:
-    """The encryption root of the target, None if there is none yet."""
+def _roots(runner: ReplicaRunner, found: Found) -> tuple[KeyRoot | None, dict[str, KeyRoot]]:
+    """The encryption root of the target, None if there is none yet, and those below the target."""
     name = _root_name(found.ends, found)
     if not name:
-        return None
+        return None, {}
     users = read_datasets(runner.target, (name,), ENCRYPTION_PROPERTIES, recursive=True)
-    root = users[name]
+    below = [one.name for one in users.values() if one.is_root and found.wanted.target in ancestors(one.name)]
+    return key_root(name, users), {one: key_root(one, users) for one in below}
+
+
+def key_root(name: str, datasets: t.Mapping[str, Dataset]) -> KeyRoot:
+    """An encryption root, and what lies at and below it."""
+    root = datasets[name]
+    here = [one for one in datasets.values() if within(one.name, (name,))]
     return KeyRoot(
         name,
         root.value("keylocation"),
         root.locked,
-        tuple(one for one in users.values() if one.root == name),
-        tuple(one for one in users.values() if one.root != name),
+        tuple(one for one in here if one.root == name),
+        tuple(one for one in here if one.root != name),
     )
 
 

@@ -24,10 +24,10 @@ def describe_migration(wanted: Migration, found: Found) -> dict[str, t.Any]:
         "source_read_only": found.read_only,
         "members": [{"path": one.path, "state": one.state, "geli": one.geli} for one in found.members],
         "datasets": [_row(found, name) for name in selected(found.wanted, found.ends.source)],
-        "estimated_bytes": estimate(found),
+        "estimated_bytes": estimate(wanted, found),
         "available_bytes": available_bytes(found),
         "streams": planned_streams(wanted, found).actions,
-        "notes": notes(found),
+        "notes": notes(wanted, found),
         "verified": None if record is None else record.level,
         "manifest": _manifest(found),
     }
@@ -59,7 +59,8 @@ def _manifest(found: Found) -> list[dict[str, t.Any]]:
     for name in selected(found.wanted, found.ends.source):
         replica = found.ends.target.datasets.get(found.wanted.at_target(name))
         if replica is not None and replica.encrypted:
-            location = found.root.location if found.root and found.root.name == replica.root else None
+            root = found.root if found.root and found.root.name == replica.root else found.roots.get(replica.root)
+            location = None if root is None else root.location
             roots[replica.root] = {
                 "name": replica.root,
                 "keyformat": replica.value("keyformat"),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import typing as t
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ..zfs.replicate_options import Replication
 from ..zfs.replicate_state import HEAD_MARK, Ends, Snapshot
@@ -48,7 +48,10 @@ class KeyRoot:
 class Found:
     """All that is decided on. ``wanted`` is what is asked for, with what the source pool allows.
 
-    ``imported`` is another one whenever the source pool is imported (``load_guid`` of zpoolprops(7)).
+    ``root`` is the encryption root of the target, ``roots`` are those below it that are there, by their names.
+    ``imported`` is another one whenever the source pool is imported (``load_guid`` of zpoolprops(7)). For rsync alone,
+    ``lacking`` is what this host lacks for it, and ``entries`` has something that is in each filesystem of the target
+    which was not made by it.
     """
 
     wanted: Replication
@@ -57,6 +60,9 @@ class Found:
     members: tuple[Member, ...] = ()
     root: KeyRoot | None = None
     imported: str = ""
+    roots: t.Mapping[str, KeyRoot] = field(default_factory=dict)
+    lacking: tuple[str, ...] = ()
+    entries: t.Mapping[str, str] = field(default_factory=dict)
 
     @property
     def target(self) -> Dataset | None:

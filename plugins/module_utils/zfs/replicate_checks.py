@@ -8,7 +8,8 @@ from __future__ import annotations
 import typing as t
 
 from ..errors import Refused
-from .names import within
+from .key_option import WantedKey
+from .names import ancestors, within
 from .replicate_options import PLAINTEXT, RAW, REENCRYPT, Replication
 from .replicate_read import FEATURES
 from .replicate_state import Ends, Side
@@ -85,13 +86,13 @@ def check_pools(wanted: Replication, ends: Ends) -> None:
         )
     needed = {"encryption", "bookmark_v2"} if wanted.mode != PLAINTEXT else set()
     for feature in FEATURES:
-        used = feature in needed or source[f"feature@{feature}"].value == "active"
+        used = feature in needed or (wanted.streams and source[f"feature@{feature}"].value == "active")
         # An unencrypted stream takes no notice of how the source is encrypted.
         if wanted.mode == PLAINTEXT and feature in ("encryption", "bookmark_v2"):
             used = False
         if used and target[f"feature@{feature}"].value not in ("enabled", "active"):
             raise Refused(
-                f"The pool '{name}' {_there(wanted)} does not have the feature '{feature}', which the stream needs.",
+                f"The pool '{name}' {_there(wanted)} does not have the feature '{feature}', which is needed there.",
                 hint=f"Enable it there: 'zpool set feature@{feature}=enabled {name}', or 'zpool upgrade'. That can't "
                 "be taken back.",
             )
@@ -131,6 +132,37 @@ def check_new_target(wanted: Replication, ends: Ends) -> None:
         )
 
 
+def check_keys(wanted: Replication, ends: Ends, names: t.Sequence[str]) -> None:
+    """Below what a passphrase opens there is no key that lies on the host: its dataset would be open in a closed one.
+
+    :raises Refused: there would be, or what is to have a key is not replicated, or a clone
+    """
+    strangers = [name for name in wanted.keys if name not in names]
+    if strangers:
+        raise Refused(f"These are to have keys of their own, but are not among what is sent: {_list(strangers)}.")
+    clones = [name for name in wanted.keys if wanted.streams and ends.source.datasets[name].value("origin") != "-"]
+    if clones:
+        raise Refused(f"A clone is opened by the key of what it was made of, and can't have its own: {_list(clones)}.")
+    above = ends.target.datasets.get(wanted.target.rsplit("/", 1)[0])
+    for name, key in wanted.keys.items():
+        if key.format == "passphrase":
+            continue
+        tops = [one for one in ancestors(name) if within(one, (wanted.source,))]
+        fault = next((wanted.at_target(one) for one in tops if _passphrase(wanted.own_key(one))), "")
+        if not fault and wanted.key is None and above is not None and above.value("keyformat") == "passphrase":
+            fault = above.root
+        if fault:
+            raise Refused(
+                f"'{wanted.at_target(name)}' would have a {key.format} key below '{fault}', which is opened by a "
+                "passphrase.",
+                hint="Give it a passphrase, too, or let it use the key above it.",
+            )
+
+
+def _passphrase(key: WantedKey | None) -> bool:
+    return key is not None and key.format == "passphrase"
+
+
 def check_promise(wanted: Replication, ends: Ends, names: t.Sequence[str]) -> None:
     """What is received has to be encrypted as the mode says, before something is added to it and after.
 
@@ -140,7 +172,7 @@ def check_promise(wanted: Replication, ends: Ends, names: t.Sequence[str]) -> No
     for name in names:
         replica = ends.target.datasets.get(wanted.at_target(name))
         if replica is not None:
-            fault = _fault(wanted, ends, replica)
+            fault = _fault(wanted, ends, name, replica)
             if fault:
                 faults.append(f"'{replica.name}' {fault}")
     if faults:
@@ -154,7 +186,7 @@ def check_promise(wanted: Replication, ends: Ends, names: t.Sequence[str]) -> No
         )
 
 
-def _fault(wanted: Replication, ends: Ends, replica: Dataset) -> str:
+def _fault(wanted: Replication, ends: Ends, name: str, replica: Dataset) -> str:
     if wanted.mode == PLAINTEXT:
         return "is encrypted" if replica.encrypted else ""
     if not replica.encrypted:
@@ -167,7 +199,13 @@ def _fault(wanted: Replication, ends: Ends, replica: Dataset) -> str:
             )
         return ""
     above = ends.target.datasets.get(wanted.target.rsplit("/", 1)[0])
-    allowed = {wanted.target} if wanted.key is not None else {wanted.target, above.root if above is not None else ""}
+    origin = ends.source.datasets[name].value("origin").partition("@")[0]
+    # A clone is opened by the key of what it was made of.
+    homes = (name, origin) if origin in ends.source.datasets else (name,)
+    allowed = {wanted.root_of(one, above.root if above is not None else "") for one in homes}
+    if wanted.key is None and not wanted.root_of(name, ""):
+        # It may have got a key since.
+        allowed.add(wanted.target)
     if replica.root not in allowed:
         return f"has another encryption root, '{replica.root}'"
     return "is locked, so nothing can be encrypted for it" if replica.locked else ""

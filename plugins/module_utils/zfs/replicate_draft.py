@@ -12,6 +12,7 @@ from ..command import Command
 from ..errors import Refused
 from ..plan import Change, Step
 from ..secrets import Key
+from .key_option import WantedKey
 from .replicate_guard import StillEncrypted
 from .replicate_options import PLAINTEXT, RAW, REENCRYPT, Replication
 from .replicate_read import CARRIED, OWN_PROPERTIES
@@ -245,13 +246,14 @@ class Draft:
         wanted, target = self.wanted, self.wanted.at_target(name)
         key: Key | None = None
         # What is kept of a head that broke off can't be gone on with: zfs finds no snapshot of that name.
-        receive: tuple[str, ...] = ("zfs", "receive", *(() if head else ("-s",)), "-u", *self._settings(name))
+        receive: tuple[str, ...] = ("zfs", "receive", *(() if head else ("-s",)), "-u", *_words(self.settings(name)))
         if head:
             receive += ("-o", f"{HEAD_MARK}={head_mark(self.ends.source.datasets[name])}")
         if new and wanted.mode == REENCRYPT:
-            if wanted.key is not None and name == wanted.source:
-                key = wanted.key.value if wanted.key.file is None else None
-                receive += self._new_key(None if key is None else KEY_FD)
+            own = wanted.own_key(name)
+            if own is not None:
+                key = own.value if own.file is None else None
+                receive += self._new_key(own, None if key is None else KEY_FD)
             else:
                 receive += ("-x", "encryption")
         receive += (target,)
@@ -262,18 +264,15 @@ class Draft:
         transfer = Transfer(title, name, target, Command(send), Command(receive), key, patience, resumed)
         self.steps.append(Step(title, transfer, tuple(changes), guard=guard))
 
-    def _new_key(self, location: str | None) -> tuple[str, ...]:
-        key = self.wanted.key
-        if key is None:
-            return ()
+    def _new_key(self, key: WantedKey, location: str | None) -> tuple[str, ...]:
         values = [f"encryption={self.wanted.cipher}", f"keyformat={key.format}"]
         values.append(f"keylocation={location or key.location}")
         if key.iterations is not None:
             values.append(f"pbkdf2iters={key.iterations}")
         return tuple(word for value in values for word in ("-o", value))
 
-    def _settings(self, name: str) -> tuple[str, ...]:
-        """Which properties the replica gets, whatever the stream says."""
+    def settings(self, name: str) -> dict[str, str | None]:
+        """Which properties the replica gets, whatever the stream says; None for what it does not get from there."""
         wanted, dataset = self.wanted, self.ends.source.datasets[name]
         given: dict[str, str | None] = {**overrides(wanted)}
         if name != wanted.source:
@@ -297,10 +296,7 @@ class Draft:
             for one, found in dataset.properties.items():
                 if ":" in one and found.own and not one.startswith(OWN_PROPERTIES):
                     given.setdefault(one, found.value)
-        words: list[str] = []
-        for one, value in given.items():
-            words += ["-x", one] if value is None else ["-o", f"{one}={value}"]
-        return tuple(words)
+        return given
 
     def _from(self, base: Snapshot | None) -> str:
         return "" if base is None else f" from @{base.name}"
@@ -323,6 +319,13 @@ class Draft:
             if newer and one.createtxg <= goal.createtxg and all(one.guid != other.guid for other in has):
                 has.append(one)
         self.received.add(name)
+
+
+def _words(settings: t.Mapping[str, str | None]) -> tuple[str, ...]:
+    words: list[str] = []
+    for one, value in settings.items():
+        words += ["-x", one] if value is None else ["-o", f"{one}={value}"]
+    return tuple(words)
 
 
 def overrides(wanted: Replication) -> dict[str, str | None]:

@@ -13,7 +13,7 @@ from ..errors import BadInput
 from ..remote import ACCEPT_NEW, STRICT, Ssh, check_host
 from ..secrets import Key
 from .key_option import KEY_SPEC, WantedKey, parse_key_option
-from .names import ancestors, check_dataset_name
+from .names import ancestors, check_dataset_name, within
 from .properties import CIPHERS, MANAGED, filesystem_type, wanted_text
 
 RAW, REENCRYPT, PLAINTEXT = "raw", "reencrypt", "plaintext"
@@ -68,7 +68,8 @@ class Replication:
     ``migration``: the target is to take the place of the source. Clones stay clones of their origins, user properties
     come along, and ``also_read`` names properties of both ends that somebody else decides on. ``heads``: no snapshot
     can be taken, since the pool of the source is imported read-only; so what was written since the last one is sent as
-    it is.
+    it is. ``streams`` is false where no stream is sent, so that a dataset without snapshots is none that is arriving.
+    ``keys`` are those of datasets below the source that are encryption roots of their own at the target.
     """
 
     source: str
@@ -92,6 +93,8 @@ class Replication:
     migration: bool = False
     heads: bool = False
     also_read: tuple[str, ...] = ()
+    streams: bool = True
+    keys: t.Mapping[str, WantedKey] = field(default_factory=dict, repr=False)
 
     @property
     def where(self) -> str:
@@ -110,6 +113,20 @@ class Replication:
     def at_target(self, dataset: str) -> str:
         """The name of a dataset of the source at the target."""
         return self.target + dataset[len(self.source) :]
+
+    def own_key(self, dataset: str) -> WantedKey | None:
+        """The key that a dataset of the source has for itself at the target, None if it uses one above it."""
+        return self.key if dataset == self.source else self.keys.get(dataset)
+
+    def root_of(self, dataset: str, above: str) -> str:
+        """The encryption root of a dataset of the source at the target.
+
+        :param above: that of what lies above the target
+        """
+        for one in (dataset, *ancestors(dataset)):
+            if within(one, (self.source,)) and self.own_key(one) is not None:
+                return self.at_target(one)
+        return above
 
 
 def parse(params: t.Mapping[str, t.Any], stamp: str) -> Replication:
@@ -246,5 +263,6 @@ def _prefix(prefix: str) -> str:
 
 def key_to_hide(wanted: Replication) -> t.Iterator[Key]:
     """What must not show up anywhere."""
-    if wanted.key is not None and wanted.key.value is not None:
-        yield wanted.key.value
+    for key in (wanted.key, *wanted.keys.values()):
+        if key is not None and key.value is not None:
+            yield key.value

@@ -14,7 +14,7 @@ from ..plan import Change, Plan, Step
 from . import keystore
 from .names import inherited_mountpoint, lies_below, within
 from .property_steps import dataset_property_steps, with_altroot
-from .replicate_checks import check_new_target, check_pools, check_promise, check_source, in_order
+from .replicate_checks import check_keys, check_new_target, check_pools, check_promise, check_source, in_order
 from .replicate_draft import NEW, Draft, overrides
 from .replicate_options import ALWAYS, RAW, REENCRYPT, Replication
 from .replicate_run import KEY_FD, AtTarget, StoreTargetKey
@@ -32,6 +32,7 @@ def plan_replication(wanted: Replication, ends: Ends) -> Plan:
         names = [name for name in names if any(one.name == ends.taken for one in ends.source.of(name))]
     check_source(wanted, ends.source, names)
     check_pools(wanted, ends)
+    check_keys(wanted, ends, names)
     draft = Draft(wanted, ends, names)
     if wanted.target in ends.target.datasets:
         check_promise(wanted, ends, names)
@@ -41,16 +42,16 @@ def plan_replication(wanted: Replication, ends: Ends) -> Plan:
     for name in names:
         _check_replica(draft, name)
     _check_renamed(draft)
-    to = _snapshot(draft)
-    if wanted.mode == REENCRYPT and wanted.source not in draft.replicas:
-        _store_key(draft)
+    to = plan_snapshot(draft)
+    if wanted.mode == REENCRYPT:
+        store_keys(draft)
     _warn_of_keys(draft)
     _send(draft, to)
     _check_roots(draft)
     _key_locations(draft)
-    _properties(draft)
+    plan_properties(draft)
     _retention(draft)
-    _warn_of_strangers(draft)
+    warn_of_strangers(draft)
     return Plan(tuple(draft.steps), tuple(draft.warnings))
 
 
@@ -222,7 +223,7 @@ def _check_history(draft: Draft, name: str, ours: Snapshot, theirs: Snapshot) ->
 # --- what is sent ---------------------------------------------------------------------------------------------------
 
 
-def _snapshot(draft: Draft) -> str:
+def plan_snapshot(draft: Draft) -> str:
     """The name of the snapshot to bring the target up to; takes one if there is something new.
 
     :raises Refused: not all datasets have the one that is asked for
@@ -397,12 +398,19 @@ def _warn_of_keys(draft: Draft) -> None:
 # --- afterwards -----------------------------------------------------------------------------------------------------
 
 
-def _store_key(draft: Draft) -> None:
-    """Make the key file of a new replica.
+def store_keys(draft: Draft) -> None:
+    """Make the key files of new replicas.
 
-    :raises Refused: it is missing, or holds something else
+    :raises Refused: one is missing, or holds something else
     """
-    key, file = draft.wanted.key, draft.ends.target.key_file
+    for name in draft.names:
+        if name not in draft.replicas:
+            top = name == draft.wanted.source
+            _store_key(draft, name, draft.ends.target.key_file if top else draft.ends.target.key_files.get(name))
+
+
+def _store_key(draft: Draft, name: str, file: keystore.KeyFile | None) -> None:
+    key, target = draft.wanted.own_key(name), draft.wanted.at_target(name)
     if key is None or key.file is None or file is None:
         return
     there = f"{key.file} {'on ' + repr(draft.wanted.ssh.host) if draft.wanted.ssh else 'on this host'}"
@@ -420,10 +428,10 @@ def _store_key(draft: Draft) -> None:
             )
         draft.steps.append(
             Step(
-                f"Write the {'given' if key.value else 'new random'} {key.format} key of {draft.wanted.where} to "
+                f"Write the {'given' if key.value else 'new random'} {key.format} key of {_where(draft, target)} to "
                 f"{key.file}",
                 StoreTargetKey(key.file, key.value, key.format, draft.wanted.ssh is not None),
-                (Change(("key_files", key.file), None, f"{key.format} key of {draft.wanted.target}"),),
+                (Change(("key_files", key.file), None, f"{key.format} key of {target}"),),
             )
         )
         return
@@ -436,8 +444,15 @@ def _store_key(draft: Draft) -> None:
         )
 
 
+def _where(draft: Draft, target: str) -> str:
+    return f"'{target}'" + (f" on '{draft.wanted.ssh.host}'" if draft.wanted.ssh else "")
+
+
 def _mountpoint(draft: Draft) -> str:
-    """Where a new replica will be mounted, by its own wish or below what is above it; "" if that is nowhere known."""
+    """Where the replica is or will be mounted, by its own wish or below what is above it; "" if nobody knows."""
+    top = draft.replica(draft.wanted.source)
+    if top is not None:
+        return top.value("mountpoint")
     above, leaf = draft.wanted.target.rsplit("/", 1)
     parent = draft.ends.target.datasets.get(above)
     inherited = parent.value("mountpoint") if parent is not None else "none"
@@ -459,12 +474,10 @@ def _key_locations(draft: Draft) -> None:
     for name in draft.names:
         if wanted.mode == RAW:
             _raw_location(draft, name)
-    replica = draft.replica(wanted.source)
-    handed_over = (
-        wanted.key is not None and wanted.key.file is None and replica is None and wanted.source in draft.received
-    )
-    if handed_over or (replica is not None and replica.is_root and replica.value("keylocation") == KEY_FD):
-        _set_location(draft, wanted.target, None if replica is None else KEY_FD, "prompt")
+        key, replica = wanted.own_key(name), draft.replica(name)
+        handed_over = key is not None and key.file is None and replica is None and name in draft.received
+        if handed_over or (replica is not None and replica.is_root and replica.value("keylocation") == KEY_FD):
+            _set_location(draft, wanted.at_target(name), None if replica is None else KEY_FD, "prompt")
 
 
 def _raw_location(draft: Draft, name: str) -> None:
@@ -489,7 +502,7 @@ def _set_location(draft: Draft, target: str, before: str | None, location: str) 
     )
 
 
-def _properties(draft: Draft) -> None:
+def plan_properties(draft: Draft) -> None:
     """Properties that are asked for, on a replica that is there; a new one gets them with the stream."""
     replica = draft.replica(draft.wanted.source)
     if replica is None or draft.wanted.source not in draft.replicas:
@@ -523,7 +536,7 @@ def _retention(draft: Draft) -> None:
             )
 
 
-def _warn_of_strangers(draft: Draft) -> None:
+def warn_of_strangers(draft: Draft) -> None:
     """What is below the target, but not in the source, is left alone."""
     strangers = _strangers(draft)
     if strangers:

@@ -129,7 +129,9 @@ def _source(runner: Runner, wanted: Replication, pool: Properties) -> Side:
     if wanted.heads:
         properties += ["guid", *HEAD_SIZES]
     datasets = read_datasets(runner, (wanted.source,), properties, wanted.recursive)
-    snapshots, bookmarks = read_snapshots(runner, wanted.source, wanted.recursive)
+    # A stream brings the size of a volume along.
+    also = () if wanted.streams else ("volsize",)
+    snapshots, bookmarks = read_snapshots(runner, wanted.source, wanted.recursive, also)
     if wanted.heads:
         snapshots = with_heads(datasets, snapshots)
     can_exclude = not wanted.exclude or _can_exclude(runner)
@@ -176,7 +178,7 @@ def _target(runner: ReplicaRunner, wanted: Replication, pool: Properties) -> Sid
     found = _settled(there, wanted, properties)
     if found is None:
         side = Side(_above(there, wanted, properties), pool=pool)
-        return replace(side, key_file=read_key_file(runner, wanted))
+        return replace(side, key_file=read_key_file(runner, wanted), key_files=_key_files(runner, wanted, {}))
     datasets, snapshots = found
     tokens = {
         name: _token(runner, dataset.value("receive_resume_token"), wanted.source + name[len(wanted.target) :])
@@ -188,7 +190,14 @@ def _target(runner: ReplicaRunner, wanted: Replication, pool: Properties) -> Sid
     if wanted.mode == REENCRYPT or unfinished:
         datasets = {**_above(there, wanted, properties), **datasets}
     key_file = read_key_file(runner, wanted) if unfinished else None
-    return Side(datasets, snapshots, tokens=tokens, pool=pool, key_file=key_file)
+    return Side(
+        datasets,
+        snapshots,
+        tokens=tokens,
+        pool=pool,
+        key_file=key_file,
+        key_files=_key_files(runner, wanted, snapshots),
+    )
 
 
 def _settled(
@@ -210,7 +219,7 @@ def _settled(
             for one in datasets.values()
             if not snapshots.get(one.name) and one.value("receive_resume_token") == "-"
         ]
-        if not empty or not left:
+        if not empty or not left or not wanted.streams:
             return datasets, snapshots
         time.sleep(_PAUSE)
     return None
@@ -244,18 +253,29 @@ def _above(runner: Runner, wanted: Replication, properties: t.Sequence[str]) -> 
         return {}
 
 
-def read_snapshots(runner: Runner, top: str, recursive: bool) -> tuple[dict[str, tuple[Snapshot, ...]], ...]:
-    """Snapshots and bookmarks by dataset, oldest first."""
+def read_snapshots(
+    runner: Runner, top: str, recursive: bool, also: t.Sequence[str] = ()
+) -> tuple[dict[str, tuple[Snapshot, ...]], ...]:
+    """Snapshots and bookmarks by dataset, oldest first.
+
+    :param also: a property to be read that not everybody needs: volsize
+    """
+    properties = (*_SNAPSHOT, *also)
     depth = ("-r",) if recursive else ("-d", "1")
     argv = ("zfs", "get", "-Hp", *depth, "-t", "snapshot,bookmark", "-o", "name,property,source,value")
-    text = run_zfs(runner, Command((*argv, ",".join(_SNAPSHOT), top)))
+    text = run_zfs(runner, Command((*argv, ",".join(properties), top)))
     found: dict[str, dict[str, list[Snapshot]]] = {"@": {}, "#": {}}
-    for full, values in parse_properties(text, _SNAPSHOT):
+    for full, values in parse_properties(text, properties):
         mark = "@" if "@" in full else "#"
         dataset, name = full.split(mark, 1)
         ivset = values["ivsetguid"].value
+        size = values["volsize"].value if "volsize" in values else "-"
         one = Snapshot(
-            name, values["guid"].value, int(values["createtxg"].value), "" if ivset in ("-", "0", "none") else ivset
+            name,
+            values["guid"].value,
+            int(values["createtxg"].value),
+            "" if ivset in ("-", "0", "none") else ivset,
+            "" if size == "-" else size,
         )
         found[mark].setdefault(dataset, []).append(one)
     return tuple(
@@ -311,9 +331,25 @@ def _can_exclude(runner: Runner) -> bool:
 _READ_KEY = 'test -e "$1" || exit 3; od -An -v -tx1 -N ' + str(_MOST_KEY_BYTES) + ' "$1"'
 
 
-def read_key_file(runner: ReplicaRunner, wanted: Replication) -> keystore.KeyFile | None:
-    """The key file that a new replica is to have, None if it is to have none."""
-    key = wanted.key
+def _key_files(
+    runner: ReplicaRunner, wanted: Replication, snapshots: t.Mapping[str, t.Sequence[Snapshot]]
+) -> dict[str, keystore.KeyFile]:
+    """The key files of datasets below the source whose replicas are still to be made."""
+    found = {}
+    for name in wanted.keys:
+        if not snapshots.get(wanted.at_target(name)):
+            file = read_key_file(runner, wanted, name)
+            if file is not None:
+                found[name] = file
+    return found
+
+
+def read_key_file(runner: ReplicaRunner, wanted: Replication, name: str = "") -> keystore.KeyFile | None:
+    """The key file that a new replica is to have, None if it is to have none.
+
+    :param name: a dataset of the source, "" for the topmost
+    """
+    key = wanted.own_key(name or wanted.source)
     if key is None or key.file is None:
         return None
     if wanted.ssh is None:

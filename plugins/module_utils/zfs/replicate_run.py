@@ -176,11 +176,11 @@ def _carry(runner: ReplicaRunner, transfer: Transfer, meter: Meter, begun: float
     try:
         try:
             _widen(writing)
-            with _held_back():
+            with held_back():
                 receiver = runner.target.start(transfer.receive, reading, subprocess.DEVNULL)
             if transfer.key is not None:
                 os.write(writing, transfer.key.stdin())
-            with _held_back():
+            with held_back():
                 sender = runner.start(transfer.send, subprocess.DEVNULL, writing)
         finally:
             # Held open here, they would keep each end from noticing that the other one is gone.
@@ -384,7 +384,7 @@ def end_in_order() -> None:
 
 
 @contextlib.contextmanager
-def _held_back() -> t.Iterator[None]:
+def held_back() -> t.Iterator[None]:
     """A signal that comes while an end is started, and nobody could end it yet, counts afterwards."""
     came: list[int] = []
 

@@ -28,12 +28,14 @@ class Snapshot:
     """A snapshot, or a bookmark. ``name`` is what stands behind the @ or #.
 
     ``ivset`` is the same in a raw copy and another one in a copy that was decrypted on the way; "" if not encrypted.
+    ``volsize`` is the size that a volume had then, "" if it was not asked for, or is no volume.
     """
 
     name: str
     guid: str
     createtxg: int = 0
     ivset: str = ""
+    volsize: str = ""
 
     @property
     def head(self) -> bool:
@@ -71,6 +73,8 @@ class Side:
     can_exclude: bool = True
     """Whether its zfs can leave datasets out of a stream of a tree."""
     key_file: KeyFile | None = None
+    key_files: t.Mapping[str, KeyFile] = field(default_factory=dict)
+    """Those of datasets below the source, by their names there."""
 
     def of(self, dataset: str) -> tuple[Snapshot, ...]:
         """The snapshots of a dataset, oldest first."""

@@ -60,8 +60,9 @@ def run(
 
     def read(taken: str = "") -> State:
         state = look(runner, taken)
-        file = seen(state)[1].target.key_file
-        protect(module, mask, (None if file is None else file.key,))
+        target = seen(state)[1].target
+        files = (target.key_file, *target.key_files.values())
+        protect(module, mask, [None if file is None else file.key for file in files])
         return state
 
     def read_again(before: State, done: Plan) -> State:

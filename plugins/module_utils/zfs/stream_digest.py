@@ -37,7 +37,7 @@ _MOST_BYTES = 1 << 24
 _ZEROS = bytes(1 << 20)
 _SUM = 1 << 256
 
-_Counter = t.Callable[[int], None]
+Counter = t.Callable[[int], None]
 
 
 class NotAStream(StorageError):
@@ -60,10 +60,34 @@ class Reader(t.Protocol):
         """The next bytes."""
 
 
-def contents_of(stream: Reader, count: _Counter) -> Contents:
+def contents_of(stream: Reader, count: Counter) -> Contents:
     """Read a stream to its end.
 
     :param count: is told of bytes as they are read
+    :raises NotAStream: it is cut short, or holds something that is not understood
+    """
+    total = objects = data = 0
+    for kind, what, payload in records_of(stream, count):
+        if kind == WRITE and is_empty(payload):
+            continue
+        objects += kind == OBJECT
+        data += len(payload) if kind != OBJECT else 0
+        total = add_to(total, what, payload)
+    return Contents(f"{total:064x}", objects, data)
+
+
+def add_to(total: int, what: bytes, payload: bytes) -> int:
+    """A sum with one piece more. A sum, since the two ends need not tell of the same pieces in the same order."""
+    one = hashlib.blake2b(what, digest_size=32)
+    one.update(payload)
+    return (total + int.from_bytes(one.digest(), "little")) % _SUM
+
+
+def records_of(stream: Reader, count: Counter) -> t.Iterator[tuple[int, bytes, bytes]]:
+    """The records that tell what a dataset holds: kind, what counts of the record itself, and what follows it.
+
+    Of a WRITE record that is its kind (8 bits), and the object, offset and length (64 bits each), little-endian.
+
     :raises NotAStream: it is cut short, or holds something that is not understood
     """
     first = _exactly(stream, RECORD, "its first record")
@@ -75,26 +99,18 @@ def contents_of(stream: Reader, count: _Counter) -> Contents:
     if (version >> _FEATURES) & _NOT_PLAIN:
         raise NotAStream("zfs sent a stream that is compressed or encrypted, where a plain one was asked for.")
     _exactly(stream, _sane(after), "the words behind its first record")
-    total = objects = data = 0
     while True:
         record = _exactly(stream, RECORD, "a record")
         kind = struct.unpack_from(f"{order}I", record)[0]
         count(RECORD)
         if kind == END:
-            return Contents(f"{total:064x}", objects, data)
+            return
         if kind in (FREE, FREEOBJECTS):
             continue
         what, size = _described(kind, record, order)
         payload = _exactly(stream, size, "the data of a record")
         count(size)
-        if kind == WRITE and _empty(payload):
-            continue
-        objects += kind == OBJECT
-        data += size if kind != OBJECT else 0
-        one = hashlib.blake2b(what, digest_size=32)
-        one.update(payload)
-        # A sum, since the two ends need not tell of the same blocks in the same order.
-        total = (total + int.from_bytes(one.digest(), "little")) % _SUM
+        yield kind, what, payload
 
 
 def _byte_order(record: bytes) -> str:
@@ -131,7 +147,7 @@ def _sane(size: int) -> int:
     return size
 
 
-def _empty(payload: bytes) -> bool:
+def is_empty(payload: bytes) -> bool:
     """Whether there is nothing but zeros."""
     if payload[:64].strip(b"\0"):
         return False

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 from __future__ import annotations
 
+import threading
 import typing as t
 from dataclasses import replace
 
@@ -491,6 +492,29 @@ class TestBranches:
         apply(Plan(tuple(chain)), RecordedRunner(default=said))
         assert done == [str(number) for number in range(40)]
 
+    def test_they_can_be_asked_to_go_one_after_another(self) -> None:
+        busy: list[str] = []
+        seen: list[tuple[str, ...]] = []
+
+        def work(name: str) -> Work:
+            def does(_runner: Runner) -> None:
+                busy.append(name)
+                seen.append(tuple(busy))
+                busy.remove(name)
+                assert threading.current_thread() is threading.main_thread()
+                if name == "b":
+                    raise Refused("No.")
+
+            return does
+
+        steps = tuple(Step(f"Do {name}", work(name), branch=name) for name in "abcd")
+        last = Step("Do last", work("last"), branch="last", after=("a", "b", "c", "d"))
+        applied = apply(Plan((*steps, last), in_order=True), runner())
+        assert seen == [("a",), ("b",), ("c",), ("d",)]
+        assert [(one.branch, one.because) for one in applied.failures] == [("b", ""), ("last", "b")]
+        assert join((Plan(), Plan(in_order=True))).in_order
+        assert not join((Plan(), Plan())).in_order
+
     def test_a_defect_in_one_branch_ends_the_run(self) -> None:
         def defect(_runner: Runner) -> None:
             raise ZeroDivisionError
@@ -524,6 +548,30 @@ class TestBranches:
         plan = Plan((Step("Do a", lambda _runner: None, branch="a"), Step("Do all", lambda _runner: None)))
         with pytest.raises(NotConverged, match="left to do: Do a; Do all"):
             converge(lambda: 0, lambda _state: plan, RecordedRunner(default=said), check_mode=False)
+
+    def test_a_branch_that_failed_before_is_told_too(self) -> None:
+        steps = (
+            Step("Do a", self.fail, branch="a"),
+            Step("Do b", lambda _runner: None, branch="b", after=("a",)),
+            Step("Do all", lambda _runner: None),
+        )
+        with pytest.raises(NotConverged, match="left to do: Do all. Before that, 'a': Failed to do a: ") as caught:
+            converge(lambda: 0, lambda _state: Plan(steps), RecordedRunner(default=said), check_mode=False)
+        assert [one["branch"] for one in caught.value.details["failures"]] == ["a", "b"]
+        assert "'b'" not in caught.value.message
+
+    def test_a_branch_that_failed_before_the_second_look_does(self) -> None:
+        plans = iter((Plan((Step("Do a", self.fail, branch="a"),)),))
+
+        def decide(_state: int) -> Plan:
+            plan = next(plans, None)
+            if plan is None:
+                raise Refused("No.")
+            return plan
+
+        with pytest.raises(Refused, match="No. Before that, 'a': Failed to do a: ") as caught:
+            converge(lambda: 0, decide, RecordedRunner(default=said), check_mode=False)
+        assert [one["branch"] for one in caught.value.details["failures"]] == ["a"]
 
     def test_what_only_the_second_look_refuses_is_a_failure_too(self) -> None:
         plans = iter((Plan((Step("Do a", lambda _runner: None, branch="a"),)), Plan(failures=(Failure("a", "No."),))))

@@ -5,26 +5,40 @@
 
 from __future__ import annotations
 
+import functools
 import typing as t
 from dataclasses import dataclass, field, replace
 
+from ansible_collections.nasops.encryption.plugins.module_utils.command import Runner
 from ansible_collections.nasops.encryption.plugins.module_utils.migration.compare import Compare, ReadAll, SeeHealthy
+from ansible_collections.nasops.encryption.plugins.module_utils.migration.copy_compare import CompareTree
+from ansible_collections.nasops.encryption.plugins.module_utils.migration.copy_plan import not_copied
+from ansible_collections.nasops.encryption.plugins.module_utils.migration.copy_run import Pass
+from ansible_collections.nasops.encryption.plugins.module_utils.migration.copy_state import (
+    COPY_RECORD,
+    PARTIAL,
+    PARTIAL_SNAPSHOT,
+    Copied,
+    named,
+    under_way,
+)
 from ansible_collections.nasops.encryption.plugins.module_utils.migration.options import Migration
 from ansible_collections.nasops.encryption.plugins.module_utils.migration.plan import (
     RecordFinal,
     RecordVerified,
+    SeeCopied,
     SeeQuiet,
     SeeSnapshots,
     missing_snapshots,
     plan_migration,
 )
 from ansible_collections.nasops.encryption.plugins.module_utils.migration.proof import LockProof
-from ansible_collections.nasops.encryption.plugins.module_utils.migration.read import adapted
+from ansible_collections.nasops.encryption.plugins.module_utils.migration.read import adapted, key_root
+from ansible_collections.nasops.encryption.plugins.module_utils.migration.rsync import CopyFailed
 from ansible_collections.nasops.encryption.plugins.module_utils.migration.state import (
     FINAL_RECORD,
     VERIFIED_RECORD,
     Found,
-    KeyRoot,
     Member,
     Verified,
     fingerprint,
@@ -60,29 +74,34 @@ class Case:
     imported: str = "11"
     busy: set[str] = field(default_factory=set)
     """Datasets of the source that are written to as long as the run takes."""
+    entries: dict[str, str] = field(default_factory=dict)
+    """What is in filesystems of the target that nobody has made for a migration."""
+    lacking: tuple[str, ...] = ()
+    fails: set[str] = field(default_factory=set)
+    """Datasets of the source that rsync can't copy."""
+    holds: dict[str, str] = field(default_factory=dict)
+    """What rsync has copied last into each dataset of the target."""
 
     def found(self, wanted: Migration, taken: str = "") -> Found:
         replication = adapted(wanted.replication, self.read_only)
         ends = self.place.ends(replication, taken)
         top = self.place.target.nodes.get(replication.target)
         root = top.key if top is not None else "" if replication.key is not None else "new"
-        locked = bool(root) and self.place.target.nodes[root].locked
-        users = self.place.target.side(root, True, False).datasets.values() if root else ()
+        users = self.place.target.side(root, True, False).datasets if root else {}
         return Found(
             replication,
             ends,
             self.read_only,
             self.members,
-            KeyRoot(
-                root,
-                self.location,
-                locked,
-                tuple(one for one in users if one.root == root),
-                tuple(one for one in users if one.root != root),
-            )
-            if root
-            else None,
+            replace(key_root(root, users), location=self.location) if root else None,
             self.imported,
+            {
+                one.name: key_root(one.name, users)
+                for one in users.values()
+                if one.is_root and one.name.startswith(f"{replication.target}/")
+            },
+            self.lacking,
+            self.entries,
         )
 
     def plan(self, wanted: Migration) -> Plan:
@@ -101,12 +120,26 @@ class Case:
             assert rest.actions == [], rest.actions
         return plan
 
+    def acting(self, plan: Plan) -> Plan:
+        """The same plan for who carries it out by calling its actions."""
+        return replace(
+            plan, steps=tuple(replace(step, action=functools.partial(self._act, step.action)) for step in plan.steps)
+        )
+
+    def _act(self, action: Action, _runner: Runner) -> None:
+        self.act(action)
+
     def act(self, action: Action) -> None:
         inner = action.action if isinstance(action, AtTarget) else action
         if isinstance(inner, SeeSnapshots):
             ends = self.place.ends(inner.wanted)
             assert missing_snapshots(inner.wanted, ends, inner.goal) == []
-        elif isinstance(inner, (Compare, ReadAll)):
+        elif isinstance(inner, SeeCopied):
+            ends = self.place.ends(inner.replication, inner.goal)
+            assert not_copied(inner.wanted, inner.replication, ends, inner.imported, inner.goal) == []
+        elif isinstance(inner, Pass):
+            self.copy(inner)
+        elif isinstance(inner, (Compare, CompareTree, ReadAll)):
             self.looked_at.append(inner.target)
             if inner.target.split("@")[0] in self.damaged:
                 raise Seen(inner.target)
@@ -139,6 +172,67 @@ class Case:
         else:
             self.place.act(action)
 
+    def copy(self, one: Pass) -> None:
+        """One pass of rsync."""
+        node = self.place.target.nodes[one.target]
+        name, at_sign, snapshot = one.source.partition("@")
+        assert name not in self.damaged, f"status 23: {name}"
+        assert not node.mounted
+        assert not one.empty or not self.entries.get(one.target)
+        assert one.volume == (node.kind == "volume")
+        assert set(one.doomed) == {have.name for have in node.snapshots}
+        if name in self.fails:
+            self.broken(one)
+        node.own.update(one.settings)
+        state = one.state
+        if at_sign:
+            guid = next(have.guid for have in self.place.source.nodes[name].snapshots if have.name == snapshot)
+            assert state in ("", guid)
+            state = guid
+        self.closed(one, one.snapshot, named(state, one.skip))
+        self.holds[one.target] = one.source
+
+    def broken(self, one: Pass) -> None:
+        """What is left of a pass that breaks off."""
+        self.closed(one, PARTIAL_SNAPSHOT, PARTIAL)
+        raise CopyFailed(f"rsync ended with status 23: {one.source}.")
+
+    def closed(self, one: Pass, snapshot: str, state: str) -> None:
+        """A pass has come to an end."""
+        node = self.place.target.nodes[one.target]
+        node.snapshots.clear()
+        self.snapshot(one.target, snapshot)
+        self.inherit(one)
+        node.own[COPY_RECORD] = Copied(one.guid, node.snapshots[0].guid, state).text()
+
+    def killed(self, one: Pass, after: int) -> None:
+        """What is left of a pass that is killed after so many of its steps; all of them leave it whole."""
+        node = self.place.target.nodes[one.target]
+        mark = Copied(one.guid, one.before, under_way(one.snapshot, one.afterwards)).text()
+        steps: list[t.Callable[[], object]] = [
+            lambda: node.own.update({**one.settings, COPY_RECORD: mark}),
+            node.snapshots.clear,
+            lambda: setattr(node, "written", 9),
+            lambda: self.snapshot(one.target, one.snapshot),
+            lambda: self.inherit(one),
+        ]
+        for step in steps[:after]:
+            step()
+
+    def snapshot(self, target: str, snapshot: str) -> None:
+        """A snapshot of the target, with another GUID than any before."""
+        self.place.target.snapshot([target], snapshot)
+        snapshots = self.place.target.nodes[target].snapshots
+        snapshots[-1] = replace(snapshots[-1], guid=f"pass-{self.place.target.clock}")
+
+    def inherit(self, one: Pass) -> None:
+        """What a pass had to change is as it was."""
+        node = self.place.target.nodes[one.target]
+        for prop, value in one.afterwards.items():
+            node.own.pop(prop, None)
+            if value is not None:
+                node.own[prop] = value
+
     def own(self, name: str) -> dict[str, str]:
         """The properties that were set on a dataset of the target."""
         return self.place.target.nodes[name].own
@@ -146,7 +240,7 @@ class Case:
 
 def wants(state: str, stamp: str = "20261127T010203Z", **facts: t.Any) -> Migration:
     """A migration of the pool old to new/old."""
-    ours = {one: facts.pop(one) for one in ("verify", "proof_key", "allow_degraded") if one in facts}
+    ours = {one: facts.pop(one) for one in ("verify", "proof_key", "allow_degraded", "skip") if one in facts}
     base = wish(
         **{
             "source": "old",

@@ -19,8 +19,8 @@ from ansible_collections.nasops.encryption.plugins.module_utils.migration.compar
     Differs,
     ReadAll,
     SeeHealthy,
-    Unreadable,
 )
+from ansible_collections.nasops.encryption.plugins.module_utils.migration.tree import Unreadable
 from ansible_collections.nasops.encryption.plugins.module_utils.remote import Ssh, connected
 from ansible_collections.nasops.encryption.plugins.module_utils.secrets import Mask
 from ansible_collections.nasops.encryption.plugins.module_utils.zfs.replicate_progress import ProgressFile
@@ -101,6 +101,22 @@ def test_a_missing_file_is_a_difference(programs: Programs) -> None:
         ONE(runner())
 
 
+@pytest.mark.parametrize("size", [32768, 65536])
+def test_a_volume_ends_where_the_other_does(programs: Programs, size: int) -> None:
+    for name, maker, ends in (("old/vol@a", HERE, 32768), ("new/vol@a", THERE, size)):
+        programs.holds(name, maker.stream(maker.object(1), maker.write(1, 8192, b"data" * 1024)))
+        programs.does(name, f'[ "$1" != get ] || {{ echo {ends}; exit; }}')
+    one = Compare("Compare", "old/vol@a", "new/vol@a", volumes=True)
+    if size == 32768:
+        one(runner())
+        return
+    # What is more there is zeros, which no stream tells of.
+    with pytest.raises(
+        Differs, match="'new/vol@a' does not hold what 'old/vol@a' holds: it has 65536 bytes, not 32768"
+    ):
+        one(runner())
+
+
 @pytest.mark.parametrize("name", ["old/docs@a", "new/old/docs@a"])
 def test_an_end_that_can_not_be_read_is_named(programs: Programs, name: str) -> None:
     programs.does(
@@ -113,6 +129,18 @@ def test_an_end_that_can_not_be_read_is_named(programs: Programs, name: str) -> 
 def test_a_stream_that_ends_early_without_a_word_is_no_whole_one(programs: Programs) -> None:
     programs.does("new/old/docs@a", f"head -c 100000 {programs.folder}/$name; exit 0")
     with pytest.raises(Unreadable, match="'new/old/docs@a' can't be compared: The stream ended in the middle"):
+        ONE(runner())
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_what_nobody_has_read_is_not_the_same(programs: Programs, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(stream: t.Any, count: t.Any) -> t.Any:
+        while stream.read(1 << 20):
+            pass
+        raise MemoryError
+
+    monkeypatch.setattr(compare_file, "contents_of", broken)
+    with pytest.raises(Unreadable, match="'old/docs@a' was not read to the end"):
         ONE(runner())
 
 

@@ -87,3 +87,46 @@ def test_what_can_not_be_right_is_refused(given: dict[str, t.Any], match: str) -
     with pytest.raises(BadInput, match=match) as caught:
         parsed(**given)
     assert HEX[1:] not in str(caught.value)
+
+
+class TestRsync:
+    def test_streams_are_what_is_sent_unless_it_is_asked_for(self) -> None:
+        assert parsed().replication.streams
+        wanted = parsed(method="rsync")
+        assert not wanted.replication.streams
+        assert wanted.verify == "checksums"
+        # More is read then: what can't be set later.
+        assert "casesensitivity" in adapted(wanted.replication, False).also_read
+        assert "casesensitivity" not in adapted(parsed().replication, False).also_read
+
+    def test_it_stays_on_one_host(self) -> None:
+        with pytest.raises(BadInput, match="which copies between pools of one host"):
+            parsed(method="rsync", target_host="nas2")
+
+    def test_no_guid_says_that_it_is_the_same(self) -> None:
+        with pytest.raises(BadInput, match="verify is 'streams', but method is 'rsync'"):
+            parsed(method="rsync", verify="streams")
+
+    def test_what_is_left_out(self) -> None:
+        wanted = parsed(method="rsync", exclude_files={"old/docs": ["b/c", "a", "a"], "old": []})
+        assert wanted.skip == {"old/docs": ("a", "b/c")}
+        assert wanted.skipped("old/docs") == ("a", "b/c")
+        assert wanted.skipped("old") == ()
+
+    @pytest.mark.parametrize("path", ["/a", "a/", "", ".", "..", "../a", "a/../b", "a//b", "./a"])
+    def test_paths_that_are_none(self, path: str) -> None:
+        with pytest.raises(BadInput, match="wanted is a path from the root of that dataset"):
+            parsed(method="rsync", exclude_files={"old/docs": [path]})
+
+    @pytest.mark.parametrize("given", ["a", [7], {"a": "b"}])
+    def test_something_that_is_no_list_of_paths(self, given: t.Any) -> None:
+        with pytest.raises(BadInput, match="is no list of paths"):
+            parsed(method="rsync", exclude_files={"old/docs": given})
+
+    def test_datasets_that_are_not_migrated(self) -> None:
+        with pytest.raises(BadInput, match="'older/docs', which does not lie in the source 'old'"):
+            parsed(method="rsync", exclude_files={"older/docs": ["a"]})
+
+    def test_streams_leave_nothing_out(self) -> None:
+        with pytest.raises(BadInput, match="exclude_files is set, but method is 'zfs_send'"):
+            parsed(exclude_files={"old/docs": ["a"]})

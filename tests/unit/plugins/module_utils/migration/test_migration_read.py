@@ -5,20 +5,33 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import subprocess
 import typing as t
+from pathlib import Path
 
 import pytest
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 
 from ansible_collections.nasops.encryption.plugins.module_utils.command import Command, CommandError, Result
+from ansible_collections.nasops.encryption.plugins.module_utils.migration import copy_empty, private_mount
+from ansible_collections.nasops.encryption.plugins.module_utils.migration import read as migration_read
 from ansible_collections.nasops.encryption.plugins.module_utils.migration.options import Migration, arguments, parse
 from ansible_collections.nasops.encryption.plugins.module_utils.migration.plan import plan_migration, reached
-from ansible_collections.nasops.encryption.plugins.module_utils.migration.read import is_geli, read_migration
+from ansible_collections.nasops.encryption.plugins.module_utils.migration.private_mount import Mount, Place
+from ansible_collections.nasops.encryption.plugins.module_utils.migration.read import (
+    is_geli,
+    lacking_for_rsync,
+    read_migration,
+)
+from ansible_collections.nasops.encryption.plugins.module_utils.migration.tree import Unreadable
 from ansible_collections.nasops.encryption.plugins.module_utils.secrets import Mask
 from ansible_collections.nasops.encryption.plugins.module_utils.zfs.replicate_progress import ProgressFile
 from ansible_collections.nasops.encryption.plugins.module_utils.zfs.replicate_run import ReplicaRunner
 from ansible_collections.nasops.encryption.plugins.module_utils.zfs.replicate_state import HEAD
+
+from ..recorded import RecordedRunner, answer
 
 # Value and source of each property that was set; the others are "-".
 Values = dict[str, dict[str, tuple[str, str]]]
@@ -109,6 +122,8 @@ class Fake(ReplicaRunner):
             return Result(argv, 0, "", "")
         if argv[:2] == ("zpool", "status"):
             return Result(argv, 0, STATUS, "")
+        if argv == ("zfs", "version"):
+            return Result(argv, 0, "zfs-2.3.2-2\nzfs-kmod-2.3.2-2\n", "")
         if argv[0] == "zpool":
             return Result(argv, 0, self._table(self.pools, argv[-1].split(",")), "")
         top = argv[-1]
@@ -213,3 +228,100 @@ def test_it_takes_a_constant_number_of_processes() -> None:
 )
 def test_devices_of_geli_are_known_by_their_names(path: str, geli: bool) -> None:
     assert is_geli(path) == geli
+
+
+class TestRsync:
+    """What rsync needs is looked at only if it is asked for."""
+
+    @pytest.fixture
+    def mounts(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Mount]:
+        """What was mounted; all of it shows the same folder."""
+        found: list[Mount] = []
+
+        @contextlib.contextmanager
+        def mounted(runner: ReplicaRunner, *mounts: Mount) -> t.Iterator[Place]:
+            found.extend(mounts)
+            yield Place(os.getpid(), len(mounts))
+
+        (tmp_path / "1").mkdir()
+        monkeypatch.setattr(private_mount, "_BASE", str(tmp_path))
+        monkeypatch.setattr(copy_empty, "mounted", mounted)
+        monkeypatch.setattr(migration_read, "lacking_for_rsync", lambda runner, system: ())
+        return found
+
+    def host(self, **facts: str) -> Fake:
+        fake = Fake()
+        encrypted = {"encryption": "aes-256-gcm", "encryptionroot": "new", "keystatus": "available"}
+        fake.datasets["new/old"] = plain(**{**encrypted, **facts})
+        return fake
+
+    def test_a_new_target_is_not_looked_into(self, mounts: list[Mount]) -> None:
+        fake = Fake()
+        assert read_migration(fake, wanted(method="rsync")).entries == {}
+        assert mounts == []
+        # As many as for streams: rsync itself is no program of ZFS.
+        assert len(fake.commands) == 8
+
+    @pytest.mark.parametrize(
+        ("facts", "write"),
+        [({}, False), ({"mounted": "yes"}, True), ({"mounted": "yes", "readonly": "on"}, False)],
+    )
+    def test_one_that_is_there_is(
+        self, mounts: list[Mount], tmp_path: Path, facts: dict[str, str], write: bool
+    ) -> None:
+        (tmp_path / "1" / "folder").mkdir()
+        assert read_migration(self.host(**facts), wanted(method="rsync")).entries == {"new/old": ""}
+        (tmp_path / "1" / "folder" / "mine").write_text("")
+        assert read_migration(self.host(**facts), wanted(method="rsync")).entries == {"new/old": "folder/mine"}
+        assert mounts == [Mount("new/old", write)] * 2
+
+    def test_not_what_rsync_has_made_nor_what_can_not_be_read(self, mounts: list[Mount]) -> None:
+        own = self.host()
+        own.datasets["new/old"]["nasops.encryption:migration-copied"] = ("6 7 8", "local")
+        for fake in (own, self.host(keystatus="unavailable"), self.host(type="volume")):
+            assert read_migration(fake, wanted(method="rsync")).entries == {}
+        assert mounts == []
+
+    def test_not_what_is_left_out(self, mounts: list[Mount]) -> None:
+        fake = self.host()
+        fake.datasets["new/old/docs"] = fake.datasets["new/old"]
+        assert read_migration(fake, wanted(method="rsync", exclude=["old/docs"])).entries == {"new/old": ""}
+        assert mounts == [Mount("new/old")]
+
+    def test_one_that_can_not_be_looked_at(self, mounts: list[Mount], monkeypatch: pytest.MonkeyPatch) -> None:
+        def broken(path: bytes) -> list[bytes]:
+            raise OSError(5, "Input/output error", path)
+
+        monkeypatch.setattr(os, "listdir", broken)
+        with pytest.raises(Unreadable, match="/1' can't be read: Input/output error"):
+            read_migration(self.host(), wanted(method="rsync"))
+
+    def test_the_size_that_a_volume_had(self, mounts: list[Mount]) -> None:
+        fake = Fake()
+        fake.snapshots["old/docs@a"]["volsize"] = ("4096", "-")
+        (one,) = read_migration(fake, wanted(method="rsync")).ends.source.of("old/docs")
+        assert one.volsize == "4096"
+        assert read_migration(fake, wanted()).ends.source.of("old/docs")[0].volsize == ""
+
+    def test_which_dataset_it_is_and_how_it_is_compressed_is_read_of_both_ends(self, mounts: list[Mount]) -> None:
+        also = read_migration(Fake("off"), wanted(method="rsync")).wanted.also_read
+        assert {"guid", "compression", "volsize"} <= set(also)
+
+    def test_streams_need_none_of_it(self, mounts: list[Mount]) -> None:
+        fake = self.host()
+        fake.snapshots["new/old@a"] = {"guid": ("5", "-"), "createtxg": ("3", "-")}
+        assert read_migration(fake, wanted()).entries == {}
+        assert mounts == []
+
+    def test_it_is_for_linux(self) -> None:
+        (fault,) = lacking_for_rsync(RecordedRunner(), "freebsd13")
+        assert "'method: rsync' is for Linux" in fault
+
+    def test_all_that_is_missing_is_told(self) -> None:
+        faults = lacking_for_rsync(RecordedRunner(missing=("unshare", "rsync")), "linux")
+        assert [one.split(" are missing")[0] for one in faults] == ["The programs unshare", "The programs rsync"]
+
+    def test_nothing_is_missing(self) -> None:
+        argv = ("rsync", "--version")
+        said = answer(argv, "rsync  version 3.2.7  protocol version 32\nhardlinks, ACLs, xattrs")
+        assert lacking_for_rsync(RecordedRunner({argv: said}), "linux") == ()

@@ -62,6 +62,7 @@ class Node:
     token: str = ""
     origin: str = ""
     size: int = 1
+    mounted: bool = False
     own: dict[str, str] = field(default_factory=dict)
 
 
@@ -90,12 +91,13 @@ class Host:
             node = self.nodes[name]
             assert all(one.name != snapshot for one in node.snapshots), f"{name}@{snapshot} exists"
             guid = f"{self.guid}/{name}@{snapshot}"
-            node.snapshots.append(Snapshot(snapshot, guid, at, f"iv {guid}" if node.key else ""))
+            size = str(node.size) if node.kind == "volume" else ""
+            node.snapshots.append(Snapshot(snapshot, guid, at, f"iv {guid}" if node.key else "", size))
             node.written = 0
 
     def head(self, name: str) -> Snapshot:
         """What was written to a dataset since its last snapshot, as it is sent."""
-        return Snapshot(HEAD, f"{self.guid}/{name}, its head", FUTURE)
+        return Snapshot(HEAD, f"{self.guid}/{name}/its-head", FUTURE)
 
     def clone(self, name: str, origin: str) -> Node:
         """A clone of a snapshot."""
@@ -140,6 +142,11 @@ class Host:
             "written": str(node.written),
             "receive_resume_token": node.token or "-",
             "readonly": "off",
+            "mounted": "yes" if node.mounted else "no",
+            "volsize": str(node.size) if node.kind == "volume" else "-",
+            "volblocksize": "8192" if node.kind == "volume" else "-",
+            "casesensitivity": "sensitive" if node.kind == "filesystem" else "-",
+            "acltype": "off" if node.kind == "filesystem" else "-",
             "mountpoint": f"/{name}" if node.kind == "filesystem" else "-",
             "origin": node.origin or "-",
             "guid": self.head(name).guid,
@@ -150,7 +157,7 @@ class Host:
             "available": str(self.available),
         }
         found = {one: Property(value, "-") for one, value in values.items()}
-        found.update({one: Property("-", "-") for one in CARRIED})
+        found.update({one: Property("-", "-") for one in CARRIED if one not in values})
         found.update({one: Property(value, "local") for one, value in node.own.items()})
         return Dataset(name, found)
 
@@ -226,6 +233,9 @@ class World:
             node.snapshots = [one for one in node.snapshots if one.name not in doomed]
         elif verb == "set":
             prop, value = argv[2].split("=", 1)
+            if prop == "volsize":
+                host.nodes[last].size = int(value)
+                return
             if prop == "keylocation":
                 assert host.nodes[last].key == last, "keylocation may only be set on encryption roots"
                 host.nodes[last].location = value
@@ -233,8 +243,29 @@ class World:
                 host.nodes[last].own[prop] = value
         elif verb == "inherit":
             host.nodes[last].own.pop(argv[2], None)
+        elif verb == "create":
+            self._create(argv, host)
+        elif verb == "unmount":
+            assert host.nodes[last].mounted, f"{last} is not mounted"
+            for one in host.below(last):
+                host.nodes[one].mounted = False
         else:
             raise AssertionError(f"nothing is known of {argv}")
+
+    def _create(self, argv: tuple[str, ...], host: Host) -> None:
+        """An encrypted dataset that is made empty, and not mounted."""
+        *words, name = argv[2:]
+        above = host.nodes.get(name.rsplit("/", 1)[0])
+        assert name not in host.nodes, f"{name} exists"
+        assert above is not None, f"parent of {name} does not exist"
+        values = dict(words[place + 1].split("=", 1) for place, word in enumerate(words) if word == "-o")
+        node = host.add(name, kind="volume" if "-V" in words else "filesystem", key=above.key)
+        assert node.kind == "volume" or "-u" in words
+        if "-V" in words:
+            node.size = int(words[words.index("-V") + 1])
+        if "encryption" in values:
+            node.key, node.keyformat, node.location = name, values["keyformat"], values["keylocation"]
+        node.own.update({one: value for one, value in values.items() if "key" not in one and one != "encryption"})
 
     # --- streams -----------------------------------------------------------------------------------------------
 
@@ -350,7 +381,6 @@ class World:
         elif options.get("encryption") is None:
             node.key = above.key
         else:
-            assert top
             node.key = target
             node.keyformat, node.location = str(options["keyformat"]), str(options["keylocation"])
         assert raw or not node.key or not self.target.nodes[node.key].locked, "inherited key must be loaded"

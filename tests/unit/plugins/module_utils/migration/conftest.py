@@ -1,0 +1,31 @@
+# Copyright (c) 2026 nasops.encryption contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the tests of passes and mounts share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from ansible_collections.nasops.encryption.plugins.module_utils.migration import private_mount
+from ansible_collections.nasops.encryption.plugins.module_utils.secrets import Mask
+from ansible_collections.nasops.encryption.plugins.module_utils.zfs.replicate_progress import ProgressFile
+from ansible_collections.nasops.encryption.plugins.module_utils.zfs.replicate_run import ReplicaRunner
+
+from .tools import Tools
+
+
+@pytest.fixture
+def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tools:
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    found = Tools(tmp_path)
+    monkeypatch.setattr(private_mount, "_BASE", str(found.base))
+    return found
+
+
+@pytest.fixture
+def runner() -> ReplicaRunner:
+    return ReplicaRunner(Mask(), ProgressFile(None))

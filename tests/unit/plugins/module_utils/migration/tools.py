@@ -1,0 +1,39 @@
+# Copyright (c) 2026 nasops.encryption contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Programs in the place of those that mount and copy; each writes down what it was asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class Tools:
+    """What is mounted shows as a file of its name."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.base = folder / "base"
+        self.program("unshare", '[ "$*" != "${*#--mount --propagation slave sh -c}" ] || exit 9; shift 3; exec "$@"')
+        self.program(
+            "mount",
+            'for last; do :; done; touch -d @0 "$last/$(basename "$9")" "$last"; ' + f"exit $(cat {folder}/status)",
+        )
+        self.program("umount", 'rm -f "$1"/*')
+        self.program("nsenter", 'shift 2; exec "$@"')
+        self.program("setpriv", 'shift 2; exec "$@"')
+        self.program("rsync", f"exit $(cat {folder}/rsync.status)")
+        send = f"cat {folder}/stream; exit $(cat {folder}/send.status)"
+        self.program("zfs", f"[ $1 != get ] || echo 77; [ $1 != send ] || {{ {send}; }}")
+        for name in ("status", "rsync.status", "send.status"):
+            (folder / name).write_text("0")
+        (folder / "stream").write_bytes(b"")
+
+    def program(self, name: str, script: str) -> None:
+        path = self.folder / name
+        path.write_text(f'#!/bin/sh\necho "{name} $*" >>{self.folder}/log\n{script}\n')
+        path.chmod(0o755)
+
+    @property
+    def log(self) -> list[str]:
+        return (self.folder / "log").read_text().splitlines()
