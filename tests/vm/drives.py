@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .connection import ROOT
-from .nas import Nas
+from .nas import Nas, NasError
 
 PACKAGE = "ansible_collections.nasops.encryption.tests.opal"
 _GUEST = ROOT / "tests" / "opal" / "guest"
@@ -76,9 +76,10 @@ class Drives:
         self._target.close()
 
     def _ssh(self, script: str, content: str = "") -> None:
-        subprocess.run(
-            [*self._nas.ssh, script], input=content, text=True, capture_output=True, timeout=_SECONDS, check=True
-        )
+        argv = [*self._nas.ssh, script]
+        done = subprocess.run(argv, input=content, text=True, capture_output=True, timeout=_SECONDS, check=False)
+        if done.returncode:
+            raise NasError(f"`{script}` failed on {self._nas.name}: {done.stderr.strip()}")
 
 
 def _read(path: Path) -> str:

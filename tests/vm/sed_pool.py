@@ -82,8 +82,8 @@ def checks(playbooks: Playbooks) -> Iterator[Check]:
     try:
         drives.plug()
         yield from _Course(playbooks, drives).checks()
-    finally:
         drives.unplug()
+    finally:
         drives.close()
 
 
