@@ -25,7 +25,7 @@ _FOLDER = "tests/vm/playbooks"
 
 # What other checks may have left.
 _NOTHING = """
-rm -f /etc/zfs/nasops* /etc/systemd/system/nasops* /etc/systemd/system/*.wants/nasops*
+rm -rf /etc/zfs/nasops* /etc/systemd/system/nasops* /etc/systemd/system/*.wants/nasops*
 systemctl daemon-reload
 """
 # Reading a disk past the cache of the kernel.
@@ -51,7 +51,7 @@ sync
 _AFTER_BOOT = """
 rm -r /etc/systemd/system/nasops-unlock-drives.service.d
 systemctl is-active opal-drives nasops-unlock-drives zfs-import-cache nasops-zfs-unlock
-journalctl -b -u nasops-unlock-drives -o cat | grep '^nasops-unlock-drives: ' | sort
+journalctl -b -u nasops-unlock-drives -o cat | grep '^nasops-unlock-drives: .*[Ll]ock' | sort
 at() { systemctl show --property "$2TimestampMonotonic" --value "$1.service"; }
 before() { [ "$(at "$1" ActiveEnter)" -gt 0 ] && [ "$(at "$1" ActiveEnter)" -le "$(at "$2" ExecMainStart)" ]; }
 before opal-drives nasops-unlock-drives && echo drives before they are unlocked
