@@ -35,9 +35,8 @@ CASES = Path(__file__).with_name("cases")
 PLAYBOOKS = "playbooks"
 KILLS = "kills"
 KMIP = "kmip"
-SED = "sed"
 # What need not run each time.
-_LONG = (KMIP, SED)
+_LONG = (KMIP, *sed_pool.PARTS)
 # How often a worker replaces a NAS that a case has broken.
 _REPLACEMENTS = 3
 
@@ -165,7 +164,7 @@ class Session:
         else:
             runner.reset()
             playbooks = Playbooks(self.nas, self.names, self.log, self.marks, wanted(self.options))
-            yield from sed_pool.checks(playbooks) if job == SED else playbooks.checks()
+            yield from sed_pool.checks(playbooks, job) if job in sed_pool.PARTS else playbooks.checks()
             # they have cut its power
             self.agent.close()
             self._begin()
@@ -194,7 +193,7 @@ def main() -> int:
     start = time.monotonic()
     jobs: queue.SimpleQueue[Case | str] = queue.SimpleQueue()
     # the longest job first
-    names = [name for name in (PLAYBOOKS, SED, KILLS, KMIP) if chosen(options, name, name in _LONG)]
+    names = [name for name in (PLAYBOOKS, *sed_pool.PARTS, KILLS, KMIP) if chosen(options, name, name in _LONG)]
     ordered: list[Case | str] = [*names, *cases]
     for job in ordered:
         jobs.put(job)
