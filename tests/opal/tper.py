@@ -57,7 +57,8 @@ class TPer:
 
         :raises Vanished: the drive is gone
         """
-        self._present()
+        self.present()
+        self._secures()
         if protocol == _TCG and specific == self.drive.spec.com_id:
             self._answer = self._exchange(data)
         elif protocol == _COM_ID_MANAGEMENT and specific == _TPER_RESET:
@@ -72,7 +73,8 @@ class TPer:
 
         :raises Vanished: the drive is gone
         """
-        self._present()
+        self.present()
+        self._secures()
         if protocol == 0:
             return struct.pack(">6xH3B", 3, 0, _TCG, _COM_ID_MANAGEMENT).ljust(room, b"\0")[:room]
         if protocol == _TCG and specific == _DISCOVERY:
@@ -84,9 +86,14 @@ class TPer:
             return answer.ljust(room, b"\0")[:room]
         raise MethodError(names.INVALID_PARAMETER)
 
-    def _present(self) -> None:
+    def present(self) -> None:
+        """
+        :raises Vanished: the drive is gone
+        """
         if self.drive.gone:
             raise Vanished
+
+    def _secures(self) -> None:
         if not self.drive.spec.kind:
             raise MethodError(names.INVALID_PARAMETER)
 

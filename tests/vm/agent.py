@@ -77,7 +77,8 @@ _UNIT = f"""\
 Description=Record of all that is executed
 DefaultDependencies=no
 After=systemd-remount-fs.service
-Before=zfs-import-cache.service zfs-import-scan.service nasops-zfs-unlock.service local-fs.target shutdown.target
+Before=nasops-unlock-drives.service zfs-import-cache.service zfs-import-scan.service
+Before=nasops-zfs-unlock.service local-fs.target shutdown.target
 Conflicts=shutdown.target
 
 [Service]

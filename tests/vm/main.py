@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from . import kills, kmip_pool
+from . import kills, kmip_pool, sed_pool
 from . import nas as nas_module
 from .case import BadCase, Case, Names, load
 from .connection import ROOT, Agent, AgentLost
@@ -35,6 +35,8 @@ CASES = Path(__file__).with_name("cases")
 PLAYBOOKS = "playbooks"
 KILLS = "kills"
 KMIP = "kmip"
+# What need not run each time.
+_LONG = (KMIP, *sed_pool.PARTS)
 # How often a worker replaces a NAS that a case has broken.
 _REPLACEMENTS = 3
 
@@ -161,7 +163,8 @@ class Session:
             yield from kmip_pool.checks(Playbooks(self.nas, self.names, self.log, self.marks))
         else:
             runner.reset()
-            yield from Playbooks(self.nas, self.names, self.log, self.marks, wanted(self.options)).checks()
+            playbooks = Playbooks(self.nas, self.names, self.log, self.marks, wanted(self.options))
+            yield from sed_pool.checks(playbooks, job) if job in sed_pool.PARTS else playbooks.checks()
             # they have cut its power
             self.agent.close()
             self._begin()
@@ -191,7 +194,7 @@ def main() -> int:
     start = time.monotonic()
     jobs: queue.SimpleQueue[Case | str] = queue.SimpleQueue()
     # the longest job first
-    names = [name for name in (PLAYBOOKS, KILLS, KMIP) if chosen(options, name, name == KMIP)]
+    names = [name for name in (PLAYBOOKS, *sed_pool.PARTS, KILLS, KMIP) if chosen(options, name, name in _LONG)]
     ordered: list[Case | str] = [*names, *cases]
     for job in ordered:
         jobs.put(job)

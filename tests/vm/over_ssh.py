@@ -303,7 +303,7 @@ class Playbooks:
     def on_nas(self, name: str, script: str, wanted: str) -> Check:
         """A script on the NAS, and all it prints."""
         start = time.monotonic()
-        said = self._ssh(script)
+        said = self.shell(script)
         return name, time.monotonic() - start, [] if said == wanted else [f"it printed {said!r}, wanted was {wanted!r}"]
 
     def _power_cut(self) -> Iterator[Check]:
@@ -313,7 +313,7 @@ class Playbooks:
         device = self.names.partitions[0]["id"]
         prepared = self._fault(f"prepare {_ROTATED} {device}")
         halves = [letters(10), letters(10)]
-        lost = self._ssh(_MARK_AT_BOOT.replace("HALVES", " ".join(halves)))
+        lost = self.shell(_MARK_AT_BOOT.replace("HALVES", " ".join(halves)))
         complaints = [prepared.stderr.strip()] if prepared.returncode else []
         complaints += [] if lost == "lost 0\n" else [f"the kernel says: {lost.strip()}"]
         yield "all that was executed before the power cut was recorded", time.monotonic() - start, complaints
@@ -328,11 +328,11 @@ class Playbooks:
             finally:
                 process.kill()
         complaints = [] if begun else ["no rotation began"]
-        state = self._ssh("systemctl is-system-running --wait").strip()
+        state = self.shell("systemctl is-system-running --wait").strip()
         if state not in ("running", "degraded"):
             complaints.append(f"the boot is not through, it is {state!r}")
         after = letters(20)
-        self._ssh(f"/bin/true --mark={after}; rm -r /etc/systemd/system/nasops-zfs-unlock.service.d")
+        self.shell(f"/bin/true --mark={after}; rm -r /etc/systemd/system/nasops-zfs-unlock.service.d")
         self.marks += ["".join(halves), after]
         yield f"power cut {moment:.1f} s after a rotation began, and boot", time.monotonic() - start, complaints
 
@@ -346,7 +346,7 @@ class Playbooks:
             half = row["half_done"]
             complaints += [row["loss"]] if row["loss"] else []
         self._fault("destroy")
-        self._ssh(f"rm -rf {kills.FOLDER}")
+        self.shell(f"rm -rf {kills.FOLDER}")
         name = f"a rotation goes on after the power cut, which left {half} of {_ROTATED} keys half done"
         return name, time.monotonic() - start, complaints
 
@@ -363,10 +363,10 @@ class Playbooks:
 
     def _note_keys(self) -> None:
         """Generated keys are searched for as well, also those that are replaced later."""
-        for line in self._ssh(_KEY_FILES).splitlines():
+        for line in self.shell(_KEY_FILES).splitlines():
             self.names.keys.note(base64.b64decode(line))
 
-    def _ssh(self, script: str) -> str:
+    def shell(self, script: str) -> str:
         """What a script prints; while the NAS does not answer, that is ssh's complaint."""
         done = subprocess.run(
             [*self.nas.ssh, script],
