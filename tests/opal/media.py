@@ -117,7 +117,7 @@ def extents(ranges: t.Sequence[Range], number: int, blocks: int) -> list[tuple[i
 
 
 def lost(former: t.Sequence[Range], present: t.Sequence[Range], blocks: int) -> list[tuple[int, int]]:
-    """The blocks whose key is another one than before, be it that their range has a new one or that they changed ranges."""
+    """The blocks whose key is another one: their range has a new one, or they are in another range."""
     found: list[tuple[int, int]] = []
     for first, end, key in _keyed(former, blocks):
         for start, stop, now in _keyed(present, blocks):

@@ -51,8 +51,8 @@ def parse(text: str) -> Spec:
     found = _DRIVE.fullmatch(text)
     if found is None:
         raise ValueError(
-            f"'{text}' is no drive, which is SERIAL:SIZE or SERIAL:SIZE:KIND, such as S1:512M:opal2: a serial has 1 to 20 "
-            "letters, digits, '-' and '_', a size is a whole number, of bytes or with K, M, G or T"
+            f"'{text}' is no drive, which is SERIAL:SIZE or SERIAL:SIZE:KIND, such as S1:512M:opal2: a serial has 1 "
+            "to 20 letters, digits, '-' and '_', a size is a whole number, of bytes or with K, M, G or T"
         )
     kind = found["kind"] or OPAL2
     if kind not in KINDS:
@@ -264,6 +264,6 @@ def _options(argv: t.Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("folder", type=Path, help="of the shelf; what is on the drives is in its process")
     parser.add_argument("serials", nargs="*", help="what power-cycle is for, all drives if none is named")
     parser.add_argument("--drive", action="append", default=[], metavar="SERIAL:SIZE[:KIND]")
-    parser.add_argument("--anew", action="store_true", help="start with new drives; what is on those that are there is lost")
+    parser.add_argument("--anew", action="store_true", help="start with new drives; what is on the present ones is lost")
     parser.add_argument("--check", action="store_true", help="only tell whether something would be done")
     return parser.parse_args(argv)

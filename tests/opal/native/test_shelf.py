@@ -94,7 +94,8 @@ def test_drives_anew(folder: Path, capsys: Capture) -> None:
     words = ("start", str(folder), "--drive", "S1:64M", "--anew")
     first = said(capsys, *words)
     other = (*words, "--drive", "S2:64M")
-    assert said(capsys, *other, "--check") == {"changed": True} and said(capsys, "show", str(folder))["pid"] == first["pid"]
+    assert said(capsys, *other, "--check") == {"changed": True}
+    assert said(capsys, "show", str(folder))["pid"] == first["pid"]
     second = said(capsys, *other)
     assert second["changed"] and second["pid"] != first["pid"]
     assert [one["serial"] for one in second["drives"]] == ["S1", "S2"]
