@@ -264,6 +264,6 @@ def _options(argv: t.Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("folder", type=Path, help="of the shelf; what is on the drives is in its process")
     parser.add_argument("serials", nargs="*", help="what power-cycle is for, all drives if none is named")
     parser.add_argument("--drive", action="append", default=[], metavar="SERIAL:SIZE[:KIND]")
-    parser.add_argument("--anew", action="store_true", help="start with new drives; what is on the present ones is lost")
+    parser.add_argument("--anew", action="store_true", help="start with new drives; those that are there are lost")
     parser.add_argument("--check", action="store_true", help="only tell whether something would be done")
     return parser.parse_args(argv)
