@@ -8,12 +8,15 @@ from __future__ import annotations
 import hashlib
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from .drives import Drives
 from .keys import letters
 from .over_ssh import Check, Playbooks, Wanted
+
+PARTS = ("sed drives", "sed pool", "sed boot")
+"""Jobs of the suite, each with drives of its own."""
 
 _MIB = 1024 * 1024
 _SIZE = 256 * _MIB
@@ -74,14 +77,15 @@ rm -f /root/vault.sum
 """
 
 
-def checks(playbooks: Playbooks) -> Iterator[Check]:
-    """Each check in turn. Some of them cut the power of the NAS."""
+def checks(playbooks: Playbooks, part: str) -> Iterator[Check]:
+    """Each check of a part in turn. Some of them cut the power of the NAS."""
     sys.path.insert(0, str(playbooks.collections()))
     playbooks.temporary.mkdir(exist_ok=True)
     drives = Drives(playbooks.nas, (*_POOL, _SPARE), _SIZE)
     try:
         drives.plug()
-        yield from _Course(playbooks, drives).checks()
+        course = _Course(playbooks, drives)
+        yield from {PARTS[0]: course.by_hand, PARTS[1]: course.by_playbook, PARTS[2]: course.at_boot}[part]()
         drives.unplug()
     finally:
         drives.close()
@@ -114,28 +118,39 @@ class _Course:
             "nas_pools": [pool],
         }
 
-    def checks(self) -> Iterator[Check]:
-        yield self._playbooks.on_nas("nothing unlocks at boot as yet", _NOTHING, "")
+    def by_hand(self) -> Iterator[Check]:
+        """The drives without a pool, by Debian's sedutil-cli and by the native client."""
         variables = {"serials": [*_POOL, _SPARE], "spare": _SPARE, "password": _SHOWN}
         yield self._playbooks.run("drives by sedutil-cli and natively", f"{_FOLDER}/sed.yml", variables, Wanted())
-        yield from self._provision()
-        yield from self._all_locked()
-        yield from self._one_locked()
-        yield from self._at_boot()
-        less = {**self._inventory, "nas_drive_unlock_at_boot": False, "nas_unlock_at_boot": False}
-        yield self._provisioned("provision without unlocking at boot", less, Wanted(2))
-        yield self._playbooks.on_nas("no password is left on the NAS", _LEFT, "")
-        start = time.monotonic()
-        wrong = [serial for serial, drive in self._drives.by_serial.items() if drive.wrong and serial != _SPARE]
-        complaints = [f"{serial} was offered a wrong password" for serial in wrong]
-        yield "no drive was offered a wrong password", time.monotonic() - start, complaints
 
-    def _provision(self) -> Iterator[Check]:
-        for number, (words, changed) in enumerate(((["--check"], 3), ([], 4), (["--check"], 0), ([], 0)), 1):
-            name = f"provision on drives, run {number} of check, apply, check, apply"
-            yield self._provisioned(name, self._inventory, Wanted(changed), words)
+    def by_playbook(self) -> Iterator[Check]:
+        """Provisioned, locked by power cuts, and unlocked by the playbook."""
+        yield from self._provision("", self._inventory, 3)
+        yield self._reset("power cut, which locks the drives")
+        yield self._shown("the pool is not there when both drives are locked", "locked\nlocked\n")
+        described = f"drive {self._drives.path(_POOL[1])}, drive {_POOL[0]}"
+        yield from self._unlocked("both drives are locked", described)
+        yield self._playbooks.on_nas("export the pool of the drives", "zpool export vault", "")
         start = time.monotonic()
-        yield "the drives are owned, and lock when their power is off", time.monotonic() - start, self._owned()
+        self._drives.pull_and_plug(_POOL[1])
+        yield "a drive is pulled and plugged in again", time.monotonic() - start, []
+        yield self._shown("the pool can't be imported when one drive is locked", "open\nlocked\npool: vault\n")
+        yield from self._unlocked("one drive is locked", f"drive {self._drives.path(_POOL[1])}")
+        yield self._playbooks.on_nas("destroy the pool of the drives", "zpool destroy vault; rm -f /root/vault.sum", "")
+        yield self._tries()
+
+    def _provision(self, which: str, inventory: Mapping[str, Any], changed: int) -> Iterator[Check]:
+        """:param changed: how many tasks check mode says that they would change; that of datasets can't tell"""
+        yield self._playbooks.on_nas("nothing unlocks at boot as yet", _NOTHING, "")
+        for name, words, count in (
+            ("in check mode", ["--check"], changed),
+            ("for the first time", [], changed + 1),
+            ("once more", [], 0),
+        ):
+            title = f"provision on drives{which}, {name}"
+            yield self._playbooks.run(title, "nasops.encryption.provision", inventory, Wanted(count), words)
+        start = time.monotonic()
+        yield f"drives{which} are owned, and lock when their power is off", time.monotonic() - start, self._owned()
         yield self._playbooks.on_nas("something is written", _CONTENT, "")
 
     def _owned(self) -> list[str]:
@@ -152,22 +167,6 @@ class _Course:
                 complaints.append(f"{serial} does not lock when its power is off: {one}")
         return complaints
 
-    def _all_locked(self) -> Iterator[Check]:
-        """The power of the whole NAS fails, its drives with it, and nothing unlocks them at boot."""
-        yield self._reset("power cut, which locks the drives")
-        yield self._shown("the pool is not there when both drives are locked", "locked\nlocked\n")
-        described = f"drive {self._drives.path(_POOL[1])}, drive {_POOL[0]}"
-        yield from self._unlocked("both drives are locked", described)
-
-    def _one_locked(self) -> Iterator[Check]:
-        """One drive loses its power alone."""
-        yield self._playbooks.on_nas("export the pool of the drives", "zpool export vault", "")
-        start = time.monotonic()
-        self._drives.pull_and_plug(_POOL[1])
-        yield "a drive is pulled and plugged in again", time.monotonic() - start, []
-        yield self._shown("the pool can't be imported when one drive is locked", "open\nlocked\npool: vault\n")
-        yield from self._unlocked("one drive is locked", f"drive {self._drives.path(_POOL[1])}")
-
     def _unlocked(self, name: str, drives: str) -> Iterator[Check]:
         """Drives, pool and datasets come up in one run; the second one has nothing to do."""
         opened = f"{self._name}: imported vault; unlocked {drives}, vault, vault/own, vault/words"
@@ -178,25 +177,27 @@ class _Course:
         there = _OPEN.format("available\tyes") + "the same\n"
         yield self._playbooks.on_nas(f"all is there that was, when {name}", _DATASETS + _SAME, there)
 
-    def _at_boot(self) -> Iterator[Check]:
-        """The power fails once more, and the NAS comes up by itself."""
-        at_boot = {**self._inventory, "nas_drive_unlock_at_boot": True}
-        for changed in (1, 0):
-            name = "let the NAS unlock its drives at boot" + ("" if changed else ", once more")
-            yield self._provisioned(name, at_boot, Wanted(changed))
+    def at_boot(self) -> Iterator[Check]:
+        """Provisioned, and after a power cut the NAS comes up by itself."""
+        inventory = {**self._inventory, "nas_drive_unlock_at_boot": True}
+        yield from self._provision(" that the NAS unlocks", inventory, 4)
         start = time.monotonic()
         halves = [letters(10), letters(10)]
-        _name, _seconds, complaints = self._playbooks.on_nas(
-            "mark", _MARK_AT_BOOT.replace("HALVES", " ".join(halves)), "lost 0\n"
-        )
-        yield "all was recorded before the power cut", time.monotonic() - start, complaints
-        yield self._reset("power cut, which locks the drives again")
+        lost = self._playbooks.shell(_MARK_AT_BOOT.replace("HALVES", " ".join(halves)))
+        complaints = [] if lost == "lost 0\n" else [f"the kernel says: {lost.strip()}"]
+        yield "all was recorded before the power of the drives was cut", time.monotonic() - start, complaints
+        yield self._reset("power cut, which locks the drives that are unlocked at boot")
         self._playbooks.marks.append("".join(halves))
         yield self._playbooks.on_nas("the drives are unlocked before pools are imported", _AFTER_BOOT, _BOOTED)
         there = _OPEN.format("unavailable\tno") + "the same\n"
         yield self._playbooks.on_nas("what has keys in files came up by itself", _DATASETS + _SAME, there)
         wanted = Wanted(1, lines=[f"{self._name}: unlocked vault/words"])
-        yield self._playbooks.run("unlock what is left", "nasops.encryption.unlock", at_boot, wanted)
+        yield self._playbooks.run("unlock what is left", "nasops.encryption.unlock", inventory, wanted)
+        less = {**inventory, "nas_drive_unlock_at_boot": False, "nas_unlock_at_boot": False}
+        name = "provision without unlocking drives at boot"
+        yield self._playbooks.run(name, "nasops.encryption.provision", less, Wanted(2))
+        yield self._playbooks.on_nas("no password is left on the NAS", _LEFT, "")
+        yield self._tries()
 
     def _reset(self, name: str) -> Check:
         """Take the power from NAS and drives, and give it back; waits until the boot is through."""
@@ -212,5 +213,7 @@ class _Course:
         paths = " ".join(self._drives.path(serial) for serial in _POOL)
         return self._playbooks.on_nas(name, _READ.replace("PATHS", paths), wanted)
 
-    def _provisioned(self, name: str, inventory: Mapping[str, Any], wanted: Wanted, words: Sequence[str] = ()) -> Check:
-        return self._playbooks.run(name, "nasops.encryption.provision", inventory, wanted, words)
+    def _tries(self) -> Check:
+        start = time.monotonic()
+        wrong = [serial for serial, drive in self._drives.by_serial.items() if drive.wrong]
+        return "no drive was offered a wrong password", time.monotonic() - start, [f"{one} was" for one in wrong]
