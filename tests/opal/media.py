@@ -29,7 +29,8 @@ class Media:
 
     def __init__(self, drive: Drive) -> None:
         self._drive = drive
-        self._keys = drive.keys
+        # The ranges as they were at the last access: what is written was written with their keys.
+        self._ranges = tuple(drive.ranges)
         self._size = drive.spec.blocks * drive.spec.block_size
         self._file, path = tempfile.mkstemp(prefix="opal-")
         os.unlink(path)
@@ -73,14 +74,13 @@ class Media:
         return mbr.enabled and not mbr.done and offset < SHADOW
 
     def _forget(self) -> None:
-        """Lose what was written with a key that is no more."""
-        former, self._keys = self._keys, self._drive.keys
-        if former == self._keys or not self._drive.spec.encrypts:
+        """Lose what was written with another key than the one that its blocks have now."""
+        former, self._ranges = self._ranges, tuple(self._drive.ranges)
+        if former == self._ranges or not self._drive.spec.encrypts:
             return
-        for number, (old, new) in enumerate(zip(former, self._keys)):
-            if old != new:
-                for first, end in extents(self._drive.ranges, number, self._drive.spec.blocks):
-                    self._clear(first * self._drive.spec.block_size, end * self._drive.spec.block_size)
+        size = self._drive.spec.block_size
+        for first, end in lost(former, self._ranges, self._drive.spec.blocks):
+            self._clear(first * size, end * size)
 
     def _clear(self, offset: int, end: int) -> None:
         if (offset, end) == (0, self._size):
@@ -114,3 +114,23 @@ def extents(ranges: t.Sequence[Range], number: int, blocks: int) -> list[tuple[i
         found.append((at, one.start))
         at = one.start + one.length
     return [(first, end) for first, end in (*found, (at, blocks)) if first < end]
+
+
+def lost(former: t.Sequence[Range], present: t.Sequence[Range], blocks: int) -> list[tuple[int, int]]:
+    """The blocks whose key is another one: their range has a new one, or they are in another range."""
+    found: list[tuple[int, int]] = []
+    for first, end, key in _keyed(former, blocks):
+        for start, stop, now in _keyed(present, blocks):
+            begin, last = max(first, start), min(end, stop)
+            if begin < last and key != now:
+                if found and found[-1][1] == begin:
+                    begin = found.pop()[0]
+                found.append((begin, last))
+    return found
+
+
+def _keyed(ranges: t.Sequence[Range], blocks: int) -> list[tuple[int, int, int]]:
+    """All blocks in order: pieces with one key each."""
+    return sorted(
+        (first, end, one.key) for number, one in enumerate(ranges) for first, end in extents(ranges, number, blocks)
+    )

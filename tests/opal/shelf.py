@@ -30,8 +30,10 @@ _LONGEST = 1 << 20
 # Seconds for a process to start, or to answer.
 _PATIENCE = 30.0
 _BLOCK = 512
-_DRIVE = re.compile(r"(?P<serial>[A-Za-z0-9_-]{1,20}):(?P<size>[0-9]+)(?P<unit>[KMGT])(?::(?P<kind>\w+))?")
-_UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+_DRIVE = re.compile(r"(?P<serial>[A-Za-z0-9_-]{1,20}):(?P<size>[1-9][0-9]*)(?P<unit>[KMGT]?)(?::(?P<kind>\w+))?")
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+# What ZFS takes for a disk; those of a test NAS have at least as much.
+_SMALLEST = 64 << 20
 _PROGRAM = Path(__file__).with_name("run")
 
 Answer = dict[str, t.Any]
@@ -47,11 +49,32 @@ def parse(text: str) -> Spec:
     :raises ValueError: it is none
     """
     found = _DRIVE.fullmatch(text)
-    kind = found and (found["kind"] or OPAL2)
-    if found is None or kind not in KINDS:
-        raise ValueError(f"'{text}' is no drive, which is SERIAL:SIZE or SERIAL:SIZE:KIND, such as S1:512M:opal2")
-    blocks = int(found["size"]) * _UNITS[found["unit"]] // _BLOCK
-    return Spec(found["serial"], kind, model="EMU OPAL", blocks=blocks)
+    if found is None:
+        raise ValueError(
+            f"'{text}' is no drive, which is SERIAL:SIZE or SERIAL:SIZE:KIND, such as S1:512M:opal2: a serial has 1 "
+            "to 20 letters, digits, '-' and '_', a size is a whole number, of bytes or with K, M, G or T"
+        )
+    kind = found["kind"] or OPAL2
+    if kind not in KINDS:
+        raise ValueError(f"drive {found['serial']}: unknown kind '{kind}', known are {', '.join(KINDS)}")
+    size = int(found["size"]) * _UNITS[found["unit"]]
+    if size < _SMALLEST or size % _BLOCK:
+        wanted = f"at least 64M, in multiples of {_BLOCK}"
+        raise ValueError(f"drive {found['serial']}: {size} bytes are too few or not made of sectors: {wanted}")
+    return Spec(found["serial"], kind, model="EMU OPAL", blocks=size // _BLOCK)
+
+
+def parse_all(drives: t.Sequence[str]) -> list[Spec]:
+    """The drives of a shelf, each by a serial number of its own.
+
+    :raises ValueError: one is none, or there twice
+    """
+    specs = [parse(one) for one in drives]
+    serials = [spec.serial for spec in specs]
+    twice = sorted({serial for serial in serials if serials.count(serial) > 1})
+    if twice:
+        raise ValueError(f"these serials are given to more than one drive: {', '.join(twice)}")
+    return specs
 
 
 class Shelf:
@@ -71,21 +94,29 @@ class Shelf:
             line.settimeout(_PATIENCE)
             try:
                 line.connect(path)
-            except (FileNotFoundError, ConnectionRefusedError):
+                line.sendall(json.dumps([word, *serials]).encode() + b"\n")
+                said = line.makefile("rb").readline(_LONGEST)
+            except (FileNotFoundError, ConnectionError):
                 return None
-            line.sendall(json.dumps([word, *serials]).encode() + b"\n")
-            answer: Answer = json.loads(line.makefile("rb").readline(_LONGEST))
+        if not said:
+            # It ended meanwhile.
+            return None
+        answer: Answer = json.loads(said)
         if "error" in answer:
             raise ShelfError(answer["error"])
         return answer
 
-    def start(self, drives: t.Sequence[str], check: bool) -> Answer:
+    def start(self, drives: t.Sequence[str], check: bool, anew: bool = False) -> Answer:
         """The shelf with these drives, and whether it had to be set up.
 
+        :param anew: with new drives, whichever are there
         :raises ShelfError: it is there with other drives
+        :raises ValueError: these can't be on one shelf
         """
-        there = self.ask("show")
-        wanted = [_plain(parse(one)) for one in drives]
+        wanted = [_plain(spec) for spec in parse_all(drives)]
+        if anew and not check:
+            self.stop(False)
+        there = None if anew else self.ask("show")
         if there is not None:
             found = [{name: row[name] for name in wanted[0]} for row in there["drives"]] if wanted else []
             if found != wanted:
@@ -124,11 +155,31 @@ class Shelf:
                 self._folder.rmdir()
         return {"changed": there is not None}
 
+    def power_cycle(self, serials: t.Sequence[str], check: bool) -> Answer:
+        """Off and on, all drives if none is named. Where there is no shelf, nothing has power.
+
+        :raises ShelfError: a drive that is named is not there
+        """
+        there = self.ask("show" if check else "power-cycle", *serials)
+        if there is None and serials:
+            raise ShelfError(_nothing(self._folder))
+        return {**(there or {}), "changed": there is not None}
+
+    def show(self) -> Answer:
+        """What there is.
+
+        :raises ShelfError: nothing
+        """
+        there = self.ask("show")
+        if there is None:
+            raise ShelfError(_nothing(self._folder))
+        return {**there, "changed": False}
+
     def serve(self, drives: t.Sequence[str]) -> None:
         """Be that process, until it is told to stop."""
         target = Target()
         with contextlib.closing(target), socket.socket(socket.AF_UNIX) as listener, _place(self._folder) as path:
-            plugged = [target.plug(parse(one)) for one in drives]
+            plugged = [target.plug(spec) for spec in parse_all(drives)]
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)
             listener.bind(path)
@@ -176,6 +227,10 @@ def _do(target: Target, drives: t.Sequence[Drive], word: str, serials: t.Sequenc
     }
 
 
+def _nothing(folder: Path) -> str:
+    return f"there are no drives in {folder}: start it first"
+
+
 def _plain(spec: Spec) -> Answer:
     return {"serial": spec.serial, "kind": spec.kind, "size": spec.blocks * spec.block_size}
 
@@ -189,15 +244,13 @@ def main(argv: t.Sequence[str] | None = None) -> int:
             shelf.serve(options.drive)
             return 0
         if options.action == "start":
-            answer = shelf.start(options.drive, options.check)
+            answer = shelf.start(options.drive, options.check, options.anew)
         elif options.action == "stop":
             answer = shelf.stop(options.check)
+        elif options.action == "power-cycle":
+            answer = shelf.power_cycle(options.serials, options.check)
         else:
-            serials = options.serials if options.action == "power-cycle" else []
-            word = "show" if options.check else options.action
-            answer = {**(shelf.ask(word, *serials) or {}), "changed": options.action == "power-cycle"}
-            if "port" not in answer:
-                raise ShelfError(f"there are no drives in {options.folder}: start it first")
+            answer = shelf.show()
     except (ShelfError, ValueError, OSError) as error:
         sys.stderr.write(f"{error}\n")
         return 1
@@ -211,5 +264,6 @@ def _options(argv: t.Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("folder", type=Path, help="of the shelf; what is on the drives is in its process")
     parser.add_argument("serials", nargs="*", help="what power-cycle is for, all drives if none is named")
     parser.add_argument("--drive", action="append", default=[], metavar="SERIAL:SIZE[:KIND]")
+    parser.add_argument("--anew", action="store_true", help="start with new drives; those that are there are lost")
     parser.add_argument("--check", action="store_true", help="only tell whether something would be done")
     return parser.parse_args(argv)

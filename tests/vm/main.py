@@ -12,6 +12,7 @@ import queue
 import re
 import shutil
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -20,7 +21,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from . import kills, kmip_pool, sed_pool
+from . import kills, kmip_pool, sed_pool, sed_role
 from . import nas as nas_module
 from .case import BadCase, Case, Names, load
 from .connection import ROOT, Agent, AgentLost
@@ -35,8 +36,10 @@ CASES = Path(__file__).with_name("cases")
 PLAYBOOKS = "playbooks"
 KILLS = "kills"
 KMIP = "kmip"
+# Makes a NAS of its own, and so runs when the others are gone.
+SED_ROLE = "sed_role"
 # What need not run each time.
-_LONG = (KMIP, *sed_pool.PARTS)
+_LONG = (KMIP, *sed_pool.PARTS, SED_ROLE)
 # How often a worker replaces a NAS that a case has broken.
 _REPLACEMENTS = 3
 
@@ -199,7 +202,8 @@ def main() -> int:
     for job in ordered:
         jobs.put(job)
     stop = threading.Event()
-    sessions = [Session(number, options, log / str(number), tally) for number in range(1, options.jobs + 1)]
+    numbers = range(1, options.jobs + 1) if ordered else ()
+    sessions = [Session(number, options, log / str(number), tally) for number in numbers]
     workers = [threading.Thread(target=_run, args=(session, jobs, stop)) for session in sessions]
     try:
         for worker in workers:
@@ -213,6 +217,8 @@ def main() -> int:
             worker.join()
     if not jobs.empty():
         tally.add(("all cases were run", 0.0, ["some were not, since no NAS was left"]))
+    if chosen(options, SED_ROLE, True):
+        _run_alone(log / "role", tally)
     tally.say(f"       {time.monotonic() - start:.0f} s in all; logs are in {log.relative_to(ROOT)}")
     tally.say(f"vm: {tally.passed} passed, {tally.failed} failed")
     return int(bool(tally.failed) or not tally.passed)
@@ -244,6 +250,16 @@ def _run(session: Session, jobs: queue.SimpleQueue[Case | str], stop: threading.
         session.tally.add((f"NAS {session.number}", time.monotonic() - start, [traceback.format_exc()]))
     finally:
         session.close()
+
+
+def _run_alone(log: Path, tally: Tally) -> None:
+    """What makes its own NAS."""
+    start = time.monotonic()
+    try:
+        for outcome in sed_role.checks(log):
+            tally.add(outcome)
+    except (NasError, OSError, subprocess.SubprocessError) as error:
+        tally.add((SED_ROLE, time.monotonic() - start, [str(error)]))
 
 
 def _options() -> argparse.Namespace:

@@ -386,12 +386,7 @@ class Playbooks:
 
     def collections(self) -> Path:
         """Where Ansible and Python find the collection of this work tree."""
-        collections = ROOT / ".build" / "vm" / "collections"
-        link = collections / "ansible_collections" / "nasops" / "encryption"
-        link.parent.mkdir(parents=True, exist_ok=True)
-        if not link.is_symlink():
-            link.symlink_to(ROOT)
-        return collections
+        return link_collection()
 
     def _environment(self) -> dict[str, str]:
         """With the collection of this work tree."""
@@ -405,3 +400,13 @@ class Playbooks:
             "ANSIBLE_DEPRECATION_WARNINGS": "1",
             "LC_ALL": "C.UTF-8",
         }
+
+
+def link_collection() -> Path:
+    """Where Ansible and Python find the collection of this work tree."""
+    collections = ROOT / ".build" / "vm" / "collections"
+    link = collections / "ansible_collections" / "nasops" / "encryption"
+    link.parent.mkdir(parents=True, exist_ok=True)
+    if not link.is_symlink():
+        link.symlink_to(ROOT)
+    return collections

@@ -10,7 +10,8 @@
     python3 vm.py clone dev other           a copy of one that is off, with its snapshots
     python3 vm.py destroy dev
 
-Every command but exec, hmp and list prints one JSON object: "changed", and the VM as "status" shows it.
+Every command but exec, hmp and list prints one JSON object: "changed", and the VM as "status" shows it. That of start
+also says whether the VM is "new", made from scratch.
 """
 
 from __future__ import annotations
@@ -113,6 +114,7 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     machine = Machine(arguments.dir.absolute(), check_name(arguments.name))
     changed = False
+    more: dict[str, Any] = {}
     if arguments.command == "exec":
         words = arguments.words[1:] if arguments.words[:1] == ["--"] else arguments.words
         return subprocess.run(machine.ssh_command(words), check=False).returncode
@@ -121,7 +123,9 @@ def run(arguments: argparse.Namespace) -> int:
             sys.stdout.write(monitor.human(" ".join(arguments.words)))
         return 0
     if arguments.command == "start":
-        changed = machine.start(wanted(machine, arguments), arguments.recreate, arguments.timeout, arguments.check)
+        description = wanted(machine, arguments)
+        more["new"] = machine.is_new(description, arguments.recreate)
+        changed = machine.start(description, arguments.recreate, arguments.timeout, arguments.check)
     elif arguments.command == "wait":
         machine.wait(arguments.timeout)
     elif arguments.command == "stop":
@@ -140,7 +144,7 @@ def run(arguments: argparse.Namespace) -> int:
         changed = machine.clone(source, arguments.check)
     elif arguments.command == "forget":
         changed = machine.delete_snapshot(arguments.tag, arguments.check)
-    sys.stdout.write(json.dumps({"changed": changed, **machine.status()}) + "\n")
+    sys.stdout.write(json.dumps({"changed": changed, **more, **machine.status()}) + "\n")
     return 0
 
 

@@ -4,13 +4,23 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 #
 # connect.sh ADDRESS PORT NAME... : plugs emulated drives into this machine, by their NVMe Qualified Names, each once.
+# Drives whose process was started anew have the same names on another port: those that are gone are taken away first.
 
 set -eu
 address=$1 port=$2
 shift 2
 modprobe nvme-tcp
 for name; do
-    if grep -qsxF "$name" /sys/class/nvme/*/subsysnqn; then
+    connected=
+    for controller in /sys/class/nvme/*; do
+        if grep -qsxF "$name" "$controller/subsysnqn"; then
+            case ",$(cat "$controller/address")," in
+                *",trsvcid=$port,"*) connected=1 ;;
+                *) echo 1 >"$controller/delete_controller" ;;
+            esac
+        fi
+    done
+    if [ "$connected" ]; then
         continue
     fi
     # At boot the network takes its time.

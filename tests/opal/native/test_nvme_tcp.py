@@ -14,7 +14,7 @@ from dataclasses import replace
 import pytest
 
 from ansible_collections.nasops.encryption.tests.opal.drive import PYRITE1, Drive, Range, Spec
-from ansible_collections.nasops.encryption.tests.opal.media import extents, touched
+from ansible_collections.nasops.encryption.tests.opal.media import extents, lost, touched
 from ansible_collections.nasops.encryption.tests.opal.nvme_tcp import Target, name_of, target
 
 SMALL = Spec("S1", blocks=4096)
@@ -180,6 +180,41 @@ def test_a_range_has_a_key_of_its_own(shelf: Target) -> None:
     assert [io.read(block, 1)[1][:4] for block in (0, 8, 16)] == [bytes(4), b"data", bytes(4)]
 
 
+def revert_but_the_global_range(drive: Drive) -> None:
+    drive.revert_locking(keep=True)
+
+
+def move_with_a_new_key(drive: Drive) -> None:
+    drive.ranges[1] = replace(drive.ranges[1], key=-1)
+    drive.ranges[1] = replace(drive.ranges[1], start=24)
+
+
+def move_and_then_a_new_key(drive: Drive) -> None:
+    drive.ranges[1] = replace(drive.ranges[1], start=24)
+    drive.ranges[1] = replace(drive.ranges[1], key=-1)
+
+
+@pytest.mark.parametrize(
+    "change, kept",
+    [
+        (revert_but_the_global_range, [True, False, True, True]),
+        (move_with_a_new_key, [True, False, True, False]),
+        (move_and_then_a_new_key, [True, False, True, False]),
+    ],
+)
+def test_data_of_a_range_is_gone_wherever_the_range_is_by_then(
+    shelf: Target, change: t.Callable[[Drive], None], kept: list[bool]
+) -> None:
+    drive = shelf.plug(SMALL)
+    _admin, io = queues(shelf)
+    drive.ranges[1] = replace(drive.ranges[1], start=8, length=8)
+    places = (0, 8, 16, 24)
+    for block in places:
+        io.write(block, b"data" * 128)
+    change(drive)
+    assert [io.read(block, 1)[1][:4] == b"data" for block in places] == kept
+
+
 def test_a_shadow_hides_what_is_there(shelf: Target) -> None:
     drive = shelf.plug(SMALL)
     _admin, io = queues(shelf)
@@ -209,3 +244,13 @@ def test_blocks_are_in_the_ranges_they_are_in() -> None:
     assert touched(ranges, 8, 16) == [ranges[1], ranges[2], ranges[0]]
     assert extents(ranges, 0, 100) == [(0, 8), (12, 16), (24, 100)]
     assert [extents(ranges, number, 100) for number in (1, 2)] == [[(16, 24)], [(8, 12)]]
+
+
+def test_blocks_lose_their_data_with_their_key() -> None:
+    former = [Range(key=0), Range(16, 8, key=1)]
+    assert lost(former, former, 100) == []
+    assert lost(former, [Range(key=0, read_locked=True), Range(16, 8, key=1)], 100) == []
+    assert lost(former, [Range(key=0), Range(16, 8, key=2)], 100) == [(16, 24)]
+    assert lost(former, [Range(key=2), Range(16, 8, key=1)], 100) == [(0, 16), (24, 100)]
+    assert lost(former, [Range(key=2), Range(key=3)], 100) == [(0, 100)]
+    assert lost(former, [Range(key=0), Range(20, 8, key=1)], 100) == [(16, 20), (24, 28)]

@@ -201,6 +201,11 @@ class Machine:
         lines += ["      %s: %s" % (name, json.dumps(value)) for name, value in variables.items()]
         self.files.inventory.write_text("\n".join(lines) + "\n", "utf-8")
 
+    def is_new(self, wanted: Description, recreate: bool) -> bool:
+        """Whether ``start`` makes this VM from scratch, because there is none or in place of the one that is there."""
+        present = self.description()
+        return present is None or (recreate and compare(present, wanted) != SAME)
+
     def start(self, wanted: Description, recreate: bool, seconds: float, check: bool) -> bool:
         """The VM as wanted, running and answering. True if it had to be made, changed or started.
 
@@ -208,7 +213,7 @@ class Machine:
         """
         with self.lock():
             present = self.description()
-            if present is not None and recreate and compare(present, wanted) != SAME:
+            if present is not None and self.is_new(wanted, recreate):
                 if check:
                     return True
                 self._remove()
