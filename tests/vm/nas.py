@@ -74,6 +74,8 @@ def save(say: Callable[[str], None]) -> None:
     saved = saved_nas()
     with _lock():
         if BOOTED in saved.look().get("snapshots", ()):
+            # only a copy of what is off can be made; a run that was killed may have left it on
+            saved.cut()
             return
         say("       a NAS is booted, once, and saved: one or two minutes without KVM")
         start = time.monotonic()
