@@ -35,7 +35,7 @@ def decrypt(folder: str, seconds: float) -> float:
     image = os.urandom(SIZE - len(last)) + last
 
     def read(offset: int, length: int) -> bytes:
-        return image[offset : offset + length]
+        return bytes(image[offset : offset + length])
 
     located = metadata.locate(read, SIZE)
     engine = cipher.find_engine()

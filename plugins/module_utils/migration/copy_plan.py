@@ -174,8 +174,8 @@ def _check_target(draft: Draft, found: Found, name: str) -> None:
     if others or written:
         raise Refused(
             f"'{replica.name}' {what} since it was copied from '{name}'.",
-            hint="Set 'force: true' to make it what the source is, which destroys that. It is best kept read-only, "
-            "without snapshots of its own.",
+            hint="Set 'force: true' to make it what the source is, which destroys that. It is best kept unmounted, "
+            "without snapshots of its own: even a mount that is read-only writes some KiB to it.",
         )
 
 

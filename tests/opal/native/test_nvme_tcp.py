@@ -106,7 +106,7 @@ def queues(where: Target, serial: str = "S1") -> tuple[Queue, Queue]:
     return first, Queue(where, serial, 1, first.controller)
 
 
-def lock(drive: Drive, number: int = 0, **flags: bool) -> None:
+def lock(drive: Drive, number: int = 0, **flags: t.Any) -> None:
     drive.ranges[number] = replace(drive.ranges[number], **flags)
 
 
