@@ -319,7 +319,10 @@ class TestRsync:
 
     def test_all_that_is_missing_is_told(self) -> None:
         faults = lacking_for_rsync(RecordedRunner(missing=("unshare", "rsync")), "linux")
-        assert [one.split(" are missing", maxsplit=1)[0] for one in faults] == ["The programs unshare", "The programs rsync"]
+        assert [one.split(" are missing", maxsplit=1)[0] for one in faults] == [
+            "The programs unshare",
+            "The programs rsync",
+        ]
 
     def test_nothing_is_missing(self) -> None:
         argv = ("rsync", "--version")
