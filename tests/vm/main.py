@@ -88,7 +88,7 @@ class Session:
     names: Names = field(init=False)
 
     def open(self) -> None:
-        """Have a NAS that has booted, and start the agent."""
+        """Boot the NAS and start the agent."""
         start = time.monotonic()
         self.marks.clear()
         if self.options.vm:
@@ -97,7 +97,7 @@ class Session:
         else:
             self.nas = Nas(f"suite-{os.getpid()}-{self.number}{len(self.made)}")
             self.made.append(self.nas)
-            self.nas.resume()
+            self.nas.start()
         booted = time.monotonic()
         self._begin()
         self.tally.say(
@@ -182,7 +182,6 @@ def main() -> int:
     try:
         if not options.vm and not options.list:
             nas_module.prepare(BUILD / "image.txt", tally.say)
-            nas_module.save(tally.say)
         if options.prepare:
             return 0
         cases = [case for case in load(CASES) if chosen(options, case.name, case.long)]

@@ -5,15 +5,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-import hashlib
 import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +23,7 @@ WHOLE = 12
 # MiB. ZFS wants 64 at least; small disks are quick to create pools on.
 DISK_SIZE = 256
 MEMORY = 1536
-# Without KVM a second one brings nothing: what the two tell each other takes longer than what they save.
-CPUS = 1
-# The name of the state that all of a run's NAS begin with, and what the names of those begin with that are saved in it.
-BOOTED = "booted"
-_SAVED = "suite-booted-"
-# Seconds after which one that no run has copied is of an image or a work tree that is not used any more.
-_FORGOTTEN = 7 * 24 * 3600
+CPUS = 2
 
 
 class NasError(Exception):
@@ -69,43 +60,6 @@ def _build_image(action: str, log: Path) -> Mapping[str, Any]:
     return answer
 
 
-def save(say: Callable[[str], None]) -> None:
-    """Boot a NAS and save it, once for each image: a copy of it is there in seconds, a boot takes a minute or two."""
-    saved = saved_nas()
-    with _lock():
-        if BOOTED in saved.look().get("snapshots", ()):
-            # only a copy of what is off can be made; a run that was killed may have left it on
-            saved.cut()
-            return
-        say("       a NAS is booted, once, and saved: one or two minutes without KVM")
-        start = time.monotonic()
-        for name in _run("vm.py", "list").split():
-            if name.startswith(_SAVED) and Nas(name).idle() > _FORGOTTEN:
-                Nas(name).destroy()
-        saved.start()
-        saved.snapshot(BOOTED)
-        saved.cut()
-        say(f"       the NAS is saved after {time.monotonic() - start:.0f} s")
-
-
-def saved_nas() -> Nas:
-    """The one that is saved for the present image and the present way to start it."""
-    image = json.loads(_run("build_image.sh", "check"))
-    version = subprocess.run([image["qemu"], "--version"], capture_output=True, check=True).stdout
-    programs = [path.read_bytes() for path in sorted((PROGRAMS / "nasvm").glob("*.py"))]
-    parts = [image["image"].encode(), version, *programs, " ".join(Nas("").options).encode()]
-    return Nas(_SAVED + hashlib.sha256(b"\0".join(parts)).hexdigest()[:12])
-
-
-@contextlib.contextmanager
-def _lock() -> Iterator[None]:
-    """Only one program at a time makes the saved NAS, or copies it."""
-    path = Path(json.loads(_run("build_image.sh", "check"))["image"]).parent / ".saved.lock"
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
 def _run(program: str, *words: str) -> str:
     """What one of the role's programs prints."""
     interpreter = "bash" if program.endswith(".sh") else sys.executable
@@ -120,44 +74,19 @@ def _run(program: str, *words: str) -> str:
 class Nas:
     """A virtual machine by name."""
 
-    def __init__(self, name: str, cpus: int = CPUS) -> None:
+    def __init__(self, name: str) -> None:
         self.name = name
         self.options = ["--disks", str(DISKS), "--disk-size", f"{DISK_SIZE}M", "--memory", str(MEMORY)]
-        self.options += ["--cpus", str(cpus)]
+        self.options += ["--cpus", str(CPUS)]
         self.status: Mapping[str, Any] = {}
 
     def start(self) -> None:
         """Boot it, if it does not run already, and wait until it can be logged into."""
         self.status = self._control("start", *self.options)
 
-    def resume(self) -> None:
-        """Make it as a copy of the saved one, which goes on from there with its ids, and tell it what time it is."""
-        with _lock():
-            saved_nas().clone(self.name)
-        self.status = self._control("restore", BOOTED)
-        set_clock = f"date -s @{time.time():.0f} >/dev/null && hostname {self.name}"
-        subprocess.run([*self.ssh, set_clock], stdin=subprocess.DEVNULL, check=True)
-
     def find(self) -> None:
         """Use one that runs."""
         self.status = self._control("status")
-
-    def look(self) -> Mapping[str, Any]:
-        """How it is, whether it is there or not."""
-        return self._control("status")
-
-    def snapshot(self, name: str) -> None:
-        """Save memory and disks."""
-        self._control("snapshot", name)
-
-    def clone(self, name: str) -> None:
-        """Make a copy of it, while it is off."""
-        self._control("clone", name)
-        os.utime(str(self.look()["directory"]))
-
-    def idle(self) -> float:
-        """Seconds since it was made or copied."""
-        return time.time() - os.stat(str(self.look()["directory"])).st_mtime
 
     def cut(self) -> None:
         """Cut its power: what its kernel has not written yet is lost."""
