@@ -22,6 +22,7 @@ from pathlib import Path
 
 from . import transports
 from .drive import Drive, Spec
+from .listening import Closed, Listening, receive
 from .tper import TPer, Vanished
 
 _REQUEST = struct.Struct("=III")
@@ -51,17 +52,13 @@ class Emulator:
         self._tpers: dict[int, TPer] = {}
         self._locks: dict[int, threading.Lock] = {}
         self._skeleton()
-        self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.bind(str(self.folder / "socket"))
-        self._listener.listen(64)
-        self._thread = threading.Thread(target=self._accept, daemon=True)
-        self._thread.start()
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(str(self.folder / "socket"))
+        listener.listen(64)
+        self._listening = Listening(listener, self._serve)
 
     def close(self) -> None:
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        self._thread.join()
+        self._listening.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def environment(self, library: Path) -> dict[str, str]:
@@ -211,21 +208,13 @@ class Emulator:
 
     # The socket
 
-    def _accept(self) -> None:
-        while True:
-            try:
-                connection, _address = self._listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
-
     def _serve(self, connection: socket.socket) -> None:
-        with connection, contextlib.suppress(_Closed, ConnectionError):
+        with connection, contextlib.suppress(Closed, ConnectionError):
             name = ""
             drive: Drive | None = None
             while True:
-                kind, head_length, data_length = _REQUEST.unpack(_read(connection, _REQUEST.size))
-                head, data = _read(connection, head_length), _read(connection, data_length)
+                kind, head_length, data_length = _REQUEST.unpack(receive(connection, _REQUEST.size))
+                head, data = receive(connection, head_length), receive(connection, data_length)
                 if kind == _OPEN:
                     name = os.path.basename(head.decode())
                     drive = self.drives.get(name)
@@ -278,21 +267,6 @@ class Emulator:
             return _ANSWER.pack(-errno.EIO, 0, 0, 0)
         data = drive.media.ljust(offset + length, b"\0")[offset : offset + length]
         return _ANSWER.pack(0, 0, 0, len(data)) + data
-
-
-class _Closed(Exception):
-    """The host closed the device."""
-
-
-def _read(connection: socket.socket, length: int) -> bytes:
-    parts: list[bytes] = []
-    while length:
-        part = connection.recv(length)
-        if not part:
-            raise _Closed
-        parts.append(part)
-        length -= len(part)
-    return b"".join(parts)
 
 
 @contextlib.contextmanager

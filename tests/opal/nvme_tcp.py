@@ -18,6 +18,7 @@ import typing as t
 from dataclasses import dataclass, field
 
 from .drive import Drive, Spec
+from .listening import Closed, Listening, receive
 from .media import Media
 from .nvme_controller import CONNECT, FABRICS, Command, Completion, Controller
 from .tper import TPer, Vanished
@@ -35,7 +36,7 @@ _NAME = "nqn.2014-08.org.nvmexpress:opal-emulator:"
 
 
 class ProtocolError(Exception):
-    """The host says something that can't be understood, or ends the connection."""
+    """The host says something that can't be understood."""
 
 
 @dataclass
@@ -55,16 +56,12 @@ class Target:
     def __init__(self, address: str = "127.0.0.1", port: int = 0) -> None:
         self._bays: dict[str, _Bay] = {}
         self._numbers = itertools.count(1)
-        self._listener = socket.create_server((address, port))
-        self.port: int = self._listener.getsockname()[1]
-        self._thread = threading.Thread(target=self._accept, daemon=True)
-        self._thread.start()
+        listener = socket.create_server((address, port))
+        self.port: int = listener.getsockname()[1]
+        self._listening = Listening(listener, self._serve)
 
     def close(self) -> None:
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        self._thread.join()
+        self._listening.close()
         for name, bay in self._bays.items():
             self._hang_up(name)
             with bay.lock:
@@ -93,18 +90,10 @@ class Target:
 
     # Connections
 
-    def _accept(self) -> None:
-        while True:
-            try:
-                connection, _address = self._listener.accept()
-            except OSError:
-                return
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
-
     def _serve(self, connection: socket.socket) -> None:
         bay: _Bay | None = None
-        with connection, contextlib.suppress(ProtocolError, Vanished, OSError):
+        with connection, contextlib.suppress(ProtocolError, Closed, Vanished, OSError):
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             line = _Line(connection)
             line.begin()
             command, data = line.command()
@@ -197,23 +186,14 @@ class _Line:
 
     def _receive(self) -> tuple[int, int, bytes]:
         """Kind of a unit, where its data begins, and all behind its common header."""
-        kind, _flags, _length, place, size = _HEADER.unpack(self._read(_HEADER.size))
+        kind, _flags, _length, place, size = _HEADER.unpack(receive(self._connection, _HEADER.size))
         if not _HEADER.size <= size <= _LONGEST or place > size or 0 < place < _HEADER.size:
             raise ProtocolError(f"a unit of {size} bytes with data at {place}")
-        return kind, place, self._read(size - _HEADER.size)
+        return kind, place, receive(self._connection, size - _HEADER.size)
 
     def _send(self, kind: int, flags: int, length: int, head: bytes, data: bytes = b"") -> None:
         common = _HEADER.pack(kind, flags, length, length if data else 0, length + len(data))
         self._connection.sendall(common + head + data)
-
-    def _read(self, length: int) -> bytes:
-        gathered = bytearray()
-        while len(gathered) < length:
-            part = self._connection.recv(length - len(gathered))
-            if not part:
-                raise ProtocolError("the host is gone")
-            gathered += part
-        return bytes(gathered)
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 
-from .over_ssh import Check, Playbooks, Wanted
+from .over_ssh import Check, Playbooks, Wanted, link_collection
 
 _SERVER = "ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.kmip.kmip_server"
 # What its log has to tell, and what nothing is to be found of: the level that would print keys.
@@ -37,7 +37,7 @@ unavailable
 
 def checks(playbooks: Playbooks) -> Iterator[Check]:
     """The round trip, what the NAS has then, and what the server wrote to its log."""
-    sys.path.insert(0, str(playbooks.collections()))
+    sys.path.insert(0, str(link_collection()))
     folder = playbooks.temporary / "kmip"
     shutil.rmtree(folder, ignore_errors=True)
     playbooks.temporary.mkdir(exist_ok=True)

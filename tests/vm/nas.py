@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -23,7 +22,6 @@ WHOLE = 12
 # MiB. ZFS wants 64 at least; small disks are quick to create pools on.
 DISK_SIZE = 256
 MEMORY = 1536
-CPUS = 2
 
 
 class NasError(Exception):
@@ -60,29 +58,17 @@ def _build_image(action: str, log: Path) -> Mapping[str, Any]:
     return answer
 
 
-def _run(program: str, *words: str) -> str:
-    """What one of the role's programs prints."""
-    interpreter = "bash" if program.endswith(".sh") else sys.executable
-    argv = [interpreter, str(PROGRAMS / program), *words]
-    env = {**os.environ, "TEST_NAS_PYTHON": sys.executable}
-    done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=env, check=False)
-    if done.returncode:
-        raise NasError(f"{program} {' '.join(words)} failed: {done.stderr.strip()}")
-    return done.stdout
-
-
 class Nas:
     """A virtual machine by name."""
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.options = ["--disks", str(DISKS), "--disk-size", f"{DISK_SIZE}M", "--memory", str(MEMORY)]
-        self.options += ["--cpus", str(CPUS)]
         self.status: Mapping[str, Any] = {}
 
     def start(self) -> None:
         """Boot it, if it does not run already, and wait until it can be logged into."""
-        self.status = self._control("start", *self.options)
+        options = ["--disks", str(DISKS), "--disk-size", f"{DISK_SIZE}M", "--memory", str(MEMORY)]
+        self.status = self._control("start", *options)
 
     def find(self) -> None:
         """Use one that runs."""
@@ -122,7 +108,11 @@ class Nas:
         return Path(str(self.status["inventory"]))
 
     def _control(self, action: str, *options: str) -> Mapping[str, Any]:
-        answer = json.loads(_run("vm.py", action, self.name, *options))
+        argv = [sys.executable, str(PROGRAMS / "vm.py"), action, self.name, *options]
+        done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise NasError(f"vm.py {action} {self.name} failed: {done.stderr.strip()}")
+        answer = json.loads(done.stdout)
         if not isinstance(answer, dict):
             raise NasError(f"vm.py {action} {self.name} answered {answer!r}")
         return answer

@@ -25,8 +25,8 @@ from .keys import letters
 from .nas import Nas
 from .recovery import Recovery
 
-# Four times as long as it takes without KVM.
-_SECONDS = 600
+# Four times as long as it takes without KVM; that of a role with several boots is within it, too.
+_SECONDS = 900
 # Seconds for a boot without KVM, generously.
 _BOOT = 300
 # How many keys are rotated while the power is cut, and the seconds from the beginning within which that happens.
@@ -41,10 +41,9 @@ cd /etc/zfs/keys && mv fleet%2Fmedia.key fleet%2Fmedia.key.new
 (umask 277 && od -An -v -tx1 -N32 /dev/urandom | tr -d ' \\n' >fleet%2Fmedia.key)
 sync
 """
-# The mark comes in two halves, so that it is not in the arguments of the shell that leaves it: it is executed when the
-# NAS boots, by the unit that unlocks.
+# The mark comes in two halves, so that it is not in the arguments of the shell that leaves it.
 _MARK_AT_BOOT = """
-unit=/etc/systemd/system/nasops-zfs-unlock.service.d
+unit=/etc/systemd/system/UNIT.service.d
 mkdir -p $unit
 printf '[Service]\\nExecStartPre=/bin/true --mark=%s%s\\n' HALVES >$unit/suite.conf
 auditctl -s | grep '^lost'
@@ -169,18 +168,13 @@ class Playbooks:
 
     def _backups(self, fleet: Mapping[str, Any], recovery: Recovery) -> Iterator[Check]:
         """A backup of keys, nothing left to do, and what openssl alone finds in it."""
-        current = "the backup of 3 keys is up to date"
-        runs: list[tuple[str, list[str], int, str]] = [
-            ("backup of keys", [], 1, "backed up fleet, fleet/media, fleet/vm1"),
-        ]
+        playbook, nas = "nasops.encryption.backup_keys", self.nas.name
+        wanted = Wanted(1, lines=[f"{nas}: backed up fleet, fleet/media, fleet/vm1"])
+        yield self.run("backup of keys", playbook, fleet, wanted)
         if self.thorough:
-            runs.append(("backup of keys, checked afterwards", ["--check"], 0, current))
-        for name, words, changed, line in runs:
-            if line == current:
-                record = json.loads((recovery.folder / f"{self.nas.name}.keys.json").read_text())
-                line = f"{current}, proven {record['proven']}"
-            wanted = Wanted(changed, lines=[f"{self.nas.name}: {line}"])
-            yield self.run(name, "nasops.encryption.backup_keys", fleet, wanted, words)
+            record = json.loads((recovery.folder / f"{nas}.keys.json").read_text())
+            wanted = Wanted(0, lines=[f"{nas}: the backup of 3 keys is up to date, proven {record['proven']}"])
+            yield self.run("backup of keys, checked afterwards", playbook, fleet, wanted, ["--check"])
         yield self._backed_up("what is in the backup", recovery, {"fleet": self.names.keys.hex("role")})
 
     def _backed_up(self, name: str, recovery: Recovery, wanted: Mapping[str, str]) -> Check:
@@ -265,39 +259,19 @@ class Playbooks:
     ) -> Check:
         """One run with all that ansible-playbook can say, kept for the search for keys."""
         start = time.monotonic()
-        path = self.log / f"playbook-{re.sub('[^a-z0-9]+', '-', name)}.log"
         # Neither the arguments nor the log hold a key: they come in a file that is gone afterwards.
         with (
             tempfile.NamedTemporaryFile("w", suffix=".json", dir=self.temporary) as file,
             tempfile.NamedTemporaryFile("w", suffix=".json", dir=self.temporary) as other,
-            path.open("w", encoding="utf-8") as log,
         ):
             json.dump(variables, file)
             json.dump(_AWAY, other)
             file.flush()
             other.flush()
-            argv = ["ansible-playbook", "-vvvv", "--diff", "-i", str(self.nas.inventory), "-e", f"@{file.name}"]
-            done = subprocess.run(
-                [*argv, *(("-i", other.name) if away else ()), *words, playbook],
-                cwd=ROOT,
-                env=self._environment(),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                timeout=_SECONDS,
-                check=False,
-            )
-        said = path.read_text("utf-8")
-        complaints: list[str] = []
-        recap = re.search(rf"^{self.nas.name} +: ok=\d+ +changed=(\d+) ", said, re.M)
-        if bool(done.returncode) != wanted.fails or recap is None:
-            complaints.append(f"ansible-playbook ended with {done.returncode}")
-            complaints += re.findall(r"^(?:fatal: .*|\[ERROR\]: .*|ERROR! .*)$", said, re.M)[-3:]
-        elif wanted.changed is not None and int(recap[1]) != wanted.changed:
-            complaints.append(f"changed={recap[1]}, wanted was {wanted.changed}")
-        complaints += [f"nowhere it says: {line}" for line in wanted.lines if f'"{line}"' not in said]
-        if complaints:
-            complaints.append(f"see {path.relative_to(ROOT)}")
+            argv = ["-vvvv", "--diff", "-i", str(self.nas.inventory), "-e", f"@{file.name}"]
+            argv += [*(("-i", other.name) if away else ()), *words, playbook]
+            temporary = {"ANSIBLE_LOCAL_TEMP": str(self.temporary), "TMPDIR": str(self.temporary)}
+            complaints = play(name, argv, self.log, self.nas.name, wanted, temporary)
         return name, time.monotonic() - start, complaints
 
     def on_nas(self, name: str, script: str, wanted: str) -> Check:
@@ -312,10 +286,8 @@ class Playbooks:
         kills.send(self.nas, self.names.keys)
         device = self.names.partitions[0]["id"]
         prepared = self._fault(f"prepare {_ROTATED} {device}")
-        halves = [letters(10), letters(10)]
-        lost = self.shell(_MARK_AT_BOOT.replace("HALVES", " ".join(halves)))
-        complaints = [prepared.stderr.strip()] if prepared.returncode else []
-        complaints += [] if lost == "lost 0\n" else [f"the kernel says: {lost.strip()}"]
+        mark, complaints = self.mark_at_boot("nasops-zfs-unlock")
+        complaints += [prepared.stderr.strip()] if prepared.returncode else []
         yield "all that was executed before the power cut was recorded", time.monotonic() - start, complaints
         start = time.monotonic()
         moment = random.uniform(0.0, _SPAN)
@@ -327,13 +299,10 @@ class Playbooks:
                 self.nas.reset()
             finally:
                 process.kill()
-        complaints = [] if begun else ["no rotation began"]
-        state = self.shell("systemctl is-system-running --wait").strip()
-        if state not in ("running", "degraded"):
-            complaints.append(f"the boot is not through, it is {state!r}")
+        complaints = [*([] if begun else ["no rotation began"]), *self.booted()]
         after = letters(20)
         self.shell(f"/bin/true --mark={after}; rm -r /etc/systemd/system/nasops-zfs-unlock.service.d")
-        self.marks += ["".join(halves), after]
+        self.marks += [mark, after]
         yield f"power cut {moment:.1f} s after a rotation began, and boot", time.monotonic() - start, complaints
 
     def _recovered(self) -> Check:
@@ -361,6 +330,17 @@ class Playbooks:
             check=False,
         )
 
+    def mark_at_boot(self, unit: str) -> tuple[str, list[str]]:
+        """Let a unit execute a mark at the next boot; the mark, and what was not recorded until now."""
+        halves = [letters(10), letters(10)]
+        lost = self.shell(_MARK_AT_BOOT.replace("UNIT", unit).replace("HALVES", " ".join(halves)))
+        return "".join(halves), [] if lost == "lost 0\n" else [f"the kernel says: {lost.strip()}"]
+
+    def booted(self) -> list[str]:
+        """Wait until the boot is through; complaints if it is not."""
+        state = self.shell("systemctl is-system-running --wait").strip()
+        return [] if state in ("running", "degraded") else [f"the boot is not through, it is {state!r}"]
+
     def _note_keys(self) -> None:
         """Generated keys are searched for as well, also those that are replaced later."""
         for line in self.shell(_KEY_FILES).splitlines():
@@ -384,23 +364,6 @@ class Playbooks:
         """Where the controller keeps temporary files; it is searched with the logs."""
         return self.log.resolve() / "tmp"
 
-    def collections(self) -> Path:
-        """Where Ansible and Python find the collection of this work tree."""
-        return link_collection()
-
-    def _environment(self) -> dict[str, str]:
-        """With the collection of this work tree."""
-        return {
-            **os.environ,
-            "ANSIBLE_COLLECTIONS_PATH": str(self.collections()),
-            "ANSIBLE_LOCAL_TEMP": str(self.temporary),
-            "TMPDIR": str(self.temporary),
-            "ANSIBLE_NOCOLOR": "1",
-            "ANSIBLE_PIPELINING": "1",
-            "ANSIBLE_DEPRECATION_WARNINGS": "1",
-            "LC_ALL": "C.UTF-8",
-        }
-
 
 def link_collection() -> Path:
     """Where Ansible and Python find the collection of this work tree."""
@@ -410,3 +373,45 @@ def link_collection() -> Path:
     if not link.is_symlink():
         link.symlink_to(ROOT)
     return collections
+
+
+def play(
+    name: str, words: Sequence[str], log: Path, host: str, wanted: Wanted, environment: Mapping[str, str]
+) -> list[str]:
+    """Run ansible-playbook with the collection of this work tree; what it came to for a host that was not wanted.
+
+    All that it says is kept in a file below ``log``.
+    """
+    path = log / f"playbook-{re.sub('[^a-z0-9]+', '-', name)}.log"
+    env = {
+        **os.environ,
+        "ANSIBLE_COLLECTIONS_PATH": str(link_collection()),
+        "ANSIBLE_NOCOLOR": "1",
+        "ANSIBLE_PIPELINING": "1",
+        "ANSIBLE_DEPRECATION_WARNINGS": "1",
+        "LC_ALL": "C.UTF-8",
+        **environment,
+    }
+    with path.open("w", encoding="utf-8") as said:
+        done = subprocess.run(
+            ["ansible-playbook", *words],
+            cwd=ROOT,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=said,
+            stderr=subprocess.STDOUT,
+            timeout=_SECONDS,
+            check=False,
+        )
+    text = path.read_text("utf-8")
+    complaints: list[str] = []
+    recap = re.search(rf"^{host} +: ok=\d+ +changed=(\d+) ", text, re.M)
+    if bool(done.returncode) != wanted.fails or recap is None:
+        complaints.append(f"ansible-playbook ended with {done.returncode}")
+        complaints += re.findall(r"^(?:fatal: .*|\[ERROR\]: .*|ERROR! .*)$", text, re.M)[-3:]
+    elif wanted.changed is not None and int(recap[1]) != wanted.changed:
+        complaints.append(f"changed={recap[1]}, wanted was {wanted.changed}")
+    complaints += [f"nowhere it says: {line}" for line in wanted.lines if f'"{line}"' not in text]
+    if complaints:
+        complaints.append(f"see {path.relative_to(ROOT)}")
+    return complaints

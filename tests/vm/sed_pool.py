@@ -12,8 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from .drives import Drives
-from .keys import letters
-from .over_ssh import Check, Playbooks, Wanted
+from .over_ssh import Check, Playbooks, Wanted, link_collection
 
 PARTS = ("sed drives", "sed pool", "sed boot")
 """Jobs of the suite, each with drives of its own."""
@@ -43,14 +42,6 @@ _CONTENT = "dd if=/dev/urandom bs=64k count=40 2>/dev/null | tee /vault/file | s
 _SAME = "sha256sum </vault/file | cmp - /root/vault.sum && echo the same\n"
 _DATASETS = "zfs list -H -o name,keystatus,mounted -r vault\n"
 _OPEN = "vault\tavailable\tyes\nvault/own\tavailable\tyes\nvault/words\t{}\n"
-# The mark comes in two halves, so that it is not in the arguments of the shell that leaves it.
-_MARK_AT_BOOT = """
-unit=/etc/systemd/system/nasops-unlock-drives.service.d
-mkdir -p $unit
-printf '[Service]\\nExecStartPre=/bin/true --mark=%s%s\\n' HALVES >$unit/suite.conf
-auditctl -s | grep '^lost'
-sync
-"""
 _AFTER_BOOT = """
 rm -r /etc/systemd/system/nasops-unlock-drives.service.d
 systemctl is-active opal-drives nasops-unlock-drives zfs-import-cache nasops-zfs-unlock
@@ -79,7 +70,7 @@ rm -f /root/vault.sum
 
 def checks(playbooks: Playbooks, part: str) -> Iterator[Check]:
     """Each check of a part in turn. Some of them cut the power of the NAS."""
-    sys.path.insert(0, str(playbooks.collections()))
+    sys.path.insert(0, str(link_collection()))
     playbooks.temporary.mkdir(exist_ok=True)
     drives = Drives(playbooks.nas, (*_POOL, _SPARE), _SIZE)
     try:
@@ -182,12 +173,10 @@ class _Course:
         inventory = {**self._inventory, "nas_drive_unlock_at_boot": True}
         yield from self._provision(" that the NAS unlocks", inventory, 4)
         start = time.monotonic()
-        halves = [letters(10), letters(10)]
-        lost = self._playbooks.shell(_MARK_AT_BOOT.replace("HALVES", " ".join(halves)))
-        complaints = [] if lost == "lost 0\n" else [f"the kernel says: {lost.strip()}"]
+        mark, complaints = self._playbooks.mark_at_boot("nasops-unlock-drives")
         yield "all was recorded before the power of the drives was cut", time.monotonic() - start, complaints
         yield self._reset("power cut, which locks the drives that are unlocked at boot")
-        self._playbooks.marks.append("".join(halves))
+        self._playbooks.marks.append(mark)
         yield self._playbooks.on_nas("the drives are unlocked before pools are imported", _AFTER_BOOT, _BOOTED)
         there = _OPEN.format("unavailable\tno") + "the same\n"
         yield self._playbooks.on_nas("what has keys in files came up by itself", _DATASETS + _SAME, there)
@@ -205,9 +194,7 @@ class _Course:
         self._playbooks.on_nas("sync", "sync; zpool sync", "")
         self._drives.power_cycle()
         self._playbooks.nas.reset()
-        state = self._playbooks.shell("systemctl is-system-running --wait").strip()
-        complaints = [] if state in ("running", "degraded") else [f"the boot is not through, it is {state!r}"]
-        return name, time.monotonic() - start, complaints
+        return name, time.monotonic() - start, self._playbooks.booted()
 
     def _shown(self, name: str, wanted: str) -> Check:
         paths = " ".join(self._drives.path(serial) for serial in _POOL)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 import sys
 import time
@@ -17,15 +16,13 @@ from typing import Any
 
 from .connection import ROOT
 from .nas import Nas, NasError
-from .over_ssh import Check, link_collection
+from .over_ssh import Check, Wanted, play
 
 _PLAYBOOK = "tests/vm/playbooks/sed_role.yml"
 _PROGRAM = ROOT / "tests" / "opal" / "run"
 _SET_UP, _OTHER = "ROLE0001", "ROLE0002"
 # Of drives that are gone at the end, and shown to all in the arguments: no key of the suite.
 _SHOWN = "shown-to-all-by-the-suite"
-# Four boots without KVM are within that.
-_SECONDS = 900
 
 
 def checks(log: Path) -> Iterator[Check]:
@@ -78,7 +75,6 @@ class _Course:
     def _run(self, name: str, changed: int, words: Sequence[str] = (), more: Mapping[str, Any] | None = None) -> Check:
         """One run of the playbook; the tasks of the role are those of this machine in its recap."""
         start = time.monotonic()
-        path = self._log / f"playbook-{re.sub('[^a-z0-9]+', '-', name)}.log"
         variables = {
             "test_nas_name": self._nas.name,
             "test_nas_disk_count": 1,
@@ -86,35 +82,8 @@ class _Course:
             "sed_role_serial": _SET_UP,
             **(more or {}),
         }
-        argv = ["ansible-playbook", "-vv", "-e", json.dumps(variables), *words, _PLAYBOOK]
-        environment = {
-            **os.environ,
-            "ANSIBLE_COLLECTIONS_PATH": str(link_collection()),
-            "ANSIBLE_NOCOLOR": "1",
-            "ANSIBLE_PIPELINING": "1",
-            "LC_ALL": "C.UTF-8",
-        }
-        with path.open("w", encoding="utf-8") as log:
-            done = subprocess.run(
-                argv,
-                cwd=ROOT,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                timeout=_SECONDS,
-                check=False,
-            )
-        said = path.read_text("utf-8")
-        recap = re.search(r"^localhost +: ok=\d+ +changed=(\d+) ", said, re.M)
-        complaints: list[str] = []
-        if done.returncode or recap is None:
-            complaints.append(f"ansible-playbook ended with {done.returncode}")
-            complaints += re.findall(r"^(?:fatal: .*|\[ERROR\]: .*|ERROR! .*)$", said, re.M)[-3:]
-        elif int(recap[1]) != changed:
-            complaints.append(f"changed={recap[1]}, wanted was {changed}")
-        if complaints:
-            complaints.append(f"see {path.relative_to(ROOT)}")
+        argv = ["-vv", "-e", json.dumps(variables), *words, _PLAYBOOK]
+        complaints = play(name, argv, self._log, "localhost", Wanted(changed), {})
         return name, time.monotonic() - start, complaints
 
     def _show(self, name: str, locked: Mapping[str, bool], complaints: Sequence[str] = ()) -> Check:
