@@ -127,10 +127,6 @@ def _close(draft: Draft) -> None:
             )
 
 
-def _written(replica: Dataset) -> bool:
-    return replica.value("written") not in ("0", "-")
-
-
 def _check_target(draft: Draft, found: Found, name: str) -> None:
     """What is at the target has to be empty, or a copy that was made by such a task, and by nobody else since.
 
@@ -169,7 +165,7 @@ def _check_target(draft: Draft, found: Found, name: str) -> None:
         return
     others = [f"@{one.name}" for one in has if not record.explains(one)]
     # What a pass itself has written before it was killed can't be told from what others have.
-    written = _written(replica) and (bool(has) or not record.under_way)
+    written = replica.written and (bool(has) or not record.under_way)
     what = f"has snapshots of its own ({', '.join(others)})" if others else "was written to"
     if others or written:
         raise Refused(
@@ -359,10 +355,8 @@ class _Due:
             values[SOURCE_RECORD] = self.found.source_id
             changes.append(Change(("migration", self.target, "source"), None, self.found.source_id))
         if key is not None:
-            values.update(encryption=wanted.cipher, keyformat=key.format, keylocation=key.location)
-            if key.iterations is not None:
-                values["pbkdf2iters"] = str(key.iterations)
-            stdin = key.value.stdin() if key.file is None and key.value is not None else None
+            values.update(key.properties(wanted.cipher))
+            stdin = key.by_hand.stdin() if key.by_hand is not None else None
         for one, value in values.items():
             argv += ["-o", f"{one}={value}"]
         how = f"with a key of its own ({key.format})" if key is not None else f"with the key of '{self._root()}'"
@@ -376,7 +370,7 @@ class _Due:
     def _root(self) -> str:
         """The dataset whose key a new one uses."""
         wanted = self.draft.wanted
-        above = self.draft.ends.target.datasets.get(wanted.target.rsplit("/", 1)[0])
+        above = self.draft.ends.target.datasets.get(wanted.above)
         return wanted.root_of(self.name, "" if above is None else above.root)
 
     def _settings(self) -> dict[str, str]:

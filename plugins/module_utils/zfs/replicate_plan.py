@@ -98,7 +98,7 @@ def _went_its_own_way(draft: Draft, name: str) -> bool:
     has, base, dataset = draft.replicas.get(name), draft.base(name), draft.replica(name)
     if not has:
         return False
-    written = dataset is not None and dataset.value("written") not in ("0", "-")
+    written = dataset is not None and dataset.written
     return base is None or base.snapshot.guid != has[-1].guid or written
 
 
@@ -137,7 +137,7 @@ def _check_replica(draft: Draft, name: str) -> None:
     _check_history(draft, name, base.snapshot, at_target)
     newer = has[has.index(at_target) + 1 :]
     dataset = draft.replica(name)
-    written = dataset is not None and dataset.value("written") not in ("0", "-") and name not in draft.received
+    written = dataset is not None and dataset.written and name not in draft.received
     if not newer and not written:
         return
     found = f"has snapshots of its own ({', '.join('@' + one.name for one in newer)})" if newer else "was written to"
@@ -272,7 +272,7 @@ def _needs_snapshot(draft: Draft) -> bool:
     for name in draft.names:
         if not draft.snapshots[name] or draft.snapshots[name][-1].name != last:
             return True
-        if draft.ends.source.datasets[name].value("written") not in ("0", "-"):
+        if draft.ends.source.datasets[name].written:
             return True
     return wanted.mode == RAW and wanted.source in draft.replicas and _structure_differs(draft)
 

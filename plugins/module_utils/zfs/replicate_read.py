@@ -145,7 +145,7 @@ def with_heads(
     found: dict[str, tuple[Snapshot, ...]] = {}
     for name, dataset in datasets.items():
         has = snapshots.get(name, ())
-        if not has or dataset.value("written") not in ("0", "-"):
+        if not has or dataset.written:
             has = (*has, Snapshot(HEAD, dataset.value("guid"), FUTURE))
         found[name] = has
     return found
