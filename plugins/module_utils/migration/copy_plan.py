@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 from ..command import Command
 from ..errors import Refused
 from ..plan import Change, Plan, Step
-from ..zfs.replicate_checks import check_keys, check_new_target, check_pools, check_promise, check_source, in_order
+from ..zfs.replicate_checks import check_new_target, in_order
 from ..zfs.replicate_draft import FILESYSTEM_ONLY, Draft, overrides
 from ..zfs.replicate_options import Replication
-from ..zfs.replicate_plan import plan_properties, plan_snapshot, store_keys, warn_of_strangers
+from ..zfs.replicate_plan import begin, plan_properties, plan_snapshot, store_keys, warn_of_strangers
 from ..zfs.replicate_run import AtTarget
 from ..zfs.replicate_state import FUTURE, Ends, Snapshot
 from ..zfs.state import Dataset
@@ -42,27 +42,17 @@ def plan_copies(wanted: Migration, replication: Replication, found: Found) -> Pl
 
     :raises Refused: the source can't be read so, or the target is not, or would not be, a copy of it
     """
-    ends = found.ends
-    names = in_order(replication, ends.source)
-    if ends.taken and not replication.heads:
-        # What was made meanwhile is for the next run.
-        names = [name for name in names if any(one.name == ends.taken for one in ends.source.of(name))]
-    check_source(replication, ends.source, names)
-    check_pools(replication, ends)
-    check_keys(replication, ends, names)
-    draft = Draft(replication, ends, names)
-    if replication.target in ends.target.datasets:
-        check_promise(replication, ends, names)
+    draft = begin(replication, found.ends)
     if replication.source not in draft.replicas:
-        check_new_target(replication, ends)
-    for name in names:
+        check_new_target(replication, found.ends)
+    for name in draft.names:
         _check_target(draft, found, name)
     strangers = _strangers(draft, found)
     _check_begun(draft, found, strangers)
     _close(draft)
     to = plan_snapshot(draft)
     store_keys(draft)
-    due = [_Due(wanted, draft, found, name, _goal(draft, name, to)) for name in names]
+    due = [_Due(wanted, draft, found, name, _goal(draft, name, to)) for name in draft.names]
     due = [one for one in due if not one.done]
     if due:
         _check_unmounted(strangers)

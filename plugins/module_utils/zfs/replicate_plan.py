@@ -26,20 +26,11 @@ def plan_replication(wanted: Replication, ends: Ends) -> Plan:
 
     :raises Refused: the source can't be sent so, or the target is not, or would not be, its replica
     """
-    names = in_order(wanted, ends.source)
-    if ends.taken and not wanted.heads:
-        # What was made meanwhile is for the next run.
-        names = [name for name in names if any(one.name == ends.taken for one in ends.source.of(name))]
-    check_source(wanted, ends.source, names)
-    check_pools(wanted, ends)
-    check_keys(wanted, ends, names)
-    draft = Draft(wanted, ends, names)
-    if wanted.target in ends.target.datasets:
-        check_promise(wanted, ends, names)
+    draft = begin(wanted, ends)
     _broken_streams(draft)
     if wanted.source not in draft.replicas:
         check_new_target(wanted, ends)
-    for name in names:
+    for name in draft.names:
         _check_replica(draft, name)
     _check_renamed(draft)
     to = plan_snapshot(draft)
@@ -53,6 +44,24 @@ def plan_replication(wanted: Replication, ends: Ends) -> Plan:
     _retention(draft)
     warn_of_strangers(draft)
     return Plan(tuple(draft.steps), tuple(draft.warnings))
+
+
+def begin(wanted: Replication, ends: Ends) -> Draft:
+    """A draft without steps, of what is to be replicated.
+
+    :raises Refused: it can't be had of the source, or what is at the target is not encrypted as the mode says
+    """
+    names = in_order(wanted, ends.source)
+    if ends.taken and not wanted.heads:
+        # What was made meanwhile is for the next run.
+        names = [name for name in names if any(one.name == ends.taken for one in ends.source.of(name))]
+    check_source(wanted, ends.source, names)
+    check_pools(wanted, ends)
+    check_keys(wanted, ends, names)
+    draft = Draft(wanted, ends, names)
+    if wanted.target in ends.target.datasets:
+        check_promise(wanted, ends, names)
+    return draft
 
 
 def whole_tree(draft: Draft) -> bool:
