@@ -414,8 +414,7 @@ def store_keys(draft: Draft) -> None:
     """
     for name in draft.names:
         if name not in draft.replicas:
-            top = name == draft.wanted.source
-            _store_key(draft, name, draft.ends.target.key_file if top else draft.ends.target.key_files.get(name))
+            _store_key(draft, name, draft.ends.target.key_files.get(name))
 
 
 def _store_key(draft: Draft, name: str, file: keystore.KeyFile | None) -> None:
