@@ -107,7 +107,7 @@ def _taken(properties: t.Mapping[str, t.Any]) -> int:
 
 def available_bytes(found: Found) -> int | None:
     """Room at the target, None if it is not known."""
-    place = found.target or found.ends.target.datasets.get(found.wanted.target.rsplit("/", 1)[0])
+    place = found.target or found.ends.target.datasets.get(found.wanted.above)
     return None if place is None or "available" not in place.properties else size(place.properties, "available")
 
 

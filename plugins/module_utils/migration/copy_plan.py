@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 from ..command import Command
 from ..errors import Refused
 from ..plan import Change, Plan, Step
-from ..zfs.replicate_checks import check_keys, check_new_target, check_pools, check_promise, check_source, in_order
+from ..zfs.replicate_checks import check_new_target, in_order
 from ..zfs.replicate_draft import FILESYSTEM_ONLY, Draft, overrides
 from ..zfs.replicate_options import Replication
-from ..zfs.replicate_plan import plan_properties, plan_snapshot, store_keys, warn_of_strangers
+from ..zfs.replicate_plan import begin, plan_properties, plan_snapshot, store_keys, warn_of_strangers
 from ..zfs.replicate_run import AtTarget
 from ..zfs.replicate_state import FUTURE, Ends, Snapshot
 from ..zfs.state import Dataset
@@ -42,27 +42,17 @@ def plan_copies(wanted: Migration, replication: Replication, found: Found) -> Pl
 
     :raises Refused: the source can't be read so, or the target is not, or would not be, a copy of it
     """
-    ends = found.ends
-    names = in_order(replication, ends.source)
-    if ends.taken and not replication.heads:
-        # What was made meanwhile is for the next run.
-        names = [name for name in names if any(one.name == ends.taken for one in ends.source.of(name))]
-    check_source(replication, ends.source, names)
-    check_pools(replication, ends)
-    check_keys(replication, ends, names)
-    draft = Draft(replication, ends, names)
-    if replication.target in ends.target.datasets:
-        check_promise(replication, ends, names)
+    draft = begin(replication, found.ends)
     if replication.source not in draft.replicas:
-        check_new_target(replication, ends)
-    for name in names:
+        check_new_target(replication, found.ends)
+    for name in draft.names:
         _check_target(draft, found, name)
     strangers = _strangers(draft, found)
     _check_begun(draft, found, strangers)
     _close(draft)
     to = plan_snapshot(draft)
     store_keys(draft)
-    due = [_Due(wanted, draft, found, name, _goal(draft, name, to)) for name in names]
+    due = [_Due(wanted, draft, found, name, _goal(draft, name, to)) for name in draft.names]
     due = [one for one in due if not one.done]
     if due:
         _check_unmounted(strangers)
@@ -127,10 +117,6 @@ def _close(draft: Draft) -> None:
             )
 
 
-def _written(replica: Dataset) -> bool:
-    return replica.value("written") not in ("0", "-")
-
-
 def _check_target(draft: Draft, found: Found, name: str) -> None:
     """What is at the target has to be empty, or a copy that was made by such a task, and by nobody else since.
 
@@ -169,7 +155,7 @@ def _check_target(draft: Draft, found: Found, name: str) -> None:
         return
     others = [f"@{one.name}" for one in has if not record.explains(one)]
     # What a pass itself has written before it was killed can't be told from what others have.
-    written = _written(replica) and (bool(has) or not record.under_way)
+    written = replica.written and (bool(has) or not record.under_way)
     what = f"has snapshots of its own ({', '.join(others)})" if others else "was written to"
     if others or written:
         raise Refused(
@@ -359,10 +345,8 @@ class _Due:
             values[SOURCE_RECORD] = self.found.source_id
             changes.append(Change(("migration", self.target, "source"), None, self.found.source_id))
         if key is not None:
-            values.update(encryption=wanted.cipher, keyformat=key.format, keylocation=key.location)
-            if key.iterations is not None:
-                values["pbkdf2iters"] = str(key.iterations)
-            stdin = key.value.stdin() if key.file is None and key.value is not None else None
+            values.update(key.properties(wanted.cipher))
+            stdin = key.by_hand.stdin() if key.by_hand is not None else None
         for one, value in values.items():
             argv += ["-o", f"{one}={value}"]
         how = f"with a key of its own ({key.format})" if key is not None else f"with the key of '{self._root()}'"
@@ -376,7 +360,7 @@ class _Due:
     def _root(self) -> str:
         """The dataset whose key a new one uses."""
         wanted = self.draft.wanted
-        above = self.draft.ends.target.datasets.get(wanted.target.rsplit("/", 1)[0])
+        above = self.draft.ends.target.datasets.get(wanted.above)
         return wanted.root_of(self.name, "" if above is None else above.root)
 
     def _settings(self) -> dict[str, str]:

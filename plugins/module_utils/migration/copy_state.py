@@ -111,6 +111,6 @@ def named(state: str, skip: t.Sequence[str]) -> str:
 def is_current(replica: Dataset, snapshots: t.Sequence[Snapshot], state: str) -> bool:
     """Whether a dataset of the target holds just this state, by its record and by what can be seen of it."""
     record = copied_record(replica)
-    if record is None or record.state != state or replica.value("written") not in ("0", "-"):
+    if record is None or record.state != state or replica.written:
         return False
     return [one.guid for one in snapshots] == [record.snapshot]

@@ -334,15 +334,13 @@ class SeeSnapshots:
     goal: str
 
     def __call__(self, runner: Runner) -> None:
-        ends = read_ends(replica_runner(runner), self.wanted, self.goal)
-        check_promise(self.wanted, ends, selected(self.wanted, ends.source))
-        faults = missing_snapshots(self.wanted, ends, self.goal)
-        if faults:
-            raise Refused(
-                f"Not everything has arrived at {self.wanted.where}: {'; '.join(faults[:20])}.",
-                hint="A snapshot that was taken or destroyed meanwhile is one reason. Run this again.",
-                missing=faults,
-            )
+        _see_all(
+            runner,
+            self.wanted,
+            self.goal,
+            lambda ends: missing_snapshots(self.wanted, ends, self.goal),
+            "A snapshot that was taken or destroyed meanwhile is one reason. Run this again.",
+        )
 
 
 def missing_snapshots(wanted: Replication, ends: Ends, goal: str) -> list[str]:
@@ -380,15 +378,27 @@ class SeeCopied:
     imported: str
 
     def __call__(self, runner: Runner) -> None:
-        ends = read_ends(replica_runner(runner), self.replication, self.goal)
-        check_promise(self.replication, ends, selected(self.replication, ends.source))
-        faults = not_copied(self.wanted, self.replication, ends, self.imported, self.goal)
-        if faults:
-            raise Refused(
-                f"Not everything has arrived at {self.replication.where}: {'; '.join(faults[:20])}.",
-                hint="A dataset that was made or written to meanwhile is one reason. Run this again.",
-                missing=faults,
-            )
+        _see_all(
+            runner,
+            self.replication,
+            self.goal,
+            lambda ends: not_copied(self.wanted, self.replication, ends, self.imported, self.goal),
+            "A dataset that was made or written to meanwhile is one reason. Run this again.",
+        )
+
+
+def _see_all(runner: Runner, wanted: Replication, goal: str, lacking: t.Callable[[Ends], list[str]], hint: str) -> None:
+    """Read both ends anew.
+
+    :raises Refused: something at the target is not encrypted, or is lacking
+    """
+    ends = read_ends(replica_runner(runner), wanted, goal)
+    check_promise(wanted, ends, selected(wanted, ends.source))
+    faults = lacking(ends)
+    if faults:
+        raise Refused(
+            f"Not everything has arrived at {wanted.where}: {'; '.join(faults[:20])}.", hint=hint, missing=faults
+        )
 
 
 @dataclass(frozen=True)

@@ -38,9 +38,7 @@ class ProofKey:
 
 def own_keys_of_proof(found: Found) -> dict[str, ProofKey]:
     """The keys of what has its own below the target, by the dataset of the source."""
-    return {
-        name: ProofKey(key.location, key.value if key.file is None else None) for name, key in found.wanted.keys.items()
-    }
+    return {name: ProofKey(key.location, key.by_hand) for name, key in found.wanted.keys.items()}
 
 
 def key_of_proof(wanted: Migration, found: Found) -> ProofKey | None:
@@ -49,7 +47,7 @@ def key_of_proof(wanted: Migration, found: Found) -> ProofKey | None:
     if given is None and (found.target is None or found.target.is_root):
         given = wanted.replication.key
     if given is not None:
-        return ProofKey(given.location, given.value if given.file is None else None)
+        return ProofKey(given.location, given.by_hand)
     location = "none" if found.root is None else found.root.location
     return ProofKey(location) if "://" in location else None
 

@@ -166,7 +166,7 @@ def _root_name(ends: Ends, found: Found) -> str:
         return found.target.root
     if found.wanted.key is not None:
         return ""
-    above = ends.target.datasets.get(found.wanted.target.rsplit("/", 1)[0])
+    above = ends.target.datasets.get(found.wanted.above)
     return "" if above is None else above.root
 
 

@@ -13,6 +13,7 @@ import typing as t
 from dataclasses import dataclass, field
 
 from ..errors import StorageError
+from ..zfs.stream_digest import Counter
 
 # Extended attributes that the host gives each file by rules of its own, and that nobody can take away there.
 OF_THE_HOST = ("security.selinux",)
@@ -23,7 +24,6 @@ _CONTROL = b".zfs"
 # What counts for an entry, so that one without data is seen to move, too.
 _ENTRY = 512
 
-_Counter = t.Callable[[int], None]
 _KINDS = {
     stat.S_IFREG: "file",
     stat.S_IFDIR: "folder",
@@ -47,7 +47,7 @@ class _Links:
     target: dict[int, bytes] = field(default_factory=dict)
 
 
-def differences(source: str, target: str, count: _Counter, skip: t.Container[bytes] = ()) -> t.Iterator[str]:
+def differences(source: str, target: str, count: Counter, skip: t.Container[bytes] = ()) -> t.Iterator[str]:
     """What differs between two filesystems that are mounted on these folders, each in words with its path.
 
     :param count: is told of bytes as they are read
@@ -112,7 +112,7 @@ def unreadable(error: OSError) -> Unreadable:
 
 
 def _entry(
-    ends: tuple[bytes, bytes], path: bytes, ours: os.stat_result, theirs: os.stat_result, count: _Counter, links: _Links
+    ends: tuple[bytes, bytes], path: bytes, ours: os.stat_result, theirs: os.stat_result, count: Counter, links: _Links
 ) -> t.Iterator[str]:
     if stat.S_IFMT(ours.st_mode) != stat.S_IFMT(theirs.st_mode):
         yield f"'{readable(path)}' is a {_kind(theirs)}, not a {_kind(ours)}"
@@ -166,7 +166,7 @@ def _extended(place: bytes) -> dict[str, bytes]:
     return {name: os.getxattr(place, name, follow_symlinks=False) for name in names if name not in OF_THE_HOST}
 
 
-def _same_data(ends: tuple[bytes, bytes], path: bytes, count: _Counter) -> bool:
+def _same_data(ends: tuple[bytes, bytes], path: bytes, count: Counter) -> bool:
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NOATIME
     try:
         with contextlib.ExitStack() as held:

@@ -24,8 +24,6 @@ _PATIENCE, _PAUSE = 60.0, 0.2
 _CHUNK = 1 << 20
 _ZEROS = bytes(_CHUNK)
 
-_Counter = t.Callable[[int], None]
-
 
 def write_blocks(device: int, size: int, blocks: t.Iterable[tuple[int, bytes]], fresh: bool) -> None:
     """Make the data of a device this.

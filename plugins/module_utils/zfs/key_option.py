@@ -40,6 +40,18 @@ class WantedKey:
         """The keylocation that a new encryption root gets."""
         return keystore.location_of(self.file) if self.file else "prompt"
 
+    @property
+    def by_hand(self) -> Key | None:
+        """The value where there is no file: ZFS has to be handed it. None where it reads the file."""
+        return self.value if self.file is None else None
+
+    def properties(self, cipher: str) -> dict[str, str]:
+        """The properties with which a new dataset becomes an encryption root that this key opens."""
+        found = {"encryption": cipher, "keyformat": self.format, "keylocation": self.location}
+        if self.iterations is not None:
+            found["pbkdf2iters"] = str(self.iterations)
+        return found
+
 
 def parse_key_option(option: t.Mapping[str, t.Any], dataset: str) -> WantedKey:
     """Check one ``key`` option without looking at the host.

@@ -82,7 +82,7 @@ def _user_properties(wanted: WantedPool) -> t.Iterator[Step]:
 
 def _key_on_stdin(key: WantedKey | None) -> bytes | None:
     """zpool reads the key from stdin exactly when the keylocation of the new pool is ``prompt``."""
-    return key.value.stdin() if key is not None and key.file is None and key.value is not None else None
+    return key.by_hand.stdin() if key is not None and key.by_hand is not None else None
 
 
 def _create_arguments(wanted: WantedPool, cipher: str) -> tuple[str, ...]:
@@ -97,10 +97,8 @@ def _create_arguments(wanted: WantedPool, cipher: str) -> tuple[str, ...]:
     if cipher == "off":
         arguments += ["-O", "encryption=off"]
     elif wanted.key is not None:
-        arguments += ["-O", f"encryption={cipher}", "-O", f"keyformat={wanted.key.format}"]
-        arguments += ["-O", f"keylocation={wanted.key.location}"]
-        if wanted.key.iterations is not None:
-            arguments += ["-O", f"pbkdf2iters={wanted.key.iterations}"]
+        for name, value in wanted.key.properties(cipher).items():
+            arguments += ["-O", f"{name}={value}"]
     for name, value in wanted.filesystem_properties.items():
         if value is not None:
             arguments += ["-O", f"{name}={value}"]

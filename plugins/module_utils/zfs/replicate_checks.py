@@ -104,7 +104,7 @@ def _within_each_other(one: str, other: str) -> bool:
 
 def check_new_target(wanted: Replication, ends: Ends) -> None:
     """:raises Refused: the replica can't be made where it is to be"""
-    above = wanted.target.rsplit("/", 1)[0]
+    above = wanted.above
     parent = ends.target.datasets.get(above)
     if parent is None:
         raise Refused(
@@ -143,7 +143,7 @@ def check_keys(wanted: Replication, ends: Ends, names: t.Sequence[str]) -> None:
     clones = [name for name in wanted.keys if wanted.streams and ends.source.datasets[name].value("origin") != "-"]
     if clones:
         raise Refused(f"A clone is opened by the key of what it was made of, and can't have its own: {_list(clones)}.")
-    above = ends.target.datasets.get(wanted.target.rsplit("/", 1)[0])
+    above = ends.target.datasets.get(wanted.above)
     for name, key in wanted.keys.items():
         if key.format == "passphrase":
             continue
@@ -198,7 +198,7 @@ def _fault(wanted: Replication, ends: Ends, name: str, replica: Dataset) -> str:
                 "key is overwritten, see https://github.com/openzfs/zfs/issues/12614)"
             )
         return ""
-    above = ends.target.datasets.get(wanted.target.rsplit("/", 1)[0])
+    above = ends.target.datasets.get(wanted.above)
     origin = ends.source.datasets[name].value("origin").partition("@")[0]
     # A clone is opened by the key of what it was made of.
     homes = (name, origin) if origin in ends.source.datasets else (name,)

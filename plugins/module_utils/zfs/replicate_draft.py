@@ -12,7 +12,6 @@ from ..command import Command
 from ..errors import Refused
 from ..plan import Change, Step
 from ..secrets import Key
-from .key_option import WantedKey
 from .replicate_guard import StillEncrypted
 from .replicate_options import PLAINTEXT, RAW, REENCRYPT, Replication
 from .replicate_read import CARRIED, OWN_PROPERTIES
@@ -252,8 +251,9 @@ class Draft:
         if new and wanted.mode == REENCRYPT:
             own = wanted.own_key(name)
             if own is not None:
-                key = own.value if own.file is None else None
-                receive += self._new_key(own, None if key is None else KEY_FD)
+                key = own.by_hand
+                handed_over = {} if key is None else {"keylocation": KEY_FD}
+                receive += _words({**own.properties(wanted.cipher), **handed_over})
             else:
                 receive += ("-x", "encryption")
         receive += (target,)
@@ -263,13 +263,6 @@ class Draft:
         patience = 0.0 if head else wanted.stall_timeout
         transfer = Transfer(title, name, target, Command(send), Command(receive), key, patience, resumed)
         self.steps.append(Step(title, transfer, tuple(changes), guard=guard))
-
-    def _new_key(self, key: WantedKey, location: str | None) -> tuple[str, ...]:
-        values = [f"encryption={self.wanted.cipher}", f"keyformat={key.format}"]
-        values.append(f"keylocation={location or key.location}")
-        if key.iterations is not None:
-            values.append(f"pbkdf2iters={key.iterations}")
-        return tuple(word for value in values for word in ("-o", value))
 
     def settings(self, name: str) -> dict[str, str | None]:
         """Which properties the replica gets, whatever the stream says; None for what it does not get from there."""

@@ -102,6 +102,11 @@ class Replication:
         return f"'{self.target}' on '{self.ssh.host}'" if self.ssh else f"'{self.target}'"
 
     @property
+    def above(self) -> str:
+        """The dataset in which the target is, or is to be made."""
+        return self.target.rsplit("/", 1)[0]
+
+    @property
     def new_snapshot(self) -> str:
         """The name of a snapshot that this run takes."""
         return self.prefix + self.stamp

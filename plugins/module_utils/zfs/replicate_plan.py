@@ -26,20 +26,11 @@ def plan_replication(wanted: Replication, ends: Ends) -> Plan:
 
     :raises Refused: the source can't be sent so, or the target is not, or would not be, its replica
     """
-    names = in_order(wanted, ends.source)
-    if ends.taken and not wanted.heads:
-        # What was made meanwhile is for the next run.
-        names = [name for name in names if any(one.name == ends.taken for one in ends.source.of(name))]
-    check_source(wanted, ends.source, names)
-    check_pools(wanted, ends)
-    check_keys(wanted, ends, names)
-    draft = Draft(wanted, ends, names)
-    if wanted.target in ends.target.datasets:
-        check_promise(wanted, ends, names)
+    draft = begin(wanted, ends)
     _broken_streams(draft)
     if wanted.source not in draft.replicas:
         check_new_target(wanted, ends)
-    for name in names:
+    for name in draft.names:
         _check_replica(draft, name)
     _check_renamed(draft)
     to = plan_snapshot(draft)
@@ -53,6 +44,24 @@ def plan_replication(wanted: Replication, ends: Ends) -> Plan:
     _retention(draft)
     warn_of_strangers(draft)
     return Plan(tuple(draft.steps), tuple(draft.warnings))
+
+
+def begin(wanted: Replication, ends: Ends) -> Draft:
+    """A draft without steps, of what is to be replicated.
+
+    :raises Refused: it can't be had of the source, or what is at the target is not encrypted as the mode says
+    """
+    names = in_order(wanted, ends.source)
+    if ends.taken and not wanted.heads:
+        # What was made meanwhile is for the next run.
+        names = [name for name in names if any(one.name == ends.taken for one in ends.source.of(name))]
+    check_source(wanted, ends.source, names)
+    check_pools(wanted, ends)
+    check_keys(wanted, ends, names)
+    draft = Draft(wanted, ends, names)
+    if wanted.target in ends.target.datasets:
+        check_promise(wanted, ends, names)
+    return draft
 
 
 def whole_tree(draft: Draft) -> bool:
@@ -98,7 +107,7 @@ def _went_its_own_way(draft: Draft, name: str) -> bool:
     has, base, dataset = draft.replicas.get(name), draft.base(name), draft.replica(name)
     if not has:
         return False
-    written = dataset is not None and dataset.value("written") not in ("0", "-")
+    written = dataset is not None and dataset.written
     return base is None or base.snapshot.guid != has[-1].guid or written
 
 
@@ -137,7 +146,7 @@ def _check_replica(draft: Draft, name: str) -> None:
     _check_history(draft, name, base.snapshot, at_target)
     newer = has[has.index(at_target) + 1 :]
     dataset = draft.replica(name)
-    written = dataset is not None and dataset.value("written") not in ("0", "-") and name not in draft.received
+    written = dataset is not None and dataset.written and name not in draft.received
     if not newer and not written:
         return
     found = f"has snapshots of its own ({', '.join('@' + one.name for one in newer)})" if newer else "was written to"
@@ -272,7 +281,7 @@ def _needs_snapshot(draft: Draft) -> bool:
     for name in draft.names:
         if not draft.snapshots[name] or draft.snapshots[name][-1].name != last:
             return True
-        if draft.ends.source.datasets[name].value("written") not in ("0", "-"):
+        if draft.ends.source.datasets[name].written:
             return True
     return wanted.mode == RAW and wanted.source in draft.replicas and _structure_differs(draft)
 
@@ -405,8 +414,7 @@ def store_keys(draft: Draft) -> None:
     """
     for name in draft.names:
         if name not in draft.replicas:
-            top = name == draft.wanted.source
-            _store_key(draft, name, draft.ends.target.key_file if top else draft.ends.target.key_files.get(name))
+            _store_key(draft, name, draft.ends.target.key_files.get(name))
 
 
 def _store_key(draft: Draft, name: str, file: keystore.KeyFile | None) -> None:

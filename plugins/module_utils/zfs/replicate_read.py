@@ -9,7 +9,6 @@ import re
 import time
 import typing as t
 import zlib
-from dataclasses import replace
 
 from ..command import Command, CommandError, Runner
 from ..errors import BadInput, Refused, StorageError
@@ -145,7 +144,7 @@ def with_heads(
     found: dict[str, tuple[Snapshot, ...]] = {}
     for name, dataset in datasets.items():
         has = snapshots.get(name, ())
-        if not has or dataset.value("written") not in ("0", "-"):
+        if not has or dataset.written:
             has = (*has, Snapshot(HEAD, dataset.value("guid"), FUTURE))
         found[name] = has
     return found
@@ -177,8 +176,8 @@ def _target(runner: ReplicaRunner, wanted: Replication, pool: Properties) -> Sid
     )
     found = _settled(there, wanted, properties)
     if found is None:
-        side = Side(_above(there, wanted, properties), pool=pool)
-        return replace(side, key_file=read_key_file(runner, wanted), key_files=_key_files(runner, wanted, {}))
+        above = _above(there, wanted, properties)
+        return Side(above, pool=pool, key_files=_key_files(runner, wanted, {}))
     datasets, snapshots = found
     tokens = {
         name: _token(runner, dataset.value("receive_resume_token"), wanted.source + name[len(wanted.target) :])
@@ -186,18 +185,9 @@ def _target(runner: ReplicaRunner, wanted: Replication, pool: Properties) -> Sid
         if dataset.value("receive_resume_token") != "-"
     }
     # What was received of a first stream may be discarded, and the replica made anew.
-    unfinished = not snapshots.get(wanted.target)
-    if wanted.mode == REENCRYPT or unfinished:
+    if wanted.mode == REENCRYPT or not snapshots.get(wanted.target):
         datasets = {**_above(there, wanted, properties), **datasets}
-    key_file = read_key_file(runner, wanted) if unfinished else None
-    return Side(
-        datasets,
-        snapshots,
-        tokens=tokens,
-        pool=pool,
-        key_file=key_file,
-        key_files=_key_files(runner, wanted, snapshots),
-    )
+    return Side(datasets, snapshots, tokens=tokens, pool=pool, key_files=_key_files(runner, wanted, snapshots))
 
 
 def _settled(
@@ -334,9 +324,9 @@ _READ_KEY = 'test -e "$1" || exit 3; od -An -v -tx1 -N ' + str(_MOST_KEY_BYTES) 
 def _key_files(
     runner: ReplicaRunner, wanted: Replication, snapshots: t.Mapping[str, t.Sequence[Snapshot]]
 ) -> dict[str, keystore.KeyFile]:
-    """The key files of datasets below the source whose replicas are still to be made."""
+    """The key files of replicas that are still to be made, by the names of their datasets at the source."""
     found = {}
-    for name in wanted.keys:
+    for name in (wanted.source, *wanted.keys):
         if not snapshots.get(wanted.at_target(name)):
             file = read_key_file(runner, wanted, name)
             if file is not None:
@@ -344,12 +334,12 @@ def _key_files(
     return found
 
 
-def read_key_file(runner: ReplicaRunner, wanted: Replication, name: str = "") -> keystore.KeyFile | None:
+def read_key_file(runner: ReplicaRunner, wanted: Replication, name: str) -> keystore.KeyFile | None:
     """The key file that a new replica is to have, None if it is to have none.
 
-    :param name: a dataset of the source, "" for the topmost
+    :param name: its dataset at the source
     """
-    key = wanted.own_key(name or wanted.source)
+    key = wanted.own_key(name)
     if key is None or key.file is None:
         return None
     if wanted.ssh is None:

@@ -72,9 +72,8 @@ class Side:
     pool: t.Mapping[str, Property] = field(default_factory=dict)
     can_exclude: bool = True
     """Whether its zfs can leave datasets out of a stream of a tree."""
-    key_file: KeyFile | None = None
     key_files: t.Mapping[str, KeyFile] = field(default_factory=dict)
-    """Those of datasets below the source, by their names there."""
+    """Those of replicas that are still to be made, by the names of their datasets at the source."""
 
     def of(self, dataset: str) -> tuple[Snapshot, ...]:
         """The snapshots of a dataset, oldest first."""

@@ -60,9 +60,7 @@ def run(
 
     def read(taken: str = "") -> State:
         state = look(runner, taken)
-        target = seen(state)[1].target
-        files = (target.key_file, *target.key_files.values())
-        protect(module, mask, [None if file is None else file.key for file in files])
+        protect(module, mask, [file.key for file in seen(state)[1].target.key_files.values()])
         return state
 
     def read_again(before: State, done: Plan) -> State:

@@ -84,6 +84,11 @@ class Dataset:
     def mounted(self) -> bool:
         return self.value("mounted") == "yes"
 
+    @property
+    def written(self) -> bool:
+        """Whether something was written to it since its last snapshot, if that property was asked for."""
+        return self.value("written") not in ("0", "-")
+
     def mountable(self) -> bool:
         """Whether its own properties ask for it to be mounted by itself."""
         return (

@@ -42,6 +42,27 @@ def test_a_file_is_the_keylocation() -> None:
     assert parse(file="/root/k", value=HEX).location == "file:///root/k"
 
 
+def test_a_value_is_handed_over_where_no_file_has_it() -> None:
+    assert parse(value=HEX).by_hand == Key("hex", HEX.encode("ascii"))
+    assert parse(file="/root/k", value=HEX).by_hand is None
+    assert parse(file="/root/k").by_hand is None
+
+
+def test_what_makes_a_dataset_an_encryption_root_of_this_key() -> None:
+    key = parse(format="passphrase", value="long enough", iterations=350_000)
+    assert list(key.properties("aes-128-gcm").items()) == [
+        ("encryption", "aes-128-gcm"),
+        ("keyformat", "passphrase"),
+        ("keylocation", "prompt"),
+        ("pbkdf2iters", "350000"),
+    ]
+    assert list(parse(file="/root/k").properties("on").items()) == [
+        ("encryption", "on"),
+        ("keyformat", "hex"),
+        ("keylocation", "file:///root/k"),
+    ]
+
+
 def test_a_new_key_needs_a_file() -> None:
     assert parse(file="auto", generate=True).generate
     with pytest.raises(BadInput, match="key.file is missing, so it would exist nowhere") as caught:

@@ -278,7 +278,7 @@ class TestReencrypt:
         place = world()
         key = WantedKey("hex", None, "/etc/zfs/keys/b.key", True)
         wanted = wish(mode="reencrypt", key=key)
-        plan = place.run(wanted, key_file=KeyFile("/etc/zfs/keys/b.key", False))
+        plan = place.run(wanted, key_files={"tank": KeyFile("/etc/zfs/keys/b.key", False)})
         assert plan.actions[:2] == [
             "Take a snapshot of 'tank' and 3 below it",
             "Write the new random hex key of 'backup/tank' to /etc/zfs/keys/b.key",
@@ -346,7 +346,7 @@ class TestReencrypt:
         ],
     )
     def test_a_key_file_that_can_not_be_used(self, file: KeyFile, key: WantedKey, match: str) -> None:
-        refused(world(), wish(mode="reencrypt", key=key), match, key_file=file)
+        refused(world(), wish(mode="reencrypt", key=key), match, key_files={"tank": file})
 
 
 class TestPlaintext:
@@ -589,15 +589,16 @@ class TestBrokenStreams:
     def test_what_is_made_anew_is_made_under_the_key_that_is_given(self) -> None:
         place = self.broken_anew(WantedKey("hex", HEX))
         wanted = later(mode="reencrypt", key=WantedKey("hex", HEX, "/k"), resume=False)
-        refused(place, wanted, "holds another key than key.value", key_file=KeyFile("/k", True, Key("hex", b"b2" * 32)))
-        plan = place.run(wanted, key_file=KeyFile("/k", False))
+        other = KeyFile("/k", True, Key("hex", b"b2" * 32))
+        refused(place, wanted, "holds another key than key.value", key_files={"tank": other})
+        plan = place.run(wanted, key_files={"tank": KeyFile("/k", False)})
         assert plan.actions[0].startswith("Discard")
         assert place.keys == {"/k": "hex"}
         assert place.target.nodes["backup/tank"].location == "file:///k"
 
     def test_and_does_not_look_for_a_key_that_was_handed_over(self) -> None:
         file = KeyFile("/k", True, HEX)
-        place = self.broken_anew(WantedKey("hex", HEX, "/k"), key_file=file)
+        place = self.broken_anew(WantedKey("hex", HEX, "/k"), key_files={"tank": file})
         place.run(later(mode="reencrypt", key=WantedKey("hex", HEX), resume=False))
         assert place.target.nodes["backup/tank"].location == "prompt"
 
@@ -652,8 +653,9 @@ def test_a_mountpoint_that_is_given_lies_below_the_altroot_of_the_pool() -> None
     pool = {**place.ends(wanted).target.pool, "altroot": Property("/mnt", "-")}
     below = dataclasses.replace(wanted, key=WantedKey("hex", HEX, "/mnt/x/k"))
     message = "would lie below /mnt/x, where the replica itself"
-    refused(unlock(place), below, message, pool=pool, key_file=KeyFile("/mnt/x/k", False))
-    assert plan_replication(wanted, place.ends(wanted, pool=pool, key_file=KeyFile("/x/k", False))).changed
+    refused(unlock(place), below, message, pool=pool, key_files={"tank": KeyFile("/mnt/x/k", False)})
+    ends = place.ends(wanted, pool=pool, key_files={"tank": KeyFile("/x/k", False)})
+    assert plan_replication(wanted, ends).changed
 
 
 class TestMeanwhile:

@@ -15,7 +15,7 @@ import pytest
 from ansible_collections.nasops.encryption.plugins.module_utils.command import Command, CommandError, Result
 from ansible_collections.nasops.encryption.plugins.module_utils.errors import Refused, StorageError
 from ansible_collections.nasops.encryption.plugins.module_utils.remote import Ssh
-from ansible_collections.nasops.encryption.plugins.module_utils.secrets import Mask
+from ansible_collections.nasops.encryption.plugins.module_utils.secrets import Key, Mask
 from ansible_collections.nasops.encryption.plugins.module_utils.zfs.key_option import WantedKey
 from ansible_collections.nasops.encryption.plugins.module_utils.zfs.replicate_progress import ProgressFile
 from ansible_collections.nasops.encryption.plugins.module_utils.zfs.replicate_read import read_ends, read_key_file
@@ -194,9 +194,21 @@ def test_a_replica_that_may_be_made_anew_is_read_as_a_new_one(mode: str) -> None
     key = WantedKey("hex", None, "/k") if mode == "reencrypt" else None
     target = read_ends(own, wish(mode=mode, key=key, ssh=Ssh("nas2"))).target
     assert set(target.datasets) == {"backup", "backup/tank"}
-    assert (target.key_file is not None) == (key is not None)
+    assert list(target.key_files) == ([] if key is None else ["tank"])
     own.snapshots = {"backup/tank@a": snapshot("1", "1")}
-    assert read_ends(own, wish(mode=mode, key=key, ssh=Ssh("nas2"))).target.key_file is None
+    assert read_ends(own, wish(mode=mode, key=key, ssh=Ssh("nas2"))).target.key_files == {}
+
+
+def test_the_key_files_of_all_replicas_that_are_still_to_be_made() -> None:
+    own = Fake(DATASETS, {})
+    own.special["sh -c"] = Result((), 3, "", "")
+    keys = {"tank/a": WantedKey("hex", None, "/a"), "tank/b": WantedKey("hex", Key("hex", b"a1" * 32))}
+    wanted = wish(mode="reencrypt", key=WantedKey("hex", None, "/k"), keys=keys, ssh=Ssh("nas2"))
+    found = read_ends(own, wanted).target.key_files
+    assert {name: file.path for name, file in found.items()} == {"tank": "/k", "tank/a": "/a"}
+    own.datasets = {**DATASETS, "backup/tank": {"type": "filesystem"}}
+    own.snapshots = {"backup/tank@a": snapshot("1", "1")}
+    assert list(read_ends(own, wanted).target.key_files) == ["tank/a"]
 
 
 def test_a_stream_that_is_just_ending_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -250,21 +262,21 @@ class TestKeyFileOfTheOtherHost:
 
     def test_its_content(self) -> None:
         text = ("61" * 16 + "\n") * 4 + "0a\n"
-        found = read_key_file(self.there(Result((), 0, text, "")), self.wanted)
+        found = read_key_file(self.there(Result((), 0, text, "")), self.wanted, "tank")
         assert found is not None
         assert found.exists
         assert found.key is not None
         assert found.key.material == b"a" * 64
 
     def test_none(self) -> None:
-        found = read_key_file(self.there(Result((), 3, "", "")), self.wanted)
+        found = read_key_file(self.there(Result((), 3, "", "")), self.wanted, "tank")
         assert found is not None
         assert not found.exists
 
     def test_something_else_and_it_is_not_shown(self) -> None:
-        found = read_key_file(self.there(Result((), 0, "73 65 63 72 65 74\n", "")), self.wanted)
+        found = read_key_file(self.there(Result((), 0, "73 65 63 72 65 74\n", "")), self.wanted, "tank")
         assert found is not None
         assert "6 characters" in found.fault
         with pytest.raises(StorageError) as caught:
-            read_key_file(self.there(Result((), 1, "73 65 63 72 65 74\n", "")), self.wanted)
+            read_key_file(self.there(Result((), 1, "73 65 63 72 65 74\n", "")), self.wanted, "tank")
         assert "73 65" not in str(caught.value) + str(caught.value.details)

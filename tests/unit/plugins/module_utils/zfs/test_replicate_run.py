@@ -297,7 +297,7 @@ def test_no_line_for_the_other_host_is_broken() -> None:
         own.target = there
         there.has("zfs")
         StoreTargetKey("/k", key, "hex", True)(own)
-        read_key_file(own, wish(mode="reencrypt", ssh=ssh, key=WantedKey("hex", None, "/k")))
+        read_key_file(own, wish(mode="reencrypt", ssh=ssh, key=WantedKey("hex", None, "/k")), "tank")
     wanted = wish(mode="reencrypt", ssh=ssh, key=WantedKey("hex", key))
     for step in plan_replication(wanted, world().ends(wanted)).steps:
         if isinstance(step.action, Transfer):
