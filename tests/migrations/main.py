@@ -33,7 +33,7 @@ def main() -> int:
     BUILD.mkdir(parents=True)
     REPORT.write_text("", "utf-8")
     begun = time.monotonic()
-    machine = Machine(Nas(options.vm or "migrations"), BUILD / "log")
+    machine = Machine(Nas(options.vm or "migrations", cpus=2), BUILD / "log")
     source, tally = Source(machine, KeyRing()), Tally()
     ratios = Ratios(source, say)
     faults: list[str] = []

@@ -331,7 +331,7 @@ def main() -> int:
     shutil.rmtree(BUILD, ignore_errors=True)
     BUILD.mkdir(parents=True)
     begun = time.monotonic()
-    machines = [Machine(Nas(f"replicas-{name}"), BUILD / name) for name in ("source", "target")]
+    machines = [Machine(Nas(f"replicas-{name}", cpus=2), BUILD / name) for name in ("source", "target")]
     proof = Proof(machines[0], machines[1], options.seed)
     try:
         prepare(BUILD / "image.txt", print)
