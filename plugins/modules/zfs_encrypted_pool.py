@@ -178,6 +178,8 @@ options:
     description:
       - New disks that may be erased if they hold anything, each by its serial number or a persistent path, such as
         one in F(/dev/disk/by-id). Names such as F(/dev/sda) are refused, since they can change with every start.
+      - A disk of a pool that is not imported but could be is erased only if the GUID of that pool is named here as
+        well. It is in the error message.
       - A disk that is mounted, is swap, or belongs to an imported pool or active RAID, LVM or multipath is never
         erased.
     type: list

@@ -45,7 +45,7 @@ def plan_create(wanted: WantedPool, host: PoolHost) -> Plan:
             "pool whose root dataset is not encrypted.",
         )
     check_redundancy(name, {}, () if wanted.force else wanted.vdevs)
-    wipes = check_disks(wanted, wanted.vdevs, host.pools, host.contents, host.devices)
+    wipes = check_disks(wanted, wanted.vdevs, host.pools, host.contents, host.devices, host.importable)
     mountpoint = wanted.mountpoint()
     refuse_obstacle(name, mountpoint, host)
     steps = [wipe_step(content) for content in wipes]

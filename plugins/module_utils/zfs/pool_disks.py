@@ -18,6 +18,7 @@ from ..errors import BadInput, Refused, StorageError
 from ..plan import Work, act
 from .pool_options import WantedPool
 from .state import Pool
+from .status import ImportablePool
 from .topology import MIN_DEVICE_BYTES, SIZE_TOLERANCE, WantedVdev
 
 # Folders whose names stay with a disk, whatever is added, removed or started first.
@@ -39,9 +40,11 @@ def check_disks(
     pools: t.Mapping[str, Pool],
     contents: t.Mapping[str, DiskContent],
     devices: DeviceTable,
+    importable: t.Sequence[ImportablePool] = (),
 ) -> tuple[DiskContent, ...]:
     """Check every new disk, and return those to wipe first because the caller named them in ``wipe_disks``.
 
+    :param importable: the pools on attached disks that are not imported; what is left of one of them is no leftover
     :raises Refused: listing every disk that can't be used, with what was found on it
     """
     _check_wipe_names(wanted.wipe_disks)
@@ -61,6 +64,7 @@ def check_disks(
         elif found.dead and not _named(found, wanted.wipe_disks, devices):
             problems.append(f"{disk} is not blank: {found.words()}")
         elif found.dead:
+            problems.extend(_still_pools(found, wanted.wipe_disks, importable))
             wipes.append(found)
     if problems:
         raise Refused(
@@ -166,6 +170,31 @@ def _named(found: DiskContent, names: t.Sequence[str], devices: DeviceTable) -> 
         for name in names
         if name
     )
+
+
+def may_be_of_pool(found: DiskContent) -> bool:
+    """Whether a disk that may be wiped could belong to a pool that is not imported now."""
+    return not found.used and any(finding.pool or finding.pool_guid for finding in found.dead)
+
+
+def _still_pools(
+    found: DiskContent, names: t.Sequence[str], importable: t.Sequence[ImportablePool]
+) -> t.Iterator[str]:
+    """The pools that are only exported and would lose this disk, unless their GUID is named too.
+
+    A disk that is named by mistake is one thing; that its pool would be lost has to be said in words that fit no other.
+    """
+    for pool in importable:
+        hit = any(
+            finding.pool_guid == pool.guid if finding.pool_guid else finding.pool == pool.name
+            for finding in found.dead
+            if finding.type == "zfs_member"
+        )
+        if hit and pool.guid not in names:
+            yield (
+                f"{found.path} is not blank: it belongs to the pool '{pool.name}' ({pool.guid}), which is not imported "
+                f'but could be (if that pool is to be lost, add its GUID to wipe_disks: "{pool.guid}")'
+            )
 
 
 def _too_small(found: DiskContent) -> str:

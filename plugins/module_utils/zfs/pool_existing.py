@@ -107,7 +107,7 @@ def _extension(wanted: WantedPool, pool: Pool, host: PoolHost, warnings: list[st
     if not missing:
         return
     check_redundancy(pool.name, pool.tree, () if wanted.force else missing)
-    wipes = check_disks(wanted, missing, host.pools, host.contents, host.devices)
+    wipes = check_disks(wanted, missing, host.pools, host.contents, host.devices, host.importable)
     for content in wipes:
         yield wipe_step(content)
     arguments = ["zpool", "add"]

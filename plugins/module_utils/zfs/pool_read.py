@@ -16,6 +16,7 @@ from ..blockdev.identity import DeviceTable
 from ..command import Runner
 from . import keystore
 from .keystore import KeyFile
+from .pool_disks import may_be_of_pool
 from .pool_keys import key_at_hand
 from .pool_mount import mountpoint_to_be, needs_mount
 from .pool_options import WantedPool
@@ -49,11 +50,12 @@ def read_host(runner: Runner, wanted: t.Sequence[WantedPool]) -> PoolHost:
     pools = _pools(runner, wanted, properties, trees)
     devices = read_table(runner)
     key_files = _key_files(runner, wanted, pools)
+    contents = _contents(runner, wanted, pools, devices)
     host = PoolHost(
         pools=pools,
-        importable=_importable(runner, wanted, pools, devices),
+        importable=_importable(runner, wanted, pools, devices, contents),
         devices=devices,
-        contents=_contents(runner, wanted, pools, devices),
+        contents=contents,
         key_files=key_files,
         obstacles=_obstacles(wanted, pools),
     )
@@ -96,17 +98,31 @@ def _importable(
     wanted: t.Sequence[WantedPool],
     pools: t.Mapping[str, Pool],
     devices: DeviceTable,
+    contents: t.Mapping[str, DiskContent],
 ) -> tuple[ImportablePool, ...]:
-    """Scanning all disks takes long, so it is done only when a pool is wanted that is not there."""
-    absent = [pool for pool in wanted if pool.state != "exported" and pool.name not in pools]
-    if not absent:
+    """The pools that are not imported.
+
+    Scanning all disks takes long, so it is done only when a pool is wanted that is not there, or when a disk may be
+    wiped that has a label of a pool.
+    """
+    concerned = [
+        pool
+        for pool in wanted
+        if pool.state != "exported"
+        and (pool.name not in pools or (pool.wipe_disks and _labelled(pool, contents)))
+    ]
+    if not concerned:
         return ()
-    folders = tuple(dict.fromkeys(folder for pool in absent for folder in search_folders(pool, devices)))
+    folders = tuple(dict.fromkeys(folder for pool in concerned for folder in search_folders(pool, devices)))
     found = list(read_importable(runner))
     if folders:
         found += read_importable(runner, folders)
     # One that both scans see is imported the usual way.
     return tuple({pool.guid: pool for pool in reversed(found)}.values())
+
+
+def _labelled(pool: WantedPool, contents: t.Mapping[str, DiskContent]) -> bool:
+    return any(disk in contents and may_be_of_pool(contents[disk]) for disk in pool.disks)
 
 
 def search_folders(pool: WantedPool, devices: DeviceTable) -> t.Iterator[str]:

@@ -547,6 +547,23 @@ def test_a_disk_that_holds_something_is_wiped_first_if_it_is_named() -> None:
         assert made.diff()["after"]["disks"] == {"/dev/disk/by-id/a": {"content": None}}
 
 
+def test_a_disk_of_an_exported_pool_is_wiped_only_if_that_pool_is_named_too() -> None:
+    for label in (label_of("old"), label_of("old", guid="")):
+        found = host(contents=blank(content("a", label)), importable=[dormant("old", "4711")])
+        made = plan(tank(vdevs=AB, cipher="off", wipe_disks=["SERIAL-a", "4711"]), found)
+        assert made.actions[0].startswith("Wipe /dev/disk/by-id/a")
+
+
+@pytest.mark.parametrize("label", [("old", "4712"), ("other", "")], ids=["another GUID", "another name"])
+def test_what_is_left_of_a_pool_that_can_not_be_imported_any_more_needs_no_guid(label: tuple[str, str]) -> None:
+    found = host(contents=blank(content("a", label_of(*label))), importable=[dormant("old", "4711")])
+    assert plan(tank(vdevs=AB, cipher="off", wipe_disks=["SERIAL-a"]), found).actions[0].startswith("Wipe")
+
+
+def label_of(name: str, guid: str = "4711") -> Finding:
+    return Finding(f'ZFS label of pool "{name}"', "/dev/sda1", type="zfs_member", pool=name, pool_guid=guid)
+
+
 EXT4 = Finding("ext4 filesystem", "/dev/sda", type="ext4")
 MOUNTED = Finding("mounted on /home", "/dev/sda", True, "mount")
 FOREIGN = "The pool was last accessed by another system."
@@ -665,6 +682,21 @@ REFUSALS: list[tuple[str, Options, PoolHost, str, str]] = [
         host(contents=blank(content("a", EXT4))),
         "/dev/disk/by-id/a is not blank",
         "wipe_disks",
+    ),
+    (
+        "disk of an exported pool, which may be wiped",
+        tank(vdevs=AB, cipher="off", wipe_disks=["SERIAL-a"]),
+        host(contents=blank(content("a", label_of("old"))), importable=[dormant("old", "4711")]),
+        "/dev/disk/by-id/a is not blank: it belongs to the pool 'old' (4711), which is not imported but could be (if "
+        "that pool is to be lost, add its GUID to wipe_disks: \"4711\")",
+        "Check that these are the right disks",
+    ),
+    (
+        "disk of an exported pool without a GUID in its label, which may be wiped for a pool that grows",
+        tank(vdevs=[*AB, {"role": "cache", "disks": ids("c")}], wipe_disks=["SERIAL-c", "17"]),
+        host(pool(), contents=blank(content("c", label_of("old", ""))), importable=[dormant("old", "4711")]),
+        "/dev/disk/by-id/c is not blank: it belongs to the pool 'old' (4711)",
+        "",
     ),
     (
         "disk in use, whatever may be wiped",

@@ -19,6 +19,7 @@ from ansible_collections.nasops.encryption.plugins.module_utils.plan import Outc
 from ansible_collections.nasops.encryption.plugins.module_utils.zfs.pool import plan_pools
 from ansible_collections.nasops.encryption.plugins.module_utils.zfs.pool_read import read_host
 from ansible_collections.nasops.encryption.plugins.module_utils.zfs.pool_state import PoolHost
+from ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.blockdev.test_signatures import zfs_disk
 from ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.recorded import said
 from ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.zfs.model import ZfsModel
 from ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.zfs.options import parse
@@ -117,6 +118,28 @@ def test_only_what_can_not_be_there_yet_is_looked_for_on_the_disks(host: Host, t
     host.commands.clear()
     play(host, {"name": "nasops-test", "state": "exported"})
     assert not any(argv[:2] == ("zpool", "import") for argv in host.zfs_processes())
+
+
+def test_a_disk_of_an_exported_pool_is_recognised_in_a_pool_that_grows(host: Host, tmp_path: Path) -> None:
+    options = new_pool(tmp_path)
+    play(host, options)
+    old = new_pool(tmp_path, "old")
+    play(host, old)
+    play(host, {"name": "old", "state": "exported"})
+    guid = host.pools[1].guid
+    disk = tmp_path / "old-a"
+    disk.write_bytes(zfs_disk(64 << 20, {"version": 5000, "name": "old", "state": 1, "pool_guid": int(guid)}))
+    options["vdevs"].append({"role": "cache", "disks": [str(disk)]})
+    host.commands.clear()
+    with pytest.raises(Refused, match="is not blank: ZFS label"):
+        play(host, options)
+    # What is refused anyway is not worth a look at all disks.
+    assert ("zpool", "import") not in host.zfs_processes()
+    options["wipe_disks"] = [str(disk)]
+    with pytest.raises(Refused, match=rf"belongs to the pool 'old' \({guid}\), which is not imported but could be"):
+        play(host, options)
+    options["wipe_disks"].append(guid)
+    assert play(host, options, check_mode=True).plan.actions[0].startswith(f"Wipe {disk}")
 
 
 def test_a_key_is_tried_only_where_the_plan_depends_on_it(host: Host, tmp_path: Path) -> None:
