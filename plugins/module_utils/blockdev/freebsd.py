@@ -85,21 +85,14 @@ class FreeBSD:
     def erase(self, runner: Runner, path: str, number: str, spans: t.Sequence[Span], whole: bool) -> None:
         # GEOM refuses to open for writing what is mounted or imported (EPERM), and so does gpart.
         name = path[len("/dev/") :] if path.startswith("/dev/") else ""
+        untouched = "Nothing was written to it."
         if whole and name and runner.run(Command(("gpart", "show", name)), ok=(0, 1)).rc == 0:
+            # gpart goes by the name alone, and wants the disk to itself.
+            os.close(_open_same(path, number, untouched))
             runner.run(Command(("gpart", "destroy", "-F", name)))
+            untouched = "Its partition table was destroyed; nothing else was written to it."
+        descriptor = _open_same(path, number, untouched)
         try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-        except OSError as error:
-            raise Refused(
-                f"{path} was not opened for writing: {error.strerror}. Nothing was written to it.",
-                hint="Unmount, export or stop what uses it, if it is the right disk.",
-            ) from None
-        try:
-            if number_of(os.fstat(descriptor)) != number:
-                raise Refused(
-                    f"{path} is not the device any more that was examined. Nothing was written to it.",
-                    hint="Disks were added or removed meanwhile; run the task again.",
-                )
             size = os.lseek(descriptor, 0, os.SEEK_END)
             for offset, length in ((0, min(size, _EDGE)), (max(0, size - _EDGE), min(size, _EDGE))):
                 os.pwrite(descriptor, bytes(length), offset)
@@ -116,6 +109,27 @@ class FreeBSD:
 
     def settle(self, runner: Runner) -> None:
         """GEOM has tasted the disk again before the writer's close returns."""
+
+
+def _open_same(path: str, number: str, untouched: str) -> int:
+    """Open a device for writing, if it is still the one that was examined.
+
+    :param untouched: what was done to it so far, in words
+    """
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except OSError as error:
+        raise Refused(
+            f"{path} was not opened for writing: {error.strerror}. {untouched}",
+            hint="Unmount, export or stop what uses it, if it is the right disk.",
+        ) from None
+    if number_of(os.fstat(descriptor)) != number:
+        os.close(descriptor)
+        raise Refused(
+            f"{path} is not the device any more that was examined. {untouched}",
+            hint="Disks were added or removed meanwhile; run the task again.",
+        )
+    return descriptor
 
 
 def filesystem(text: str) -> tuple[Signature, ...]:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import typing as t
 from pathlib import Path
 
@@ -13,7 +14,8 @@ import pytest
 from ansible_collections.nasops.encryption.plugins.module_utils.blockdev import freebsd
 from ansible_collections.nasops.encryption.plugins.module_utils.blockdev.identity import BlockDevice, DeviceTable, Mount
 from ansible_collections.nasops.encryption.plugins.module_utils.command import Command, Result
-from ansible_collections.nasops.encryption.plugins.module_utils.errors import StorageError
+from ansible_collections.nasops.encryption.plugins.module_utils.errors import Refused, StorageError
+from ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.recorded import RecordedRunner, said
 
 DATA = "aaaaaaaa-0000-11e0-8ff8-000000000002"
 
@@ -119,3 +121,32 @@ def test_filesystems(text: str, words: str) -> None:
 
 def test_no_filesystem() -> None:
     assert freebsd.filesystem("") == ()
+
+
+def partitioned() -> RecordedRunner:
+    """A host whose every disk has a partition table."""
+    return RecordedRunner(default=said)
+
+
+@pytest.mark.parametrize(("path", "words"), [("/dev/nasops-none", "was not opened"), ("/dev/null", "not the device")])
+def test_a_partition_table_stays_if_the_disk_is_not_the_one_that_was_examined(path: str, words: str) -> None:
+    runner = partitioned()
+    with pytest.raises(Refused, match=f"{words}.* Nothing was written to it"):
+        freebsd.FreeBSD().erase(runner, path, "999:9", (), whole=True)
+    assert runner.argvs == [("gpart", "show", path[len("/dev/") :])]
+
+
+def test_a_partition_table_is_destroyed_before_both_ends_are_overwritten(monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fsync", synced.append)
+    runner = partitioned()
+    freebsd.FreeBSD().erase(runner, "/dev/null", freebsd.number_of(os.stat("/dev/null")), (), whole=True)
+    assert runner.argvs == [("gpart", "show", "null"), ("gpart", "destroy", "-F", "null")]
+    assert len(synced) == 1
+
+
+def test_a_disk_that_is_exchanged_after_its_partition_table_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    numbers = ["0:1", "0:2"]
+    monkeypatch.setattr(freebsd, "number_of", lambda status: numbers.pop(0))
+    with pytest.raises(Refused, match="Its partition table was destroyed; nothing else was written"):
+        freebsd.FreeBSD().erase(partitioned(), "/dev/null", "0:1", (), whole=True)
