@@ -13,7 +13,7 @@ from ..command import Command, Runner
 from ..errors import Refused, StorageError
 from ..plan import Change, Plan, Step, Work
 from .key_option import WantedKey
-from .pool_disks import check_disks, confirm_blank, device_was_away, take_back, wait_for_names
+from .pool_disks import check_disks, confirm_blank, device_was_away, said_by, take_back, wait_for_names
 from .pool_keys import key_warnings, refuse_below_mountpoint, store_step
 from .pool_mount import refuse_obstacle
 from .pool_options import WantedPool
@@ -125,7 +125,7 @@ def _creation_changes(wanted: WantedPool, cipher: str) -> t.Iterator[Change]:
 
 def _left_nothing(error: StorageError) -> bool:
     """Whether zpool create refused before it wrote anything; what is there then is somebody else's."""
-    return any(words in error.message for words in ("pool already exists", "is part of", "is in use"))
+    return any(words in said_by(error) for words in ("pool already exists", "is part of", "is in use"))
 
 
 def _destroy_own(wanted: WantedPool) -> Work:

@@ -131,7 +131,12 @@ def device_was_away(error: StorageError) -> bool:
     goes away a moment later, the kernel does not find it, and the words for that are about a pool; that of a pool which
     is not there are others (``cannot open ...: no such pool``).
     """
-    return _AWAY.search(error.message) is not None
+    return _AWAY.search(said_by(error)) is not None
+
+
+def said_by(error: StorageError) -> str:
+    """What the program itself said; the message of the error holds its arguments too, which may say anything."""
+    return str(error.details.get("stderr", ""))
 
 
 def wait_for_names(runner: Runner) -> None:

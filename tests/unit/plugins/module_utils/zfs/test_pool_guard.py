@@ -156,6 +156,20 @@ def test_a_label_of_another_pool_with_the_same_name_is_not_taken_back(monkeypatc
         assert paths == expected
 
 
+@pytest.mark.parametrize(
+    "comment", ["is part of shelf 3", "pool already exists", "one or more devices is currently unavailable"]
+)
+def test_what_a_property_says_is_not_taken_for_what_zpool_says(monkeypatch: pytest.MonkeyPatch, comment: str) -> None:
+    monkeypatch.setattr(pool_create, "read_table", lambda runner: TABLE)
+    clean = [content("a"), content("b")]
+    finds(monkeypatch, [clean, [content("a", GPT), content("b", GPT)], clean])
+    runner, paths = Failing("cannot create 'tank': out of space"), wiped(monkeypatch)
+    with pytest.raises(StepFailed, match="out of space"):
+        apply(planned({**NEW, "properties": {"comment": comment}}), runner)
+    assert paths == ids("ab")
+    assert [argv[:2] for argv in runner.started].count(("zpool", "create")) == 1
+
+
 AWAY = "cannot create 'tank': one or more devices is currently unavailable"
 
 
