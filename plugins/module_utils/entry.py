@@ -11,9 +11,10 @@ import typing as t
 from ansible.module_utils.basic import AnsibleModule
 
 from .command import Runner
-from .errors import StorageError
+from .errors import BadInput, StorageError
 from .lock import exclusive
 from .masking import register
+from .misplaced import misplaced, of_unknown
 from .plan import Outcome, Plan, State, converge
 from .secrets import Key, Mask
 
@@ -27,6 +28,22 @@ class Module(AnsibleModule):
 
     def __init__(self, argument_spec: dict[str, t.Any]) -> None:
         super().__init__(argument_spec=argument_spec, supports_check_mode=True)
+
+    def _load_params(self) -> None:
+        """Say what is wrong where it may be a secret, before Ansible says it and names what was given."""
+        super()._load_params()
+        register(self, of_unknown(self.argument_spec, self.params))
+        problems = list(misplaced(self.argument_spec, self.params))
+        if problems:
+            # Ansible shows them with the error.
+            self.params = {}
+            fail(
+                self,
+                BadInput(
+                    f"{'; '.join(problems)}. What was given is not shown, since it may be a secret.",
+                    hint="Write for example 'key: {value: ...}'.",
+                ),
+            )
 
     def _log_invocation(self) -> None:
         given = sorted(name for name, value in self.params.items() if value is not None)

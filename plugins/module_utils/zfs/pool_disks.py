@@ -182,9 +182,7 @@ def may_be_of_pool(found: DiskContent) -> bool:
     return not found.used and any(finding.pool or finding.pool_guid for finding in found.dead)
 
 
-def _still_pools(
-    found: DiskContent, names: t.Sequence[str], importable: t.Sequence[ImportablePool]
-) -> t.Iterator[str]:
+def _still_pools(found: DiskContent, names: t.Sequence[str], importable: t.Sequence[ImportablePool]) -> t.Iterator[str]:
     """The pools that are only exported and would lose this disk, unless their GUID is named too.
 
     A disk that is named by mistake is one thing; that its pool would be lost has to be said in words that fit no other.

@@ -108,8 +108,7 @@ def _importable(
     concerned = [
         pool
         for pool in wanted
-        if pool.state != "exported"
-        and (pool.name not in pools or (pool.wipe_disks and _labelled(pool, contents)))
+        if pool.state != "exported" and (pool.name not in pools or (pool.wipe_disks and _labelled(pool, contents)))
     ]
     if not concerned:
         return ()

@@ -13,8 +13,12 @@ import typing as t
 import pytest
 from ansible.module_utils.testing import patch_module_args
 
+from ansible_collections.nasops.encryption.plugins.module_utils.misplaced import misplaced
 from ansible_collections.nasops.encryption.plugins.modules import (
     geli_migrate,
+    kmip_key,
+    sed_lock,
+    zfs_dataset_key,
     zfs_encrypted_pool,
     zfs_encryption_info,
     zfs_key_manifest,
@@ -102,7 +106,8 @@ def test_a_pool_that_can_not_be(options: dict[str, t.Any], message: str, capsys:
         ({"name": "tank", "vdevs": [{"type": "raidz9", "disks": ["/a"]}]}, "value of type must be one of"),
         ({"name": "tank", "vdevs": [{"type": "mirror"}]}, "missing required arguments: disks"),
         ({"name": "tank", "ashift": 20}, "value of ashift must be one of"),
-        ({"name": "tank", "key": {"value": SECRET, "passphrase": SECRET}}, "Unsupported parameters"),
+        ({"name": "tank", "key": {"val": SECRET}}, "key holds 'val', but its options are file, format, generate"),
+        ({"name": "tank", "key": {"passphrase": SECRET}}, "key holds a name of 10 characters, but its"),
         ({"pools": [{}]}, "missing required arguments: name"),
         ({"name": "tank", "diskz": []}, "Unsupported parameters"),
     ],
@@ -111,6 +116,95 @@ def test_options_that_do_not_exist(options: dict[str, t.Any], message: str, caps
     with patch_module_args(options), pytest.raises(SystemExit):
         zfs_encrypted_pool.main()
     assert message in json.loads(capsys.readouterr().out)["msg"]
+
+
+# Base64 ends in "=", where Ansible splits a text that it would like to be a mapping.
+BASE64 = "c29tZSBzZWNyZXQgb2YgMzIgYnl0ZXMgaW4gYmFzZTY="
+POOL: dict[str, t.Any] = {"name": "tank"}
+REPLICA: dict[str, t.Any] = {"source": "tank", "target": "backup/tank"}
+
+# Options that hold a secret, each with a function that puts something in its place.
+PLACES: list[tuple[str, t.Callable[[], None], t.Callable[[t.Any], dict[str, t.Any]]]] = [
+    ("key", zfs_encrypted_pool.main, lambda given: {**POOL, "key": given}),
+    ("pools[1].key", zfs_encrypted_pool.main, lambda given: {"pools": [POOL, {**POOL, "key": given}]}),
+    ("key", zfs_dataset_key.main, lambda given: {**POOL, "key": given}),
+    ("keys", zfs_dataset_key.main, lambda given: {**POOL, "keys": given}),
+    ("datasets[0].key", zfs_dataset_key.main, lambda given: {"datasets": [{**POOL, "key": given}]}),
+    ("keys", zfs_encryption_info.main, lambda given: {**POOL, "keys": given}),
+    ("keys", zfs_key_manifest.main, lambda given: {"dest": "/x", "keys": given}),
+    ("key", zfs_replicate.main, lambda given: {**REPLICA, "key": given}),
+    ("proof_key", geli_migrate.main, lambda given: {**REPLICA, "proof_key": given}),
+    ("keys", kmip_key.main, lambda given: {"keys": given}),
+    ("passwords", sed_lock.main, lambda given: {"passwords": given}),
+]
+
+
+@pytest.mark.parametrize("secret", [BASE64, SECRET, f"{SECRET}, {SECRET}=x", HEX, f"{{{SECRET}", f"geheimes={SECRET}"])
+@pytest.mark.parametrize(
+    "wrap", [str, lambda secret: [secret], lambda secret: [[secret]]], ids=["text", "list", "lists"]
+)
+@pytest.mark.parametrize(
+    "place", PLACES, ids=[f"{main.__module__.rsplit('.', 1)[1]} {name}" for name, main, _ in PLACES]
+)
+def test_a_secret_in_place_of_a_mapping_is_not_shown(
+    place: tuple[str, t.Callable[[], None], t.Callable[[t.Any], dict[str, t.Any]]],
+    wrap: t.Callable[[str], t.Any],
+    secret: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    name, main, put = place
+    with patch_module_args({**put(wrap(secret)), "_ansible_inject_invocation": True}), pytest.raises(SystemExit):
+        main()
+    out = capsys.readouterr().out
+    for text in (secret, secret.split("=")[0], SECRET):
+        assert text not in out
+    message = json.loads(out)["msg"]
+    assert message.startswith(f"{name} is no mapping. What was given is not shown, since it may be a secret.")
+
+
+@pytest.mark.parametrize(
+    "given", [{SECRET: "x"}, {"valeu": SECRET}, {"valeu": {"a": [SECRET]}}, {"value": SECRET, BASE64: 1}]
+)
+@pytest.mark.parametrize("place", [place for place in PLACES if place[0].endswith("key")])
+def test_a_secret_in_an_option_that_does_not_exist_is_not_shown(
+    place: tuple[str, t.Callable[[], None], t.Callable[[t.Any], dict[str, t.Any]]],
+    given: dict[str, t.Any],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    name, main, put = place
+    with patch_module_args({**put(given), "_ansible_inject_invocation": True}), pytest.raises(SystemExit):
+        main()
+    out = capsys.readouterr().out
+    assert SECRET not in out
+    assert BASE64 not in out
+    assert json.loads(out)["msg"].startswith(f"{name} holds ")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"name": "tank", "kye": {"value": SECRET}},
+        {"pools": [{"name": "tank", "keys": [SECRET]}]},
+        {"name": "tank", "vdevs": [{"disks": ["/a"], "key": {"value": SECRET}}]},
+    ],
+)
+def test_a_secret_in_a_misspelled_option_is_not_shown(
+    options: dict[str, t.Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with patch_module_args({**options, "_ansible_inject_invocation": True}), pytest.raises(SystemExit):
+        zfs_encrypted_pool.main()
+    result = json.loads(capsys.readouterr().out)
+    assert "Unsupported parameters" in result["msg"]
+    assert SECRET not in json.dumps(result)
+    assert "module_args" in result["invocation"]
+
+
+@pytest.mark.parametrize(
+    "key", [{"value": HEX}, f"value={HEX}", json.dumps({"value": HEX}), f"format=hex, value={HEX}", None]
+)
+def test_all_ways_to_write_a_mapping_are_left_to_ansible(key: t.Any) -> None:
+    params = {"key": key, "datasets": [{"name": "tank/a", "key": key}]}
+    assert list(misplaced(zfs_dataset_key.argument_spec(), params)) == []
 
 
 @pytest.mark.parametrize("name", ["tank@snap", "tank#mark", "tank//a", "1tank", "tank/ü", ""])

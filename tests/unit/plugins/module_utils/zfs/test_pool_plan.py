@@ -688,7 +688,7 @@ REFUSALS: list[tuple[str, Options, PoolHost, str, str]] = [
         tank(vdevs=AB, cipher="off", wipe_disks=["SERIAL-a"]),
         host(contents=blank(content("a", label_of("old"))), importable=[dormant("old", "4711")]),
         "/dev/disk/by-id/a is not blank: it belongs to the pool 'old' (4711), which is not imported but could be (if "
-        "that pool is to be lost, add its GUID to wipe_disks: \"4711\")",
+        'that pool is to be lost, add its GUID to wipe_disks: "4711")',
         "Check that these are the right disks",
     ),
     (
