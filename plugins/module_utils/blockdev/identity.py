@@ -139,9 +139,9 @@ class DeviceTable:
         if not path:
             return None
         if path.startswith("/"):
-            return self._at(_clean(path))
+            return self._at(clean_path(path))
         for folder in _SEARCH:
-            found = self._at(_clean(f"{folder}/{path}"))
+            found = self._at(clean_path(f"{folder}/{path}"))
             if found is not None:
                 return found
         return None
@@ -234,9 +234,10 @@ def number_of(status: os.stat_result) -> str:
 
 def _absolute(path: str) -> str:
     """A path, or a name as zpool accepts it, as one normalised absolute path."""
-    return _clean(path if path.startswith("/") else f"/dev/{path}")
+    return clean_path(path if path.startswith("/") else f"/dev/{path}")
 
 
-def _clean(path: str) -> str:
+def clean_path(path: str) -> str:
+    """An absolute path as the kernel understands it, without looking at links."""
     # normpath keeps two leading slashes, which POSIX lets mean something else; no NAS does.
     return posixpath.normpath("/" + path.lstrip("/"))

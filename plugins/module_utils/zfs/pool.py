@@ -64,6 +64,7 @@ def _plan_absent(wanted: WantedPool, host: PoolHost) -> Plan:
     pool = host.pools.get(wanted.name)
     if pool is not None:
         _confirm(wanted, pool.guid)
+        refuse_suspended(pool)
         destroy = Step(
             f"Destroy pool '{pool.name}' ({pool.guid})",
             Command(("zpool", "destroy", pool.name)),

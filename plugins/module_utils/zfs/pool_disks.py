@@ -11,7 +11,7 @@ import typing as t
 
 from ..blockdev.content import DiskContent, Finding, probe_all
 from ..blockdev.host import read_table, this_host
-from ..blockdev.identity import DeviceTable
+from ..blockdev.identity import DeviceTable, clean_path
 from ..blockdev.wipe import check_same, wipe_step
 from ..command import Runner
 from ..errors import BadInput, Refused, StorageError
@@ -153,7 +153,8 @@ def _is_ours(finding: Finding, pool: str, guid: str) -> bool:
 
 def _check_wipe_names(names: t.Sequence[str]) -> None:
     for name in names:
-        if name.startswith("/dev/") and not name.startswith(_PERSISTENT):
+        path = clean_path(name) if name.startswith("/") else name
+        if path.startswith("/dev/") and not path.startswith(_PERSISTENT):
             raise BadInput(
                 f"wipe_disks names {name}, and such a name can mean another disk after the next start.",
                 hint="Name the disk by its serial number or by its path in /dev/disk/by-id.",

@@ -123,8 +123,9 @@ BASE64 = "c29tZSBzZWNyZXQgb2YgMzIgYnl0ZXMgaW4gYmFzZTY="
 POOL: dict[str, t.Any] = {"name": "tank"}
 REPLICA: dict[str, t.Any] = {"source": "tank", "target": "backup/tank"}
 
-# Options that hold a secret, each with a function that puts something in its place.
-PLACES: list[tuple[str, t.Callable[[], None], t.Callable[[t.Any], dict[str, t.Any]]]] = [
+# Options that hold a secret, each with the module and a function that puts something in its place.
+Place = tuple[str, t.Callable[[], None], t.Callable[[t.Any], dict[str, t.Any]]]
+PLACES: list[Place] = [
     ("key", zfs_encrypted_pool.main, lambda given: {**POOL, "key": given}),
     ("pools[1].key", zfs_encrypted_pool.main, lambda given: {"pools": [POOL, {**POOL, "key": given}]}),
     ("key", zfs_dataset_key.main, lambda given: {**POOL, "key": given}),
@@ -147,7 +148,7 @@ PLACES: list[tuple[str, t.Callable[[], None], t.Callable[[t.Any], dict[str, t.An
     "place", PLACES, ids=[f"{main.__module__.rsplit('.', 1)[1]} {name}" for name, main, _ in PLACES]
 )
 def test_a_secret_in_place_of_a_mapping_is_not_shown(
-    place: tuple[str, t.Callable[[], None], t.Callable[[t.Any], dict[str, t.Any]]],
+    place: Place,
     wrap: t.Callable[[str], t.Any],
     secret: str,
     capsys: pytest.CaptureFixture[str],
@@ -167,7 +168,7 @@ def test_a_secret_in_place_of_a_mapping_is_not_shown(
 )
 @pytest.mark.parametrize("place", [place for place in PLACES if place[0].endswith("key")])
 def test_a_secret_in_an_option_that_does_not_exist_is_not_shown(
-    place: tuple[str, t.Callable[[], None], t.Callable[[t.Any], dict[str, t.Any]]],
+    place: Place,
     given: dict[str, t.Any],
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -241,7 +241,8 @@ def test_children_are_mounted_after_unlocking_even_if_the_root_is_not(facts: dic
 
 
 def test_a_path_that_changes_with_every_start_names_no_disk_to_erase() -> None:
-    for path in ("/dev/disk/by-diskseq/7", "/dev/disk/by-path/pci-0", "/dev/sda", "/dev/disk/by-loop-ref/x"):
+    links = ("/dev/disk/by-diskseq/7", "/dev/disk/by-path/pci-0", "/dev/disk/by-loop-ref/x")
+    for path in (*links, "/dev/sda", "//dev/sda", "/./dev/sda", "/dev/disk/by-id/../../sda"):
         with pytest.raises(BadInput, match="wipe_disks names"):
             planned({**NEW, "wipe_disks": [path]})
 

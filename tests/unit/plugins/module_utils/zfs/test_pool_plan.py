@@ -566,6 +566,10 @@ def label_of(name: str, guid: str = "4711") -> Finding:
 
 EXT4 = Finding("ext4 filesystem", "/dev/sda", type="ext4")
 MOUNTED = Finding("mounted on /home", "/dev/sda", True, "mount")
+STILL_A_POOL = (
+    "/dev/disk/by-id/a is not blank: it belongs to the pool 'old' (4711), which is not imported but could be (if that "
+    'pool is to be lost, add its GUID to wipe_disks: "4711")'
+)
 FOREIGN = "The pool was last accessed by another system."
 
 REFUSALS: list[tuple[str, Options, PoolHost, str, str]] = [
@@ -687,8 +691,7 @@ REFUSALS: list[tuple[str, Options, PoolHost, str, str]] = [
         "disk of an exported pool, which may be wiped",
         tank(vdevs=AB, cipher="off", wipe_disks=["SERIAL-a"]),
         host(contents=blank(content("a", label_of("old"))), importable=[dormant("old", "4711")]),
-        "/dev/disk/by-id/a is not blank: it belongs to the pool 'old' (4711), which is not imported but could be (if "
-        'that pool is to be lost, add its GUID to wipe_disks: "4711")',
+        STILL_A_POOL,
         "Check that these are the right disks",
     ),
     (
@@ -868,6 +871,20 @@ REFUSALS: list[tuple[str, Options, PoolHost, str, str]] = [
         "zpool clear tank",
     ),
     ("suspended pool to export", tank(state="exported"), host(pool(health="UNAVAIL")), "is UNAVAIL", "zpool clear"),
+    (
+        "suspended pool to destroy",
+        tank(state="absent", confirm_guid="17"),
+        host(pool(health="SUSPENDED")),
+        "is SUSPENDED: it can't be read or changed",
+        "zpool clear tank",
+    ),
+    (
+        "suspended pool to destroy, without its GUID",
+        tank(state="absent"),
+        host(pool(health="SUSPENDED")),
+        "confirm_guid is not set",
+        'confirm_guid: "17"',
+    ),
     (
         "another pool of this name",
         tank(confirm_guid="18"),
