@@ -128,11 +128,15 @@ _FEATURE = PropertyType(aliases={"active": "enabled"})
 
 
 def filesystem_type(name: str) -> PropertyType:
-    """The type of a dataset property; quotas of users, groups and projects have one property for each of them."""
+    """The type of a dataset property.
+
+    Quotas of users, groups and projects have one property for each of them, and since OpenZFS 2.4 one for all others.
+    """
     prefix = name.split("@", 1)[0] if "@" in name else ""
-    if prefix in ("userquota", "groupquota", "projectquota"):
+    quota = prefix or (name[len("default") :] if name.startswith("default") else "")
+    if quota in ("userquota", "groupquota", "projectquota"):
         return _SPACE
-    if prefix in ("userobjquota", "groupobjquota", "projectobjquota"):
+    if quota in ("userobjquota", "groupobjquota", "projectobjquota"):
         return _OBJECTS
     return FILESYSTEM.get(name, _TEXT)
 

@@ -75,6 +75,39 @@ def compare(where: str, spec: t.Mapping[str, t.Any], options: Options) -> list[s
     return problems
 
 
+ROLES = FOLDER.parents[1] / "roles"
+
+
+def as_documented(role: Options) -> Options:
+    """The options of a role as a module would document them."""
+    return {name: {**one, "suboptions": as_documented(one.get("options") or {})} for name, one in role.items()}
+
+
+def described(where: str, role: Options, module: Options) -> list[str]:
+    """Every difference between what a role and a module say of the same options, in words."""
+    problems: list[str] = []
+    for name in set(role) & set(module):
+        # In the documentation of a role, O() would be an option of the role.
+        says = [line.replace("O(", "C(") for line in module[name]["description"]]
+        if role[name]["description"] != says:
+            problems.append(f"{where}{name} is described as {role[name]['description']}, in the module as {says}")
+        problems += described(f"{where}{name}.", role[name]["suboptions"], module[name].get("suboptions") or {})
+    return problems
+
+
+def test_the_pools_of_the_role_have_the_options_of_the_module(monkeypatch: pytest.MonkeyPatch) -> None:
+    specs = yaml.safe_load((ROLES / "encrypted_pools" / "meta" / "argument_specs.yml").read_text(encoding="utf-8"))
+    given = specs["argument_specs"]["main"]["options"]["nas_pools"]["options"]
+    # The datasets have the options of another module.
+    given = {name: one for name, one in given.items() if name != "datasets"}
+    role = as_documented(given)
+    spec = taken("zfs_encrypted_pool", monkeypatch)["argument_spec"]["pools"]["options"]
+    assert compare("", spec, role) == []
+    assert described("", role, documented("zfs_encrypted_pool")[1]["pools"]["suboptions"]) == []
+    for options in (spec, given):
+        assert [place for place, one in secrets(options) if one.get("no_log")] == ["key.value"]
+
+
 def test_there_are_modules() -> None:
     assert {"zfs_encrypted_pool", "zfs_encryption_info"} <= set(MODULES)
 
