@@ -2,10 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-# make test           everything: gates, unit tests on every Python at hand, a real NAS in a virtual machine
+# make test           gates, unit tests on every Python at hand, a real NAS in a virtual machine; names what it left out
 # make test T=lint    one part, or several: T="lint docs". docs/testing.md lists them.
 # make test EXAMPLES=1000 T=unit    draws other and more examples for the unit tests
-# make vm-all         every case on the NAS, also those that need not run each time
+# make vm-all         every case on the NAS, also the many that are too long for each time; over an hour
 # make faults         kills tasks after each of their effects, and cuts the power of a NAS; over an hour
 # make sed-faults     injects every fault into every call to an emulated drive; about 10 minutes
 # make sed-bench      unlocks 24 emulated drives at once, and compares that with 4 one after another; a minute

@@ -229,11 +229,12 @@ def count_sanity(output: str) -> Counts:
 
 
 def count_summary(prefix: str) -> Callable[[str], Counts]:
-    """Reads the last line of the form `prefix: N passed, M failed`."""
+    """Reads the last line of the form `prefix: N passed, M failed`, and those of the form `prefix: not run: WHAT`."""
 
     def count(output: str) -> Counts:
         found = re.findall(rf"^{prefix}: (\d+) passed, (\d+) failed$", output, re.M)
-        return Counts(int(found[-1][0]), int(found[-1][1])) if found else Counts(failed=1)
+        missing = tuple(re.findall(rf"^{prefix}: not run: (.+)$", output, re.M))
+        return Counts(int(found[-1][0]), int(found[-1][1]), missing) if found else Counts(failed=1)
 
     return count
 

@@ -67,6 +67,16 @@ def test_a_missing_summary_is_a_failure() -> None:
     assert count("booting\nTraceback ...\n") == Counts(0, 1)
 
 
+def test_what_a_part_leaves_out_is_named_at_the_end() -> None:
+    counts = count_summary("vm")("vm: not run: 300 cases (make vm-all)\nvm: 12 passed, 0 failed\n")
+    assert counts == Counts(12, 0, ("300 cases (make vm-all)",))
+    assert list(table([Result("vm", counts)], []))[-3:] == [
+        "Not run:",
+        "  vm: 300 cases (make vm-all)",
+        "12 passed, 0 failed",
+    ]
+
+
 def test_an_undocumented_plugin_is_a_failure() -> None:
     count = documented(["a", "b"])
     assert count('[WARNING]: b was not found\n{"nasops.encryption.a": {"doc": {}}}') == Counts(

@@ -28,7 +28,7 @@ from .connection import ROOT, Agent, AgentLost
 from .keys import KeyRing
 from .leaks import Search
 from .nas import WHOLE, Nas, NasError
-from .over_ssh import Playbooks
+from .over_ssh import THOROUGH, Playbooks
 from .runner import CaseRunner, ResetFailed
 
 BUILD = ROOT / ".build" / "vm"
@@ -184,7 +184,8 @@ def main() -> int:
             nas_module.prepare(BUILD / "image.txt", tally.say)
         if options.prepare:
             return 0
-        cases = [case for case in load(CASES) if chosen(options, case.name, case.long)]
+        known = load(CASES)
+        cases = [case for case in known if chosen(options, case.name, case.long)]
     except (NasError, BadCase) as error:
         tally.say(f"{error}\nvm: 0 passed, 1 failed")
         return 1
@@ -219,6 +220,8 @@ def main() -> int:
     if chosen(options, SED_ROLE, True):
         _run_alone(log / "role", tally)
     tally.say(f"       {time.monotonic() - start:.0f} s in all; logs are in {log.relative_to(ROOT)}")
+    if not options.long and not wanted(options):
+        tally.say(f"vm: not run: {left_out(known)}")
     tally.say(f"vm: {tally.passed} passed, {tally.failed} failed")
     return int(bool(tally.failed) or not tally.passed)
 
@@ -228,6 +231,12 @@ def chosen(options: argparse.Namespace, name: str, long: bool) -> bool:
     if not re.search(options.only, name):
         return False
     return long if options.long else wanted(options) or not long
+
+
+def left_out(cases: Sequence[Case]) -> str:
+    """What does not run every time, in words."""
+    jobs = ", ".join(_LONG)
+    return f"{sum(case.long for case in cases)} cases, the jobs {jobs}, and {THOROUGH}: all marked long (make vm-all)"
 
 
 def wanted(options: argparse.Namespace) -> bool:

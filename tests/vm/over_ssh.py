@@ -32,6 +32,8 @@ _BOOT = 300
 # How many keys are rotated while the power is cut, and the seconds from the beginning within which that happens.
 _ROTATED = 6
 _SPAN = 3.0
+# What ``thorough`` adds, for a person who wants to know what did not run.
+THOROUGH = "some checks by playbooks, such as modules over ssh"
 # A host that refuses every connection.
 _AWAY = {"all": {"hosts": {"away": {"ansible_host": "127.0.0.1", "ansible_port": 1, "ansible_connection": "ssh"}}}}
 
