@@ -16,7 +16,8 @@ description:
     created, one that is only exported is imported, unlocked and mounted, missing vdevs are added, and properties
     are set.
   - One task can describe all pools of a host in O(pools). It starts three processes of C(zfs) and C(zpool) when
-    there is nothing to do, however many pools there are.
+    there is nothing to do, however many pools and datasets there are, and one or two more, which search the disks,
+    while a pool that is to be absent is not there.
   - A disk that holds anything is never taken for blank. A vdev is never reshaped or removed. A pool is destroyed
     only if its GUID is spelled out.
   - Keys are handed to ZFS on standard input or in a file that only root can read, never in arguments or the
@@ -151,8 +152,9 @@ options:
       - Mount the filesystems of a pool that is imported or unlocked, as far as C(canmount) and C(mountpoint) ask
         for it.
       - A filesystem is never mounted over a directory that is not empty.
-      - While a pool is imported and unlocked, only its root filesystem is looked at. One below it that could not be
-        mounted fails the task that unlocked it, but not the next.
+      - A filesystem below the root that is not mounted although it should be is named in a warning. It is not mounted
+        by that, since it may have been left so on purpose, such as a replica. What is in the way of one is an error
+        before a pool is unlocked, as far as it can be seen then.
       - A new pool is always mounted by its creation. To have it otherwise, set C(canmount) or C(mountpoint).
     type: bool
     default: true

@@ -15,7 +15,7 @@ DEMO = Path(__file__).resolve().parents[1] / "demo" / "run"
 
 PLAYER = """#!/bin/sh
 echo "$*" >>"$CALLS"
-for word; do case $word in test_nas_name=*) folder=$XDG_CACHE_HOME/nasops-encryption/test_nas/vm/${word#*=} ;; esac; done
+for word; do case $word in test_nas_name=*) folder=$VMS/${word#*=} ;; esac; done
 case "$*" in
 *test_nas_state=started*) mkdir -p "$folder" ;;
 *test_nas_state=absent*) rm -rf "$folder" ;;
@@ -38,7 +38,11 @@ class Stage:
         calls.unlink(missing_ok=True)
         environment = {name: value for name, value in os.environ.items() if name not in ("NAS_NAME", "KEEP")}
         environment.update(
-            PATH=f"{self.folder}:{environment['PATH']}", XDG_CACHE_HOME=str(self.folder), CALLS=str(calls), **more
+            PATH=f"{self.folder}:{environment['PATH']}",
+            XDG_CACHE_HOME=str(self.folder),
+            CALLS=str(calls),
+            VMS=str(self.vms),
+            **more,
         )
         self.status = subprocess.run([str(DEMO)], env=environment, capture_output=True, check=False).returncode
         return calls.read_text("utf-8").splitlines()

@@ -18,7 +18,7 @@ from . import keystore
 from .keystore import KeyFile
 from .pool_disks import may_be_of_pool
 from .pool_keys import key_at_hand
-from .pool_mount import mountpoint_to_be, needs_mount
+from .pool_mount import mountpoint_to_be, needs_mount, waiting
 from .pool_options import WantedPool
 from .pool_state import PoolHost
 from .properties import Property
@@ -79,7 +79,14 @@ def _pools(
     ]
     if asked:
         names = dict.fromkeys(name for pool in asked for name in pool.filesystem_properties)
-        datasets = read_datasets(runner, [pool.name for pool in asked], (*ENCRYPTION_PROPERTIES, *names))
+        # All that is below them is a part of the same answer.
+        datasets = read_datasets(
+            runner, [pool.name for pool in asked], (*ENCRYPTION_PROPERTIES, *names), recursive=True
+        )
+    below: dict[str, list[Dataset]] = {}
+    for dataset in datasets.values():
+        if "/" in dataset.name:
+            below.setdefault(dataset.name.split("/")[0], []).append(dataset)
     return {
         name: Pool(
             name=name,
@@ -88,6 +95,7 @@ def _pools(
             properties=values,
             tree=trees.get(name, {}),
             dataset=datasets.get(name),
+            below=tuple(below.get(name, ())),
         )
         for name, values in properties.items()
     }
@@ -172,14 +180,15 @@ def _obstacles(wanted: t.Sequence[WantedPool], pools: t.Mapping[str, Pool]) -> d
         if pool.state != "present":
             continue
         existing = pools.get(pool.name)
+        mountpoints: list[str] = []
         if existing is None:
-            mountpoint = pool.mountpoint()
-        elif existing.dataset is not None and needs_mount(pool, existing, existing.dataset):
-            mountpoint = mountpoint_to_be(pool, existing, existing.dataset)
-        else:
-            continue
-        if mountpoint:
-            found[mountpoint] = mount_obstacle(mountpoint)
+            mountpoints.append(pool.mountpoint())
+        elif existing.dataset is not None:
+            if needs_mount(pool, existing, existing.dataset):
+                mountpoints.append(mountpoint_to_be(pool, existing, existing.dataset))
+            if pool.mount:
+                mountpoints += [one.value("mountpoint") for one in waiting(existing, pool.unlock)]
+        found.update({mountpoint: mount_obstacle(mountpoint) for mountpoint in mountpoints if mountpoint})
     return found
 
 

@@ -100,7 +100,10 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Pool:
-    """An imported pool. ``tree`` holds the top-level vdevs by role; ``guid`` is decimal, as zpool takes it."""
+    """An imported pool. ``tree`` holds the top-level vdevs by role; ``guid`` is decimal, as zpool takes it.
+
+    ``below``: its filesystems and volumes below the root dataset, as far as they were read.
+    """
 
     name: str
     guid: str
@@ -108,6 +111,7 @@ class Pool:
     properties: t.Mapping[str, Property]
     tree: Tree
     dataset: Dataset | None = None
+    below: tuple[Dataset, ...] = ()
 
     @property
     def altroot(self) -> str:

@@ -87,6 +87,11 @@ def with_own(dataset: Dataset, **own: str) -> Dataset:
     return Dataset(dataset.name, {**dataset.properties, **properties(own, "local")})
 
 
+def child(name: str, **facts: str) -> Dataset:
+    """A filesystem below the root dataset of 'tank', with its key and not mounted."""
+    return root(name, **{"encryptionroot": "tank", "keylocation": "none", "mounted": "no", **facts})
+
+
 def plain(name: str = "tank", **facts: str) -> Dataset:
     """A root dataset that is not encrypted."""
     values = {"encryption": "off", "encryptionroot": "-", "keystatus": "-", "keyformat": "none", "keylocation": "none"}
@@ -99,15 +104,15 @@ def pool(
     tree: Tree | None = None,
     health: str = "ONLINE",
     options: t.Mapping[str, Property] | None = None,
+    below: t.Sequence[Dataset] = (),
 ) -> Pool:
     """An imported pool with GUID 17, a mirror of a and b unless told otherwise."""
     values = {
         **properties({"guid": "17", "health": health, "altroot": "-", "autotrim": "off"}, "default"),
         **(options or {}),
     }
-    return Pool(
-        name, "17", health, values, tree if tree is not None else {"data": (mirror("ab"),)}, dataset or root(name)
-    )
+    tree = {"data": (mirror("ab"),)} if tree is None else tree
+    return Pool(name, "17", health, values, tree, dataset or root(name), tuple(below))
 
 
 def dormant(

@@ -16,6 +16,7 @@ import pytest
 from ansible_collections.nasops.encryption.plugins.module_utils.command import Command, Result
 from ansible_collections.nasops.encryption.plugins.module_utils.errors import Refused
 from ansible_collections.nasops.encryption.plugins.module_utils.plan import Outcome, StepFailed, converge
+from ansible_collections.nasops.encryption.plugins.module_utils.zfs import state
 from ansible_collections.nasops.encryption.plugins.module_utils.zfs.pool import plan_pools
 from ansible_collections.nasops.encryption.plugins.module_utils.zfs.pool_read import read_host
 from ansible_collections.nasops.encryption.plugins.module_utils.zfs.pool_state import PoolHost
@@ -60,7 +61,7 @@ def files(folder: Path, *names: str) -> list[str]:
 
 def play(host: Host, options: Options, check_mode: bool = False) -> Outcome[PoolHost]:
     wanted = parse(options)
-    return converge(lambda: read_host(host, wanted), lambda state: plan_pools(wanted, state), host, check_mode)
+    return converge(lambda: read_host(host, wanted), lambda found: plan_pools(wanted, found), host, check_mode)
 
 
 def new_pool(folder: Path, name: str = "nasops-test", **more: t.Any) -> Options:
@@ -106,6 +107,46 @@ def test_when_there_is_nothing_to_do_three_processes_are_enough(host: Host, tmp_
     host.commands.clear()
     assert not play(host, {"pools": pools}).plan.changed
     assert len(host.zfs_processes()) <= 3
+
+
+def test_so_many_pools_that_their_names_alone_would_be_worth_two_processes(
+    host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(state, "cores", lambda: 4)
+    disks = files(tmp_path, *(f"{number:03}" for number in range(120)))
+    pools = [{"name": f"p{number}", "cipher": "off", "vdevs": [{"disks": [disk]}]} for number, disk in enumerate(disks)]
+    play(host, {"pools": pools})
+    host.commands.clear()
+    assert not play(host, {"pools": pools}).plan.changed
+    assert len(host.zfs_processes()) == 3
+
+
+def test_a_pool_that_is_gone_for_good_costs_a_search_of_the_disks(host: Host, tmp_path: Path) -> None:
+    options = [new_pool(tmp_path), {"name": "gone", "state": "absent"}]
+    play(host, {"pools": options})
+    for more, searches in ({}, 1), ({"search_paths": [str(tmp_path)]}, 2):
+        host.commands.clear()
+        assert not play(host, {"pools": [options[0], {**options[1], **more}]}).plan.changed
+        assert len(host.zfs_processes()) == 3 + searches
+
+
+def test_what_is_in_the_way_of_a_child_is_read_and_refused_before_the_pool_is_unlocked(
+    host: Host, tmp_path: Path
+) -> None:
+    options = new_pool(tmp_path)
+    play(host, options)
+    (pool,) = host.pools
+    (tmp_path / "full" / "mine").mkdir(parents=True)
+    pool.children = {f"{pool.name}/a": {"mountpoint": str(tmp_path / "full")}, f"{pool.name}/b": {"mounted": "yes"}}
+    pool.loaded = pool.mounted = False
+    for check_mode in (True, False):
+        with pytest.raises(Refused, match=f"'{pool.name}/a' can't be mounted: the mountpoint .*/full is not empty"):
+            play(host, options, check_mode)
+    assert not pool.loaded
+    pool.loaded = pool.mounted = True
+    for _run in range(2):
+        (warning,) = play(host, options).plan.warnings
+        assert f": '{pool.name}/a' (the mountpoint {tmp_path}/full is not empty)." in warning
 
 
 def test_only_what_can_not_be_there_yet_is_looked_for_on_the_disks(host: Host, tmp_path: Path) -> None:
