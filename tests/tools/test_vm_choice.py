@@ -16,7 +16,7 @@ def test_every_long_case_and_job_is_named_as_not_run() -> None:
     cases = load(main.CASES)
     said = main.left_out(cases)
     assert said.startswith(f"{len([case for case in cases if case.long])} cases")
-    for job in ("kmip", "sed drives", "sed pool", "sed boot", "sed_role", "modules over ssh"):
+    for job in ("kmip", "sed drives", "sed pool", "sed boot", "sed_role", "snapshots", "modules over ssh"):
         assert job in said
     assert "make vm-all" in said
 

@@ -21,7 +21,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from . import kills, kmip_pool, sed_pool, sed_role
+from . import kills, kmip_pool, sed_pool, sed_role, snapshots
 from . import nas as nas_module
 from .case import BadCase, Case, Names, load
 from .connection import ROOT, Agent, AgentLost
@@ -36,10 +36,12 @@ CASES = Path(__file__).with_name("cases")
 PLAYBOOKS = "playbooks"
 KILLS = "kills"
 KMIP = "kmip"
-# Makes a NAS of its own, and so runs when the others are gone.
 SED_ROLE = "sed_role"
+SNAPSHOTS = "snapshots"
+# Each makes a NAS of its own, and so runs when the others are gone.
+_ALONE = {SED_ROLE: sed_role.checks, SNAPSHOTS: snapshots.checks}
 # What need not run each time.
-_LONG = (KMIP, *sed_pool.PARTS, SED_ROLE)
+_LONG = (KMIP, *sed_pool.PARTS, *_ALONE)
 # How often a worker replaces a NAS that a case has broken.
 _REPLACEMENTS = 3
 
@@ -217,8 +219,9 @@ def main() -> int:
             worker.join()
     if not jobs.empty():
         tally.add(("all cases were run", 0.0, ["some were not, since no NAS was left"]))
-    if chosen(options, SED_ROLE, True):
-        _run_alone(log / "role", tally)
+    for name in _ALONE:
+        if chosen(options, name, True):
+            _run_alone(name, log / name, tally)
     tally.say(f"       {time.monotonic() - start:.0f} s in all; logs are in {log.relative_to(ROOT)}")
     if not options.long and not wanted(options):
         tally.say(f"vm: not run: {left_out(known)}")
@@ -260,14 +263,14 @@ def _run(session: Session, jobs: queue.SimpleQueue[Case | str], stop: threading.
         session.close()
 
 
-def _run_alone(log: Path, tally: Tally) -> None:
+def _run_alone(name: str, log: Path, tally: Tally) -> None:
     """What makes its own NAS."""
     start = time.monotonic()
     try:
-        for outcome in sed_role.checks(log):
+        for outcome in _ALONE[name](log):
             tally.add(outcome)
     except (NasError, OSError, subprocess.SubprocessError) as error:
-        tally.add((SED_ROLE, time.monotonic() - start, [str(error)]))
+        tally.add((name, time.monotonic() - start, [str(error)]))
 
 
 def _options() -> argparse.Namespace:

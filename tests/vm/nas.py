@@ -86,6 +86,14 @@ class Nas:
         """The same, and the power is back at once; waits until it can be logged into."""
         self._control("reset")
 
+    def snapshot(self, tag: str) -> None:
+        """Save its memory and disks under a name."""
+        self._control("snapshot", tag)
+
+    def restore(self, tag: str) -> None:
+        """Back to that; waits until it can be logged into."""
+        self.status = {**self.status, **self._control("restore", tag)}
+
     def destroy(self) -> None:
         """Take it away with its disks."""
         self._control("destroy")

@@ -337,10 +337,12 @@ class Machine:
     def snapshot(self, tag: str, keep: bool, check: bool) -> bool:
         """Memory and disks saved under this name; ``keep`` leaves an older one of that name as it is."""
         with self.lock():
-            self._started()
+            running = self._started()
             if keep and tag in self.snapshots():
                 return False
             if not check:
+                # what udev has not done yet, it might not do after each restore, or only when nobody expects it
+                ssh.settle(self.files, self.name, running)
                 self._human("savevm %s" % tag)
             return True
 

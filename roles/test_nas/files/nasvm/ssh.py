@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import socket
 import subprocess
@@ -18,6 +19,8 @@ from .process import Running
 
 HOST = "127.0.0.1"
 PERSIST_SECONDS = 600
+# An emulated processor takes some seconds for the names of a dozen partitions.
+SECONDS_TO_SETTLE = 60
 
 
 def make_keys(files: Files, name: str) -> None:
@@ -131,6 +134,22 @@ def _answers(port: int) -> bool:
             return connection.recv(4) == b"SSH-"
     except OSError:
         return False
+
+
+def settle(files: Files, name: str, running: Running) -> None:
+    """Waits until udev has made all names of devices; a guest that does not answer is left as it is."""
+    if not _answers(running.port):
+        return
+    words = ["udevadm", "settle", "--timeout=%d" % SECONDS_TO_SETTLE]
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        subprocess.run(
+            command(files, name, words),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            check=False,
+            timeout=SECONDS_TO_SETTLE + 30,
+        )
 
 
 def _last_lines(path: Path) -> str:
