@@ -8,7 +8,7 @@
 
 Everything lands in ${XDG_CACHE_HOME:-~/.cache}/nasops-encryption, keyed by its inputs; Debian packages, also those that
 build and boot the test NAS, are installed where root or passwordless sudo allows it. CORE=2.20 in the environment asks
-for that release of ansible-core.
+for that release of ansible-core, CORE=2.22.0rc1 for that very version.
 """
 
 from __future__ import annotations
@@ -245,7 +245,10 @@ Environment = tuple[Path, Path, Sequence[Path], Sequence[str], str]
 
 
 def make_venv(path: Path, python: Path, requirements: Sequence[Path], extra: Sequence[str], what: str) -> None:
-    """Make a virtual environment; one that was not finished is made again."""
+    """Make a virtual environment; one that was not finished is made again.
+
+    :param extra: one more requirement, and others to try in its place while there is nothing that meets it
+    """
     marker = path / ".complete"
     if marker.exists():
         return
@@ -253,7 +256,15 @@ def make_venv(path: Path, python: Path, requirements: Sequence[Path], extra: Seq
     with step(what):
         run([str(python), "-m", "venv", str(path)])
         files = [option for file in requirements for option in ("-r", str(file))]
-        run([str(path / "bin" / "python"), "-m", "pip", "install", "-q", "--disable-pip-version-check", *files, *extra])
+        pip = [str(path / "bin" / "python"), "-m", "pip", "install", "-q", "--disable-pip-version-check", *files]
+        for number in range(max(1, len(extra))):
+            try:
+                run([*pip, *extra[number : number + 1]])
+                break
+            except SetupError as error:
+                if "No matching distribution" not in str(error) or number + 1 >= len(extra):
+                    raise
+                say(f"nothing meets {extra[number]}, so {extra[number + 1]} is tried")
         marker.touch()
 
 
@@ -331,10 +342,8 @@ def prepare(nas: bool, emulated: bool = False) -> Tools:
         if not usable:
             raise SetupError("no Python 3.11 or newer that can make a venv; on Debian: apt-get install python3-venv")
         core = os.environ.get("CORE", "")
-        if core and not re.fullmatch(r"2\.\d+", core):
-            raise SetupError(f"CORE={core} is not a release of ansible-core; wanted: two numbers, as CORE=2.20")
         # a requirement of its own on top of the file's: the two must not contradict each other
-        extra = [f"ansible-core=={core}.*"] if core else []
+        extra = core_requirements(core) if core else []
         gates = [core_free(GATES[0])] if core else [GATES[0]]
         newest = max(usable)
         python = pythons[newest]
@@ -352,6 +361,20 @@ def prepare(nas: bool, emulated: bool = False) -> Tools:
         link(collections / "ansible_collections" / "nasops" / "encryption", ROOT)
         ordered = dict(sorted(units.items(), key=minor))
         return Tools(venv, ordered, tuple(missing), ansible_test_home(venv), collections, sedutil)
+
+
+def core_requirements(core: str) -> list[str]:
+    """What pip is asked for: the newest version of a release, or of one that is not out yet its newest pre-release."""
+    found = re.fullmatch(r"2\.(\d+)(\.\d+(?:(?:a|b|rc)\d+)?)?", core)
+    if not found:
+        raise SetupError(
+            f"CORE={core} is not a release of ansible-core; wanted: two numbers, as CORE=2.20, or all of a version, as "
+            "CORE=2.22.0rc1"
+        )
+    if found.group(2):
+        return [f"ansible-core=={core}"]
+    # pip takes pre-releases only where one is named
+    return [f"ansible-core=={core}.*", f"ansible-core>={core}.0a0,<2.{int(found.group(1)) + 1}"]
 
 
 def minor(item: tuple[str, Path]) -> int:

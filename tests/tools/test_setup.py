@@ -49,3 +49,59 @@ def test_a_program_that_can_not_say_what_it_needs_is_an_error(tmp_path: Path) ->
     (tmp_path / "build_image.sh").write_text("echo no cache >&2; exit 3\n")
     with pytest.raises(setup.SetupError, match="failed with status 3:\nno cache"):
         setup.nas_packages(tmp_path / "build_image.sh")
+
+
+@pytest.mark.parametrize(
+    ("core", "wanted"),
+    [
+        ("2.20", ["ansible-core==2.20.*", "ansible-core>=2.20.0a0,<2.21"]),
+        ("2.22.0rc1", ["ansible-core==2.22.0rc1"]),
+        ("2.21.0b2", ["ansible-core==2.21.0b2"]),
+        ("2.19.14", ["ansible-core==2.19.14"]),
+    ],
+)
+def test_a_release_of_ansible_core_or_one_version_of_it_can_be_asked_for(core: str, wanted: list[str]) -> None:
+    assert setup.core_requirements(core) == wanted
+
+
+@pytest.mark.parametrize("core", ["2", "devel", "3.1", "2.20.*", "2.22rc1", "2.22.0rc", ">=2.20", "2.20 x"])
+def test_what_is_no_release_of_it_is_refused(core: str) -> None:
+    with pytest.raises(setup.SetupError, match="is not a release of ansible-core"):
+        setup.core_requirements(core)
+
+
+@pytest.mark.parametrize("released", [True, False])
+def test_a_pre_release_is_taken_only_while_there_is_no_release(
+    released: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def run(argv: Sequence[str]) -> str:
+        if "pip" in argv:
+            asked.append(argv[-1])
+            if not released and "==" in argv[-1]:
+                raise setup.SetupError("ERROR: No matching distribution found for ansible-core==2.22.*")
+        else:
+            (tmp_path / "venv").mkdir()
+        return ""
+
+    monkeypatch.setattr(setup, "run", run)
+    wanted = setup.core_requirements("2.22")
+    setup.make_venv(tmp_path / "venv", Path("python"), [], wanted, "what")
+    assert asked == wanted[: 1 if released else 2]
+    assert (tmp_path / "venv" / ".complete").exists()
+
+
+def test_another_failure_of_pip_is_told_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Sequence[str]] = []
+
+    def run(argv: Sequence[str]) -> str:
+        asked.append(argv)
+        if "pip" in argv:
+            raise setup.SetupError("no way to the index")
+        return ""
+
+    monkeypatch.setattr(setup, "run", run)
+    with pytest.raises(setup.SetupError, match="no way"):
+        setup.make_venv(tmp_path / "venv", Path("python"), [], ["a", "b"], "what")
+    assert len(asked) == 2
