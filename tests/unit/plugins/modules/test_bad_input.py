@@ -14,6 +14,7 @@ import pytest
 from ansible.module_utils.testing import patch_module_args
 
 from ansible_collections.nasops.encryption.plugins.module_utils.misplaced import misplaced
+from ansible_collections.nasops.encryption.plugins.module_utils.zfs.dataset_options import argument_spec
 from ansible_collections.nasops.encryption.plugins.modules import (
     geli_migrate,
     kmip_key,
@@ -205,7 +206,7 @@ def test_a_secret_in_a_misspelled_option_is_not_shown(
 )
 def test_all_ways_to_write_a_mapping_are_left_to_ansible(key: t.Any) -> None:
     params = {"key": key, "datasets": [{"name": "tank/a", "key": key}]}
-    assert list(misplaced(zfs_dataset_key.argument_spec(), params)) == []
+    assert list(misplaced(argument_spec(), params)) == []
 
 
 @pytest.mark.parametrize("name", ["tank@snap", "tank#mark", "tank//a", "1tank", "tank/ü", ""])

@@ -12,7 +12,12 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.nasops.encryption.plugins.module_utils.blockdev import freebsd
-from ansible_collections.nasops.encryption.plugins.module_utils.blockdev.identity import BlockDevice, DeviceTable, Mount
+from ansible_collections.nasops.encryption.plugins.module_utils.blockdev.identity import (
+    BlockDevice,
+    DeviceTable,
+    Mount,
+    number_of,
+)
 from ansible_collections.nasops.encryption.plugins.module_utils.command import Command, Result
 from ansible_collections.nasops.encryption.plugins.module_utils.errors import Refused, StorageError
 from ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.recorded import RecordedRunner, said
@@ -140,7 +145,7 @@ def test_a_partition_table_is_destroyed_before_both_ends_are_overwritten(monkeyp
     synced: list[int] = []
     monkeypatch.setattr(os, "fsync", synced.append)
     runner = partitioned()
-    freebsd.FreeBSD().erase(runner, "/dev/null", freebsd.number_of(os.stat("/dev/null")), (), whole=True)
+    freebsd.FreeBSD().erase(runner, "/dev/null", number_of(os.stat("/dev/null")), (), whole=True)
     assert runner.argvs == [("gpart", "show", "null"), ("gpart", "destroy", "-F", "null")]
     assert len(synced) == 1
 
