@@ -23,7 +23,7 @@ def something_in(own: ReplicaRunner, mount: Mount) -> str:
         try:
             if far is None:
                 return first_entry(*place.folders)
-            return first_entry_there(far, place.enter, *place.inside)
+            return first_entry_there(far, place.enter, place.inside[0])
         except OSError as error:
             raise unreadable(error) from None
         except CommandError as error:

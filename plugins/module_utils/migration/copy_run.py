@@ -100,14 +100,15 @@ class Pass:
         far = far_end(own)
         if far is None:
             with mounted(own, source, target) as place:
-                command = rsync_command(*place.inside, self.skip, self.stall_timeout, place.enter)
+                ours, theirs = place.inside
+                command = rsync_command(ours, theirs, self.skip, self.stall_timeout, place.enter)
                 run_rsync(own, self.title, command, self.estimate)
             return
         mark = marked(self.target)
         with mounted(own, source) as here, mounted(own, target, end=far, before=mark) as there:
             across = Across(far.host, far.shell(), far.line((*mark, *there.enter, "rsync")))
-            folders = (*here.inside, *there.inside)
-            command = rsync_command(*folders, self.skip, self.stall_timeout, here.enter, across)
+            ours, theirs = here.inside[0], there.inside[0]
+            command = rsync_command(ours, theirs, self.skip, self.stall_timeout, here.enter, across)
             run_rsync(own, self.title, command, self.estimate, far.host)
 
     def _leave(self, own: ReplicaRunner, copying: bool) -> str:

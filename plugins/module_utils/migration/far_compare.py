@@ -112,5 +112,7 @@ def far_listing(
             os.close(writing)
         yield FarListing(own, far, what, process, stream)
     finally:
-        if process is not None:
+        if process is None:
+            stream.close()
+        else:
             end_process(process)
