@@ -55,4 +55,4 @@ def main(argv: t.Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[3:]))
+    raise SystemExit(main(sys.argv[3:]))
