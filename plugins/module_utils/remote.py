@@ -103,6 +103,19 @@ class RemoteRunner:
         self._ssh = ssh
         self._control = os.path.join(folder, "ssh")
 
+    @property
+    def host(self) -> str:
+        """Its name or address, for messages and for ``shell``."""
+        return self._ssh.host
+
+    def shell(self) -> tuple[str, ...]:
+        """The words before the host, for a program that runs ssh itself, over the same connection."""
+        return self._ssh.argv(self._control, False)[:-1]
+
+    def line(self, argv: t.Sequence[str]) -> str:
+        """A command as one line for the shell there."""
+        return self._ssh.line(argv)
+
     def has(self, program: str) -> bool:
         return self.run(Command(("sh", "-c", 'command -v "$1"', "sh", program)), ok=(0, 1, 127)).rc == 0
 

@@ -25,7 +25,8 @@ description:
 requirements:
   - OpenZFS 2.1 or later at both ends
   - for O(method=rsync) Linux with C(rsync) 3.1.3 or later, and C(unshare), C(nsenter) and C(setpriv) of
-    util-linux
+    util-linux; if the target is on another host, that has to be Linux, too, with C(rsync) 3.1.3 or later, C(python3)
+    3.9 or later, C(unshare), C(nsenter) and C(mount)
   - root at the source; at the target root, or a user with sudo that asks for no password (O(ssh.sudo))
   - the program C(ssh) on the source, if the target is on another host
 extends_documentation_fragment:
@@ -86,7 +87,11 @@ options:
         dataset, what was written to that one until the next run can't be told from what the task had written.
       - A file that was not copied to its end begins anew with the next run, and all others are kept. If a dataset can't
         be copied, the others are, and the task fails and names it.
-      - With V(rsync), O(target_host) is refused, and O(resume) does not matter.
+      - With O(target_host) files go over ssh by rsync at both ends, which also goes on within a file that was not copied
+        to its end. The blocks of volumes are written there by a program of this collection, which comes over ssh, needs
+        C(python3) and leaves nothing behind. What an earlier run has left at work there, such as after a connection
+        that went silent, is ended before a dataset is copied or compared.
+      - With V(rsync), O(resume) does not matter.
     type: str
     choices: [zfs_send, rsync]
     default: zfs_send
@@ -240,7 +245,8 @@ options:
       - V(full) also reads all older snapshots of the target, so that ZFS checks each block of them.
       - With O(method=rsync) V(streams) is refused. V(checksums) reads all files at both ends and compares their
         contents with names, owners, modes, times of change, ACLs, extended attributes and links. It does not use rsync
-        for that. V(full) also has ZFS read all of the target.
+        for that. With O(target_host) each host reads its own files, and contents are compared by their SHA-256. V(full)
+        also has ZFS read all of the target.
     type: str
     choices: [streams, checksums, full]
     default: checksums
@@ -263,7 +269,8 @@ options:
       - Seconds without any progress after which a stream, or what is read of one end to compare it, counts as broken.
         V(0) is for ever.
       - A stream of what is in no snapshot is exempt, since ZFS does not tell how far it is.
-      - With O(method=rsync) it is C(--timeout) of rsync.
+      - With O(method=rsync) it is C(--timeout) of rsync, and counts for the connection that the blocks of a volume go
+        over.
     type: int
     default: 300
   progress_interval:

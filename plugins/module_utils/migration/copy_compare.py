@@ -8,13 +8,18 @@ from __future__ import annotations
 import os
 import threading
 import time
+import typing as t
 from dataclasses import dataclass
 
 from ..command import Runner
 from ..errors import StorageError
+from ..remote import RemoteRunner
 from ..zfs.replicate_progress import Meter
 from ..zfs.replicate_run import ReplicaRunner, Stalled, replica_runner
 from .compare import Differs
+from .far import end_left, far_end, marked
+from .far_compare import far_listing
+from .listing import Counter
 from .private_mount import Mount, mounted
 from .tree import Unreadable, differences, unreadable
 
@@ -40,8 +45,38 @@ class CompareTree:
 
     def __call__(self, runner: Runner) -> None:
         own = replica_runner(runner)
+        far = far_end(own)
+        if far is None:
+            self._here(own)
+        else:
+            self._there(own, far)
+
+    @property
+    def _skipped(self) -> frozenset[bytes]:
+        return frozenset(os.fsencode(path) for path in self.skip)
+
+    def _here(self, own: ReplicaRunner) -> None:
         with mounted(own, Mount(self.source), Mount(self.target)) as place:
-            found = self._look(own, *place.folders)
+            source, target = place.folders
+            found = self._look(own, lambda count: differences(source, target, count, self._skipped))
+        self._tell(found)
+
+    def _there(self, own: ReplicaRunner, far: RemoteRunner) -> None:
+        """The target is read by its own host. What comes over the line is a listing."""
+        dataset = self.target.partition("@")[0]
+        end_left(far, dataset)
+        mark, skipped = marked(dataset), self._skipped
+        what = f"'{self.target}' on '{far.host}'"
+        with (
+            mounted(own, Mount(self.source)) as here,
+            mounted(own, Mount(self.target), end=far, before=mark) as there,
+            far_listing(own, far, what, (*mark, *there.enter), there.inside[0], skipped) as listing,
+        ):
+            # Here, where it does not matter that a listing which was not read to its end keeps it from being unmounted.
+            self._tell(self._look(own, lambda count: listing.differences(here.folders[0], skipped, count)))
+
+    def _tell(self, found: list[str]) -> None:
+        """:raises Differs: something was found"""
         if found:
             more = " and more" if len(found) > _MOST else ""
             raise Differs(
@@ -52,8 +87,8 @@ class CompareTree:
                 differences=found[:_MOST],
             )
 
-    def _look(self, own: ReplicaRunner, source: str, target: str) -> list[str]:
-        looking = _Looking(source, target, frozenset(os.fsencode(path) for path in self.skip))
+    def _look(self, own: ReplicaRunner, look: t.Callable[[Counter], t.Iterator[str]]) -> list[str]:
+        looking = _Looking(look)
         looking.start()
         meter, begun = Meter(), time.monotonic()
         meter.total = 2 * self.estimate
@@ -84,10 +119,9 @@ class CompareTree:
 class _Looking(threading.Thread):
     """Looks from a thread of its own, so that a disk which does not answer is noticed."""
 
-    def __init__(self, source: str, target: str, skip: frozenset[bytes]) -> None:
+    def __init__(self, look: t.Callable[[Counter], t.Iterator[str]]) -> None:
         super().__init__(daemon=True)
-        self._ends = (source, target)
-        self._skip = skip
+        self._differences = look
         self.found: list[str] = []
         self.fault: StorageError | None = None
         self.done = False
@@ -96,13 +130,15 @@ class _Looking(threading.Thread):
 
     def run(self) -> None:
         try:
-            for one in differences(*self._ends, self._add, self._skip):
+            for one in self._differences(self._add):
                 self.found.append(one)
                 if self.stop or len(self.found) > _MOST:
                     break
             self.done = True
         except OSError as error:
             self.fault = unreadable(error)
+        except StorageError as error:
+            self.fault = error
 
     def _add(self, count: int) -> None:
         self.count += count

@@ -23,9 +23,10 @@ from ..zfs.stream_digest import NotAStream
 from ..zfs.volume_stream import blocks_of
 from .copy_empty import something_in
 from .copy_state import COPY_RECORD, PARTIAL, PARTIAL_SNAPSHOT, Copied, named, under_way
+from .far import end_left, far_end, marked
 from .private_mount import Mount, mounted
-from .rsync import rsync_command, run_rsync
-from .volume_copy import opened, write_blocks
+from .rsync import Across, rsync_command, run_rsync
+from .volume_copy import writer
 
 # Bytes of a stream that are read at a time, and of what zfs said that are worth keeping.
 _CHUNK, _SAID = 1 << 20, 2000
@@ -65,6 +66,9 @@ class Pass:
         own = replica_runner(runner)
         begun = time.monotonic()
         state = named(self.state or self._guid(own, self.source), self.skip)
+        far = far_end(own)
+        if far is not None:
+            end_left(far, self.target)
         if self.empty:
             # Before anything is marked as ours: rsync deletes what the source does not have.
             self._see_empty(own)
@@ -92,10 +96,20 @@ class Pass:
         if self.volume:
             _copy_volume(own, self)
             return
-        with mounted(own, Mount(self.source), Mount(self.target, write=True)) as place:
-            source, target = place.inside
-            command = rsync_command(source, target, self.skip, self.stall_timeout, place.enter)
-            run_rsync(own, self.title, command, self.estimate)
+        source, target = Mount(self.source), Mount(self.target, write=True)
+        far = far_end(own)
+        if far is None:
+            with mounted(own, source, target) as place:
+                ours, theirs = place.inside
+                command = rsync_command(ours, theirs, self.skip, self.stall_timeout, place.enter)
+                run_rsync(own, self.title, command, self.estimate)
+            return
+        mark = marked(self.target)
+        with mounted(own, source) as here, mounted(own, target, end=far, before=mark) as there:
+            across = Across(far.host, far.shell(), far.line((*mark, *there.enter, "rsync")))
+            ours, theirs = here.inside[0], there.inside[0]
+            command = rsync_command(ours, theirs, self.skip, self.stall_timeout, here.enter, across)
+            run_rsync(own, self.title, command, self.estimate, far.host)
 
     def _leave(self, own: ReplicaRunner, copying: bool) -> str:
         """What broke off is not left writable; returns what keeps it from being closed, "" if it is.
@@ -161,12 +175,12 @@ def _copy_volume(own: ReplicaRunner, one: Pass) -> None:
     try:
         with io.BufferedReader(_Patient(reading, one.source, one.stall_timeout), _CHUNK) as stream:
             try:
-                with opened(one.target) as device:
+                with writer(own, one.target, one.new, one.stall_timeout) as write:
                     with held_back():
                         process = own.start(Command(("zfs", "send", "-L", one.source)), subprocess.DEVNULL, writing)
                     os.close(writing)
                     writing = -1
-                    write_blocks(device, os.lseek(device, 0, os.SEEK_END), blocks_of(stream, count), one.new)
+                    write(blocks_of(stream, count))
             except NotAStream as error:
                 # zfs tells why it ended early.
                 fault = error

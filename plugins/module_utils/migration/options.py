@@ -128,11 +128,6 @@ def _keys(params: t.Mapping[str, t.Any], replication: Replication) -> dict[str, 
 
 
 def _check_rsync(params: t.Mapping[str, t.Any]) -> None:
-    if params["target_host"] is not None:
-        raise BadInput(
-            "target_host is set, but method is 'rsync', which copies between pools of one host.",
-            hint="Bring both pools to one host, or keep to 'method: zfs_send'.",
-        )
     if params["verify"] == STREAMS:
         raise BadInput(
             "verify is 'streams', but method is 'rsync', which sends none: no GUID says that both ends are the same.",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import select
 import subprocess
 import time
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 
 from ..command import Command
 from ..errors import StorageError
+from ..remote import RemoteRunner
 from ..zfs.replicate_run import ReplicaRunner, end_process, held_back
 
 PROGRAMS = ("unshare", "nsenter", "mount")
@@ -26,14 +28,16 @@ _PATIENCE = 600.0
 # Seconds that unmounting may take, which writes what is still in memory.
 _LEAVE = 120.0
 _SAID = 2000
+# What a login shell has to say may come before it.
+_READY = re.compile(rb"^ready (\d+)\n", re.MULTILINE)
 
 # Mounts each pair of options and name on a folder of its own, and keeps that until its standard input ends, be it by
 # the death of this process. Without the helper of mount(8), which has its own rules for each kind of mountpoint (-i),
 # and without taking the name of a dataset for a path (-c), which mount before util-linux 2.36.2 would make absolute.
 _HOLD = (
     'umask 077; base=$1; shift; number=0; while [ $# -gt 0 ]; do number=$((number + 1)); mkdir -p "$base/$number" '
-    '&& mount -c -i -n -t zfs -o "$1" -- "$2" "$base/$number" || exit 1; shift 2; done; echo ready; cat >/dev/null; '
-    'while [ $number -gt 0 ]; do umount "$base/$number" || exit 1; number=$((number - 1)); done'
+    '&& mount -c -i -n -t zfs -o "$1" -- "$2" "$base/$number" || exit 1; shift 2; done; echo "ready $$"; '
+    'cat >/dev/null; while [ $number -gt 0 ]; do umount "$base/$number" || exit 1; number=$((number - 1)); done'
 )
 
 
@@ -52,14 +56,14 @@ class Mount:
 
 @dataclass(frozen=True)
 class Place:
-    """Where filesystems are mounted, in their order: in the namespace of this process."""
+    """Where filesystems are mounted, in their order: in the namespace of this process, of the host of that."""
 
     pid: int
     count: int
 
     @property
     def folders(self) -> tuple[str, ...]:
-        """The folders as they are reached from here, for what takes a path as it is."""
+        """The folders as they are reached on that host, for what takes a path as it is."""
         return tuple(f"/proc/{self.pid}/root{one}" for one in self.inside)
 
     @property
@@ -78,35 +82,40 @@ class NotMounted(StorageError):
 
 
 @contextlib.contextmanager
-def mounted(runner: ReplicaRunner, *mounts: Mount) -> t.Iterator[Place]:
+def mounted(
+    runner: ReplicaRunner, *mounts: Mount, end: RemoteRunner | None = None, before: t.Sequence[str] = ()
+) -> t.Iterator[Place]:
     """Filesystems for as long as it takes.
 
     They are mounted in a namespace of another process, so that no other user comes across them and nothing of them is
     left, whatever becomes of this process. What is unmounted outside meanwhile is unmounted there, too.
 
+    :param end: the host on which they are, None for this one
+    :param before: words before the program that holds them
     :raises NotMounted: one can't be mounted, or is not unmounted in the end
     """
     words = tuple(word for one in mounts for word in (one.options, one.name))
-    argv = ("unshare", "--mount", "--propagation", "slave", "sh", "-c", _HOLD, "sh", _BASE, *words)
-    what = " and ".join(f"'{one.name}'" for one in mounts)
+    argv = (*before, "unshare", "--mount", "--propagation", "slave", "sh", "-c", _HOLD, "sh", _BASE, *words)
+    what = " and ".join(f"'{one.name}'" for one in mounts) + (f" on '{end.host}'" if end is not None else "")
     stdin, hold = os.pipe()
     ready, stdout = os.pipe()
     process: subprocess.Popen[bytes] | None = None
     try:
         try:
             with held_back():
-                process = runner.start(Command(argv), stdin, stdout)
+                process = (runner if end is None else end).start(Command(argv), stdin, stdout)
         finally:
             os.close(stdin)
             os.close(stdout)
-        if not _is_ready(ready):
+        pid = _pid_of(ready)
+        if pid is None:
             end_of_hold, hold = hold, -1
             os.close(end_of_hold)
             raise NotMounted(
                 f"{what} can't be mounted: {_words(runner, process)}.",
                 hint="See the kernel log. It must not be mounted otherwise meanwhile ('zfs unmount').",
             )
-        yield Place(process.pid, len(mounts))
+        yield Place(pid, len(mounts))
         end_of_hold, hold = hold, -1
         os.close(end_of_hold)
         if _wait(process) != 0:
@@ -120,16 +129,19 @@ def mounted(runner: ReplicaRunner, *mounts: Mount) -> t.Iterator[Place]:
             end_process(process)
 
 
-def _is_ready(ready: int) -> bool:
+def _pid_of(ready: int) -> int | None:
+    """The process that holds the mounts, as it is called on its host; None if they can't be had."""
     found, end = b"", time.monotonic() + _PATIENCE
-    while b"ready" not in found:
+    match = None
+    while match is None:
         if not select.select([ready], [], [], max(0.0, end - time.monotonic()))[0]:
-            return False
+            return None
         part = os.read(ready, 64)
         if not part:
-            return False
+            return None
         found += part
-    return True
+        match = _READY.search(found)
+    return int(match.group(1))
 
 
 def _wait(process: subprocess.Popen[bytes]) -> int | None:

@@ -1,7 +1,7 @@
 # Copyright (c) 2026 nasops.encryption contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Reads all that a migration is decided on: what a replication reads, and two processes more, three for rsync."""
+"""Reads all that a migration is decided on: what a replication reads, and two processes more, for rsync up to four."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ from ..zfs.state import ENCRYPTION_PROPERTIES, Dataset, read_datasets, read_tree
 from ..zfs.status import Tree
 from .copy_empty import something_in
 from .copy_state import COPY_RECORD, SHAPE, copied_record
+from .far import far_end
+from .far_ready import lacking_there
 from .options import Migration
 from .private_mount import PROGRAMS, Mount
 from .rsync import fault_of_programs
@@ -72,6 +74,9 @@ def read_migration(runner: ReplicaRunner, wanted: Migration, taken: str = "") ->
 
 def _for_rsync(runner: ReplicaRunner, found: Found) -> Found:
     lacking = lacking_for_rsync(runner, sys.platform)
+    far = far_end(runner)
+    if far is not None:
+        lacking += lacking_there(far)
     strangers = {} if lacking else dict(_entries(runner, found))
     return replace(found, lacking=lacking, entries=strangers)
 

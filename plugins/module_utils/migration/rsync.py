@@ -1,7 +1,7 @@
 # Copyright (c) 2026 nasops.encryption contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Runs rsync between two folders, tells how far it is, and says in words why it has failed."""
+"""Runs rsync between two folders, be it to another host, tells how far it is, and says in words why it has failed."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ import selectors
 import subprocess
 import time
 import typing as t
+from dataclasses import dataclass
 
 from ..command import Command, ProgramMissing, Runner
 from ..errors import StorageError
 from ..zfs.replicate_progress import Meter
 from ..zfs.replicate_run import ReplicaRunner, end_process, held_back
-from .tree import OF_THE_HOST
+from .listing import OF_THE_HOST
 
 # setpriv has rsync end with this process, which holds the lock of the target.
 PROGRAMS = ("rsync", "setpriv")
@@ -60,6 +61,17 @@ _ENDS = {
     25: ("it was not allowed to delete so much", _KEPT),
     30: ("nothing has come for too long", "See 'stall_timeout', 'zpool status', and the kernel log. " + _KEPT),
 }
+# The same where the other end is on another host.
+_ENDS_THERE = {
+    10: ("the connection broke", "See that the host can be reached."),
+    12: (
+        "the connection broke, or rsync ended early there, such as for lack of room or memory",
+        "See stderr, the room at the target, and that the host can be reached.",
+    ),
+    127: ("a program was not found there", "Install rsync and util-linux there."),
+    255: ("the connection was lost, or could not be made", "Try 'ssh' by hand on this host, as root."),
+}
+_KEPT_THERE = "What was copied is kept, also of a file that was not copied to its end: run this again to go on."
 
 
 class CopyFailed(StorageError):
@@ -78,40 +90,75 @@ def fault_of_programs(runner: Runner) -> str:
     return fault_of_version(said)
 
 
-def fault_of_version(said: str) -> str:
-    """The same, by what ``rsync --version`` says."""
+def fault_of_version(said: str, where: str = "this host") -> str:
+    """The same, by what ``rsync --version`` says there."""
     match = _VERSION.search(said)
     if match is None or tuple(int(part) for part in match.groups()) < _OLDEST:
         found = ".".join(match.groups()) if match else "unknown"
         wanted = ".".join(str(one) for one in _OLDEST)
-        return f"The version of rsync on this host is {found}; wanted is {wanted} or later."
+        return f"The version of rsync on {where} is {found}; wanted is {wanted} or later."
     lacks = [what for words, what in _LACKS.items() if words in said]
-    return f"The rsync of this host was built without {', '.join(lacks)}, which would be lost." if lacks else ""
+    return f"The rsync of {where} was built without {', '.join(lacks)}, which would be lost." if lacks else ""
+
+
+@dataclass(frozen=True)
+class Across:
+    """How rsync reaches a target on another host.
+
+    ``shell`` are the words before that host, which connect to it, and ``program`` is what is run there in place of
+    rsync, as one line for the shell there.
+    """
+
+    host: str
+    shell: tuple[str, ...]
+    program: str
+
+    def at(self, folder: str) -> str:
+        """A folder there, in the words of rsync."""
+        return f"[{self.host}]:{folder}" if ":" in self.host else f"{self.host}:{folder}"
 
 
 def rsync_command(
-    source: str, target: str, skip: t.Sequence[str] = (), stall_timeout: float = 0.0, enter: t.Sequence[str] = ()
+    source: str,
+    target: str,
+    skip: t.Sequence[str] = (),
+    stall_timeout: float = 0.0,
+    enter: t.Sequence[str] = (),
+    across: Across | None = None,
 ) -> Command:
     """What makes one folder the same as the other, with all that rsync can carry.
 
     Files are written anew and take the place of the old ones (no ``--inplace``), so that a name that was a link to
     another file is none any more when it differs. One that breaks off begins anew: between folders of one host rsync
-    makes no use of the beginning of a file (``--partial``), it would have to read both for that.
+    makes no use of the beginning of a file (``--partial``), it would have to read both for that. To another host that
+    is worth it, as it is to send of a file only what has changed. What is there of it has no time then, so that the
+    next run does not take it for whole.
 
     :param skip: paths from the root that are left alone at both ends
-    :param enter: words that let it run where the folders are. It must not be given a way there through /proc: rsync 3.5
-        follows that link by itself, and then writes to the folder of the same name on this side
+    :param enter: words that let it run where the folders are, or that of the source. It must not be given a way there
+        through /proc: rsync 3.5 follows that link by itself, and then writes to the folder of the same name on this
+        side
+    :param across: how the target is reached, None if it is on this host
     """
     argv = ["setpriv", "--pdeathsig", "TERM", *enter, "rsync"]
     # The second X is for attributes whose names rsync uses itself, such as a backup that it has made has.
-    argv += ["-aHAXXS", "--numeric-ids", "--one-file-system", "--delete", "--modify-window=-1", "--whole-file"]
+    argv += ["-aHAXXS", "--numeric-ids", "--one-file-system", "--delete", "--modify-window=-1"]
+    argv += ["--whole-file"] if across is None else ["--partial"]
     argv += ["--info=progress2", "--no-human-readable", "--outbuf=N"]
     if stall_timeout:
         argv.append(f"--timeout={max(1, int(stall_timeout))}")
     # A filter of attributes takes the place of what rsync leaves out by itself: ACLs are among system.*, and are -A's.
     argv += [f"--filter=-x {one}" for one in (*OF_THE_HOST, "system.*")]
     argv += [f"--exclude=/{one}" for one in (".zfs", *(escaped(path) for path in skip))]
+    if across is not None:
+        argv += [f"--rsh={' '.join(quoted(word) for word in across.shell)}", f"--rsync-path={across.program}"]
+        target = across.at(target)
     return Command((*argv, f"{source}/", f"{target}/"))
+
+
+def quoted(word: str) -> str:
+    """A word of ``--rsh``, which rsync splits by itself: in quotes, where only those have to be doubled."""
+    return word if re.fullmatch(r"[\w@%+=:,./-]+", word, re.ASCII) else "'" + word.replace("'", "''") + "'"
 
 
 def escaped(path: str) -> str:
@@ -119,9 +166,10 @@ def escaped(path: str) -> str:
     return re.sub(r"([\\*?\[])", r"\\\1", path) if re.search(r"[*?\[]", path) else path
 
 
-def run_rsync(runner: ReplicaRunner, title: str, command: Command, estimate: int) -> None:
+def run_rsync(runner: ReplicaRunner, title: str, command: Command, estimate: int, host: str = "") -> None:
     """Run it to its end.
 
+    :param host: that of the target, "" for this one
     :raises CopyFailed: it did not copy all
     """
     reading, writing = os.pipe()
@@ -133,7 +181,7 @@ def run_rsync(runner: ReplicaRunner, title: str, command: Command, estimate: int
         finally:
             os.close(writing)
         said = _listen(runner, title, process, reading, estimate)
-        _verdict(runner, command, process, said)
+        _verdict(runner, command, process, said, host)
     finally:
         os.close(reading)
         if process is not None:
@@ -176,12 +224,12 @@ def _bytes_of(line: bytes) -> int:
     return int(re.sub(rb"\D", b"", match.group(1))) if match else 0
 
 
-def _verdict(runner: ReplicaRunner, command: Command, process: subprocess.Popen[bytes], said: bytes) -> None:
+def _verdict(runner: ReplicaRunner, command: Command, process: subprocess.Popen[bytes], said: bytes, host: str) -> None:
     status = process.returncode
     if status == 0:
         return
     text = runner.redact(said)
-    sentence, hint = words_of(status)
+    sentence, hint = words_of(status, host)
     last = next((line.strip() for line in text.splitlines() if line.strip()), "")
     raise CopyFailed(
         f"{sentence}{': ' + last.rstrip('.') if last else ''}.",
@@ -192,11 +240,19 @@ def _verdict(runner: ReplicaRunner, command: Command, process: subprocess.Popen[
     )
 
 
-def words_of(status: int | None) -> tuple[str, str]:
-    """What an exit status of rsync means here, and what to do."""
+def words_of(status: int | None, host: str = "") -> tuple[str, str]:
+    """What an exit status of rsync means here, and what to do.
+
+    :param host: that of the target, "" for this one
+    """
+    kept = _KEPT_THERE if host else _KEPT
     if status is None:
         return "rsync does not end", "See the kernel log."
     if status < 0:
-        return f"rsync was ended by signal {-status}", _KEPT
+        return f"rsync was ended by signal {-status}", kept
+    if host and status in _ENDS_THERE:
+        sentence, hint = _ENDS_THERE[status]
+        return f"rsync to '{host}' ended with status {status}: {sentence}", f"{hint} {kept}"
     sentence, hint = _ENDS.get(status, ("it failed", _KEPT))
-    return f"rsync ended with status {status}: {sentence}", hint
+    where = f" to '{host}'" if host else ""
+    return f"rsync{where} ended with status {status}: {sentence}", hint.replace(_KEPT, kept)

@@ -50,8 +50,8 @@ class Found:
 
     ``root`` is the encryption root of the target, ``roots`` are those below it that are there, by their names.
     ``imported`` is another one whenever the source pool is imported (``load_guid`` of zpoolprops(7)). For rsync alone,
-    ``lacking`` is what this host lacks for it, and ``entries`` has something that is in each filesystem of the target
-    which was not made by it.
+    ``lacking`` is what this host lacks for it, or that of the target, and ``entries`` has something that is in each
+    filesystem of the target which was not made by it.
     """
 
     wanted: Replication

@@ -6,11 +6,13 @@
 from __future__ import annotations
 
 import os
+import typing as t
 from pathlib import Path
 
 import pytest
 
 from ansible_collections.nasops.encryption.plugins.module_utils.migration import private_mount
+from ansible_collections.nasops.encryption.plugins.module_utils.remote import Ssh, connected
 from ansible_collections.nasops.encryption.plugins.module_utils.secrets import Mask
 from ansible_collections.nasops.encryption.plugins.module_utils.zfs.replicate_progress import ProgressFile
 from ansible_collections.nasops.encryption.plugins.module_utils.zfs.replicate_run import ReplicaRunner
@@ -29,3 +31,11 @@ def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tools:
 @pytest.fixture
 def runner() -> ReplicaRunner:
     return ReplicaRunner(Mask(), ProgressFile(None))
+
+
+@pytest.fixture
+def across(tools: Tools, runner: ReplicaRunner) -> t.Iterator[ReplicaRunner]:
+    """A runner whose target is on another host, which is this one with other folders."""
+    with connected(runner, Ssh("nas2", "admin", identity_file="/root/my key", args=("-J", "it's"))) as there:
+        runner.target = there
+        yield runner

@@ -16,7 +16,7 @@ import pytest
 
 from ansible_collections.nasops.encryption.plugins.module_utils.command import CommandError
 from ansible_collections.nasops.encryption.plugins.module_utils.errors import Refused, StorageError
-from ansible_collections.nasops.encryption.plugins.module_utils.migration import copy_run
+from ansible_collections.nasops.encryption.plugins.module_utils.migration import device as device_file
 from ansible_collections.nasops.encryption.plugins.module_utils.migration.compare import Differs
 from ansible_collections.nasops.encryption.plugins.module_utils.migration.copy_compare import CompareTree
 from ansible_collections.nasops.encryption.plugins.module_utils.migration.copy_run import Pass
@@ -187,7 +187,7 @@ class TestVolume:
             finally:
                 os.close(descriptor)
 
-        monkeypatch.setattr(copy_run, "opened", opened)
+        monkeypatch.setattr(device_file, "opened", opened)
         one = Maker()
         (tools.folder / "stream").write_bytes(one.stream(one.object(1), one.write(1, 8192, b"data" * 1024)))
         return path

@@ -99,9 +99,10 @@ class TestRsync:
         assert "casesensitivity" in adapted(wanted.replication, False).also_read
         assert "casesensitivity" not in adapted(parsed().replication, False).also_read
 
-    def test_it_stays_on_one_host(self) -> None:
-        with pytest.raises(BadInput, match="which copies between pools of one host"):
-            parsed(method="rsync", target_host="nas2")
+    def test_the_target_may_be_on_another_host(self) -> None:
+        ssh = parsed(method="rsync", target_host="nas2", ssh={"user": "me"}).replication.ssh
+        assert ssh is not None
+        assert (ssh.host, ssh.user) == ("nas2", "me")
 
     def test_no_guid_says_that_it_is_the_same(self) -> None:
         with pytest.raises(BadInput, match="verify is 'streams', but method is 'rsync'"):

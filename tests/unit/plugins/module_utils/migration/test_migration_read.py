@@ -15,6 +15,7 @@ import pytest
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 
 from ansible_collections.nasops.encryption.plugins.module_utils.command import Command, CommandError, Result
+from ansible_collections.nasops.encryption.plugins.module_utils.errors import Refused
 from ansible_collections.nasops.encryption.plugins.module_utils.migration import copy_empty, private_mount
 from ansible_collections.nasops.encryption.plugins.module_utils.migration import read as migration_read
 from ansible_collections.nasops.encryption.plugins.module_utils.migration.options import Migration, arguments, parse
@@ -26,6 +27,7 @@ from ansible_collections.nasops.encryption.plugins.module_utils.migration.read i
     read_migration,
 )
 from ansible_collections.nasops.encryption.plugins.module_utils.migration.tree import Unreadable
+from ansible_collections.nasops.encryption.plugins.module_utils.remote import RemoteRunner, Ssh
 from ansible_collections.nasops.encryption.plugins.module_utils.secrets import Mask
 from ansible_collections.nasops.encryption.plugins.module_utils.zfs.replicate_progress import ProgressFile
 from ansible_collections.nasops.encryption.plugins.module_utils.zfs.replicate_run import ReplicaRunner
@@ -239,7 +241,8 @@ class TestRsync:
         found: list[Mount] = []
 
         @contextlib.contextmanager
-        def mounted(runner: ReplicaRunner, *mounts: Mount) -> t.Iterator[Place]:
+        def mounted(runner: ReplicaRunner, *mounts: Mount, end: object) -> t.Iterator[Place]:
+            assert end is None
             found.extend(mounts)
             yield Place(os.getpid(), len(mounts))
 
@@ -312,6 +315,20 @@ class TestRsync:
         fake.snapshots["new/old@a"] = {"guid": ("5", "-"), "createtxg": ("3", "-")}
         assert read_migration(fake, wanted()).entries == {}
         assert mounts == []
+
+    def test_what_the_host_of_the_target_lacks_counts_too(
+        self, mounts: list[Mount], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        fake = self.host()
+        far = RemoteRunner(fake, Ssh("nas2"), "/run")
+        monkeypatch.setattr(migration_read, "far_end", lambda runner: far)
+        monkeypatch.setattr(migration_read, "lacking_there", lambda there: (f"{there.host} has no rsync",))
+        found = read_migration(fake, wanted(method="rsync"))
+        assert found.lacking == ("nas2 has no rsync",)
+        # Nothing could be mounted there, say.
+        assert mounts == []
+        with pytest.raises(Refused, match="nas2 has no rsync"):
+            plan_migration(wanted(method="rsync"), found)
 
     def test_it_is_for_linux(self) -> None:
         (fault,) = lacking_for_rsync(RecordedRunner(), "freebsd13")

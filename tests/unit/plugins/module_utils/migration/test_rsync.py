@@ -12,6 +12,7 @@ import pytest
 
 from ansible_collections.nasops.encryption.plugins.module_utils.command import Command
 from ansible_collections.nasops.encryption.plugins.module_utils.migration.rsync import (
+    Across,
     CopyFailed,
     escaped,
     fault_of_programs,
@@ -68,6 +69,34 @@ class TestWords:
         assert escaped("a\\b?") == "a\\\\b\\?"
 
 
+class TestAcross:
+    SHELL = ("ssh", "-o", "BatchMode=yes", "-i", "/root/my key", "-J", "it's", "")
+
+    def argv(self, host: str) -> tuple[str, ...]:
+        return rsync_command("/s", "/t", stall_timeout=9.0, enter=("e",), across=Across(host, self.SHELL, "x y")).argv
+
+    def test_it_connects_by_words_of_ours(self) -> None:
+        argv = self.argv("nas2")
+        assert argv[:5] == ("setpriv", "--pdeathsig", "TERM", "e", "rsync")
+        assert argv[-4:] == (
+            "--rsh=ssh -o BatchMode=yes -i '/root/my key' -J 'it''s' ''",
+            "--rsync-path=x y",
+            "/s/",
+            "nas2:/t/",
+        )
+        assert "--timeout=9" in argv
+
+    def test_of_a_file_only_what_has_changed_is_sent(self) -> None:
+        argv = self.argv("nas2")
+        assert "--whole-file" not in argv
+        assert "--partial" in argv
+        assert "--inplace" not in argv
+
+    @pytest.mark.parametrize("host", ["2001:db8::7", "fe80::1%eth0", "::1"])
+    def test_an_address_with_colons(self, host: str) -> None:
+        assert self.argv(host)[-1] == f"[{host}]:/t/"
+
+
 class TestPrograms:
     def runner(self, said: str = VERSION, missing: tuple[str, ...] = ()) -> RecordedRunner:
         argv = ("rsync", "--version")
@@ -114,6 +143,12 @@ class TestEnds:
         sentence, hint = words_of(status)
         assert words in sentence
         assert hint
+
+    @pytest.mark.parametrize("status", [11, 12, 20, 23, 30, 99, 255, -9])
+    def test_those_of_another_host_name_it_or_what_is_kept(self, status: int) -> None:
+        sentence, hint = words_of(status, "nas2")
+        assert "to 'nas2'" in sentence or status < 0
+        assert ("also of a file that was not copied to its end" in hint) == (status != 23)
 
 
 class Programs:

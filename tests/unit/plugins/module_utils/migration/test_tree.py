@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import socket
 import subprocess
@@ -14,7 +15,14 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.nasops.encryption.plugins.module_utils.migration.tree import differences, first_entry
+from ansible_collections.nasops.encryption.plugins.module_utils.migration.far_compare import differences_of
+from ansible_collections.nasops.encryption.plugins.module_utils.migration.listing import (
+    entries,
+    first_entry,
+    read_entries,
+    write_entries,
+)
+from ansible_collections.nasops.encryption.plugins.module_utils.migration.tree import differences
 
 Place = tuple[Path, Path]
 
@@ -51,7 +59,15 @@ def told(ends: Place, *skip: str) -> list[str]:
 
 
 def seen(ends: Place, *skip: str) -> list[str]:
-    return list(differences(str(ends[0]), str(ends[1]), lambda count: None, {os.fsencode(one) for one in skip}))
+    left_out = {os.fsencode(one) for one in skip}
+    found = list(differences(str(ends[0]), str(ends[1]), lambda count: None, left_out))
+    # With a listing that comes from another host it is the same, in another order.
+    listing = io.BytesIO()
+    write_entries(os.fsencode(ends[1]), left_out, listing)
+    listing.seek(0)
+    ours = entries(os.fsencode(ends[0]), left_out, lambda count: None)
+    assert sorted(differences_of(ours, read_entries(listing, lambda count: None))) == sorted(found)
+    return found
 
 
 def test_two_that_are_the_same(ends: Place) -> None:

@@ -16,9 +16,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ansible_collections.nasops.encryption.plugins.module_utils.errors import StorageError
-from ansible_collections.nasops.encryption.plugins.module_utils.migration import volume_copy
-from ansible_collections.nasops.encryption.plugins.module_utils.migration.volume_copy import (
+from ansible_collections.nasops.encryption.plugins.module_utils.migration import device as device_file
+from ansible_collections.nasops.encryption.plugins.module_utils.migration.device import (
+    NoDevice,
     device_of,
     opened,
     write_blocks,
@@ -151,15 +151,15 @@ class TestDevice:
 
     def test_it_is_waited_for(self, devices: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         answers = ["", "", str(devices / "zd0")]
-        monkeypatch.setattr(volume_copy, "_PAUSE", 0.0)
-        monkeypatch.setattr(volume_copy, "device_of", lambda volume: answers.pop(0))
+        monkeypatch.setattr(device_file, "_PAUSE", 0.0)
+        monkeypatch.setattr(device_file, "device_of", lambda volume: answers.pop(0))
         with opened("new/my vol") as descriptor:
             assert os.readlink(f"/proc/self/fd/{descriptor}") == str(devices / "zd0")
         assert answers == []
 
     def test_but_not_for_ever(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(volume_copy, "_PATIENCE", 0.0)
-        monkeypatch.setattr(volume_copy, "_PAUSE", 0.0)
-        monkeypatch.setattr(volume_copy, "device_of", lambda volume: "")
-        with pytest.raises(StorageError, match="'new/vol' has no device after 0 seconds"), opened("new/vol"):
+        monkeypatch.setattr(device_file, "_PATIENCE", 0.0)
+        monkeypatch.setattr(device_file, "_PAUSE", 0.0)
+        monkeypatch.setattr(device_file, "device_of", lambda volume: "")
+        with pytest.raises(NoDevice, match="'new/vol' has no device after 0 seconds"), opened("new/vol"):
             pass

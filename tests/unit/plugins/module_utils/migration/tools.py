@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 
@@ -14,6 +15,7 @@ class Tools:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.base = folder / "base"
+        self.there = folder / "there"
         self.program("unshare", '[ "$*" != "${*#--mount --propagation slave sh -c}" ] || exit 9; shift 3; exec "$@"')
         self.program(
             "mount",
@@ -25,6 +27,15 @@ class Tools:
         self.program("rsync", f"exit $(cat {folder}/rsync.status)")
         send = f"cat {folder}/stream; exit $(cat {folder}/send.status)"
         self.program("zfs", f"[ $1 != get ] || echo 77; [ $1 != send ] || {{ {send}; }}")
+        self.program("python3", f'exec {sys.executable} "$@"')
+        # What is mounted on the other host is elsewhere, and its path is not that of this test.
+        self.program(
+            "ssh",
+            'for last; do :; done; case " $* " in *" -O exit "*) exit 0;; esac; '
+            f"[ ! -e {folder}/ssh.broken ] || {{ echo 'Connection closed by nas2' >&2; exit 255; }}; "
+            f'exec sh -c "$(printf %s "$last" | sed \'s,PATH=[^ ]*,PATH={folder}:/usr/bin:/bin,; '
+            f"s,{self.base},{self.there},g')\"",
+        )
         for name in ("status", "rsync.status", "send.status"):
             (folder / name).write_text("0")
         (folder / "stream").write_bytes(b"")

@@ -1,0 +1,98 @@
+# Copyright (c) 2026 nasops.encryption contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A target on another host: what runs there beside ZFS, and how it gets there. Nothing is installed or left there."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import pkgutil
+import subprocess
+import types
+import typing as t
+
+from ..command import Command, CommandError
+from ..errors import StorageError
+from ..remote import RemoteRunner
+from ..zfs.replicate_run import ReplicaRunner, end_process
+from . import leftovers, listing
+
+# In the environment of all that works on a dataset there, so that the next run can tell what one before it has left.
+_MARK = "NASOPS_COPY"
+_RUN = 'import sys; exec(compile(sys.stdin.buffer.read(int(sys.argv[1])), sys.argv[2], "exec"))'
+_SAID = 2000
+# Seconds that a program gets to end after it has closed what it says.
+_GRACE = 10.0
+# What ssh itself ends with.
+_SSH_FAILED = 255
+
+
+def far_end(own: ReplicaRunner) -> RemoteRunner | None:
+    """The host of the target, None if it is this one."""
+    return own.target if isinstance(own.target, RemoteRunner) else None
+
+
+def marked(dataset: str) -> tuple[str, ...]:
+    """The words before a program that works on a dataset at another host."""
+    return ("env", f"{_MARK}={dataset}")
+
+
+def end_left(far: RemoteRunner, dataset: str) -> None:
+    """End what an earlier run has left at work on a dataset. The caller holds the lock of the target.
+
+    :raises StorageError: that does not end
+    """
+    try:
+        far.run(Command(python(leftovers, f"{_MARK}={dataset}"), stdin=source_of(leftovers)))
+    except CommandError as error:
+        raise StorageError(
+            f"An earlier run has left something at work on '{dataset}' on '{far.host}': "
+            f"{' '.join(error.result.stderr.split())}.",
+            hint="See 'zpool status' and the kernel log there.",
+        ) from None
+
+
+def python(program: types.ModuleType, *words: str) -> tuple[str, ...]:
+    """The words that run a program of this collection at another host, a module that needs no other one.
+
+    Its source comes on standard input, and what it reads behind that. It is not among the words, since it is long, and
+    a login shell may know no line breaks within quotes.
+    """
+    return ("python3", "-I", "-c", _RUN, str(len(source_of(program))), _file_of(program), *words)
+
+
+@functools.lru_cache(maxsize=None)
+def source_of(program: types.ModuleType) -> bytes:
+    """The source of a program, also where the collection is in a zip file, as it is while a module runs."""
+    found = pkgutil.get_data(__package__ or "", _file_of(program))
+    if found is None:
+        raise ValueError(f"there is no {_file_of(program)}")
+    return found
+
+
+def _file_of(program: types.ModuleType) -> str:
+    return f"{program.__name__.rpartition('.')[2]}.py"
+
+
+def ending(far: RemoteRunner, own: ReplicaRunner, process: subprocess.Popen[bytes]) -> str:
+    """Why a program at another host has ended, in words. It is ended if it does not end by itself."""
+    said = b""
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(_GRACE)
+        said = b"" if process.stderr is None or process.stderr.closed else process.stderr.read(_SAID)
+    end_process(process)
+    words = " ".join(own.redact(said).split()).rstrip(".")
+    if process.returncode == _SSH_FAILED:
+        return f"the connection to '{far.host}' was lost{': ' + words if words else ''}"
+    return words or f"it ended with status {process.returncode}"
+
+
+def first_entry_there(far: RemoteRunner, enter: t.Sequence[str], folder: str) -> str:
+    """The path of something that is in a folder there, "" if there is nothing but folders.
+
+    :param enter: the words that let a program run where the folder is
+    :raises CommandError: it can't be looked at
+    """
+    command = Command((*enter, *python(listing, "first", folder)), stdin=source_of(listing))
+    return far.run(command).stdout
