@@ -19,7 +19,7 @@ from ansible_collections.nasops.encryption.plugins.module_utils.kmip.connection 
 )
 from ansible_collections.nasops.encryption.plugins.module_utils.kmip.session import Session
 from ansible_collections.nasops.encryption.plugins.module_utils.secrets import Mask
-from ansible_collections.nasops.encryption.plugins.module_utils.sed import boot_files
+from ansible_collections.nasops.encryption.plugins.module_utils.sed import boot, boot_files
 from ansible_collections.nasops.encryption.plugins.modules import sed_boot
 from ansible_collections.nasops.encryption.tests.opal.drive import Spec
 from ansible_collections.nasops.encryption.tests.opal.host import emulator
@@ -96,7 +96,7 @@ def test_it_is_installed_without_any_password_and_removed(player: Player) -> Non
     assert len(done["actions"]) == 5
     text = "".join(one.read_text("latin-1") for one in player.files())
     assert not any(secret in text for secret in (*TEXTS.values(), "of-no-drive"))
-    settings = json.loads(Path(boot_files.SETTINGS).read_text())
+    settings = json.loads((player.root / boot.SETTINGS.lstrip("/")).read_text())
     assert settings["kmip"]["objects"] == {"S1": "drives/S1", "S2": "drives/S2"} and "validate" not in settings["kmip"]
     assert "network-online.target" in Path(boot_files.UNIT).read_text()
     # Back to the file: the unit no longer waits for the network.
