@@ -16,12 +16,17 @@ description:
     with the passwords, F(/etc/zfs/nasops-drives.json), which only root can read.
   - B(Whoever takes the host as a whole then has the passwords, too). That protects drives that are sent away or stolen
     alone. For more, leave this out, and unlock by the role P(nasops.encryption.unlock#role).
+  - With O(kmip), the host fetches the passwords from a KMIP server each time it starts with locked drives, and has none
+    of them itself. Whoever takes the host has what it takes to fetch them, as long as they can reach the server and
+    nobody has revoked the certificate or the objects.
   - The program is F(/etc/zfs/nasops-unlock-drives.pyz), one file that needs Python's own library alone. Each run of the
     module makes it the one of this version of the collection.
   - No drive is touched, and no password tried.
 requirements:
   - root
   - systemd, and the units of OpenZFS
+  - for O(kmip), a network that is up before local file systems are mounted, such as that of systemd-networkd; nothing
+    is installed where it is not
 extends_documentation_fragment:
   - nasops.encryption.attributes
 attributes:
@@ -48,6 +53,85 @@ options:
     description:
       - Passwords of single drives, by how the drive is spelled in O(devices).
     type: dict
+  kmip:
+    description:
+      - The KMIP server that has passwords of drives, and who asks. Those of other drives may be in O(passwords) or
+        O(password) all the same.
+      - The paths are those of the host. The private key has to be readable for root only, and not encrypted.
+      - The unit then waits for the network. If the server does not answer within O(kmip.wait), or has no such object,
+        the drives stay locked, and none of them was offered a password. One that a drive has refused is not offered to
+        it again until the host restarts.
+    type: dict
+    suboptions:
+      server:
+        description:
+          - Host name or IP address of the KMIP server.
+        type: str
+        required: true
+      port:
+        description:
+          - Its port.
+        type: int
+        default: 5696
+      certificate:
+        description:
+          - Path of the certificate of the client in PEM, with those of intermediate authorities behind it. By it the
+            server knows who asks, so the objects have to be ones that this client may see.
+        type: path
+        required: true
+      private_key:
+        description:
+          - Path of the private key of that certificate in PEM. When not given, it is in the same file.
+        type: path
+      ca_certificate:
+        description:
+          - Path of the certificates in PEM of the authorities that may have issued that of the server.
+          - When not given, those that the system trusts.
+        type: path
+      verify_hostname:
+        description:
+          - Whether the certificate of the server has to be one for the name or address in O(kmip.server).
+        type: bool
+        default: true
+      tls_version:
+        description:
+          - The oldest version of TLS that is accepted. PyKMIP's own server speaks nothing newer than V(1.2).
+        type: str
+        choices: ["1.2", "1.3"]
+        default: "1.2"
+      timeout:
+        description:
+          - Seconds to wait for the connection, for the TLS handshake and for each answer, from 1 to 600.
+        type: int
+        default: 30
+      by:
+        description:
+          - Whether O(kmip.object) and O(kmip.objects) are names of keys, as M(nasops.encryption.kmip_key) stores them,
+            or the unique identifiers that the server gave.
+        type: str
+        choices: [name, uid]
+        default: name
+      object:
+        description:
+          - What holds the password of all drives that have none of their own. It does not go with O(password).
+        type: str
+      objects:
+        description:
+          - What holds the passwords of single drives, by how the drive is spelled in O(devices).
+        type: dict
+      wait:
+        description:
+          - Seconds in which a server that does not answer is asked again, from 0 to 600. The network of a host that
+            starts may come up late. ZFS imports no pool meanwhile.
+        type: int
+        default: 120
+      validate:
+        description:
+          - See that the server hands out all of these objects to the host now, also in check mode, and install nothing
+            if it does not. With V(false), the server need not be there. The files of the connection are looked at in
+            any case.
+        type: bool
+        default: true
   hash:
     description:
       - How a password becomes the credential in a drive, see O(nasops.encryption.sed_lock#module:hash).
@@ -56,6 +140,7 @@ options:
     default: sha1
 seealso:
   - module: nasops.encryption.sed_lock
+  - module: nasops.encryption.kmip_key
 notes:
   - The drives that the host itself starts from can't be unlocked by this, since it is on them.
 """
@@ -65,6 +150,18 @@ EXAMPLES = r"""
   nasops.encryption.sed_boot:
     devices: [S5GXNX0R412345, S5GXNX0R412346]
     password: "{{ vault_sed }}"
+
+- name: Fetch them from a KMIP server instead, one for each drive
+  nasops.encryption.sed_boot:
+    devices: [S5GXNX0R412345, S5GXNX0R412346]
+    kmip:
+      server: kmip.example.org
+      certificate: /etc/nas/kmip/client.crt
+      private_key: /etc/nas/kmip/client.key
+      ca_certificate: /etc/nas/kmip/ca.crt
+      objects:
+        S5GXNX0R412345: drives/S5GXNX0R412345
+        S5GXNX0R412346: drives/S5GXNX0R412346
 
 - name: Never again
   nasops.encryption.sed_boot:
@@ -91,6 +188,9 @@ from ..module_utils.plan import Plan, Step
 from ..module_utils.secrets import Key, Mask
 from ..module_utils.sed import options
 from ..module_utils.sed.boot_files import UNITS, File, decide, read, unwanted, wanted
+from ..module_utils.sed.boot_keys import check_files, collect
+from ..module_utils.sed.boot_network import check_order
+from ..module_utils.sed.boot_options import Kmip, check, kmip_spec
 from ..module_utils.sed.link import require_linux
 
 
@@ -98,13 +198,14 @@ def main() -> None:
     lock = options.argument_spec()
     arguments = {name: lock[name] for name in ("devices", "password", "passwords", "hash")}
     state = {"type": "str", "default": "present", "choices": ["present", "absent"]}
-    module = Module({"state": state, **arguments})
+    module = Module({"state": state, **arguments, "kmip": {"type": "dict", "options": kmip_spec()}})
     mask = Mask()
+    runner = HostRunner(mask)
     present = module.params["state"] == "present"
     try:
         require_linux()
-        files = _files(module.params) if present else unwanted()
         protect(module, mask, (Key("passphrase", text.encode("utf-8")) for text in options.secrets(module.params)))
+        files = _files(module.params, runner, mask) if present else unwanted()
     except StorageError as error:
         fail(module, error)
 
@@ -114,25 +215,46 @@ def main() -> None:
     def plan(found: dict[str, File | None]) -> Plan:
         return decide(files, present, found, Step("Let systemd read its units again", _reload))
 
-    run(module, HostRunner(mask), look, plan, lambda _done: {})
+    run(module, runner, look, plan, lambda _done: {})
 
 
-def _files(params: t.Mapping[str, t.Any]) -> tuple[File, ...]:
+def _files(params: t.Mapping[str, t.Any], runner: Runner, mask: Mask) -> tuple[File, ...]:
     """What is to be there.
 
     :raises BadInput: the options are none of a task that unlocks, or the host starts without systemd
+    :raises StorageError: the host can't use the KMIP server when it starts
     """
     if not params["devices"]:
         raise BadInput("No drive is named.", hint="Name them in devices, or say state: absent.")
     # What the program would refuse at boot is refused now.
-    defaults = {name: one.get("default") for name, one in options.argument_spec().items()}
-    options.parse_wishes({**defaults, **params, "state": "unlocked"})
+    sources = check(params)
+    if sources.kmip is not None:
+        check_files(sources.kmip.connection)
+        if params["kmip"]["validate"]:
+            _validate(sources.kmip, params["hash"], mask)
     if not os.path.isdir(UNITS):
         raise BadInput(
             f"There is no {UNITS} on this host, so nothing starts the program at boot.",
             hint="Unlock the drives of this host by the playbook unlock.",
         )
+    if sources.kmip is not None:
+        check_order(runner)
     return wanted(params)
+
+
+def _validate(kmip: Kmip, kind: str, mask: Mask) -> None:
+    """Whether the server hands out all passwords to this host: the next restart is a bad time to learn of it.
+
+    :raises BadInput: it does not; the message tells of each drive why
+    """
+    # They are of no use here, and go where this function ends.
+    faults = collect(kmip, kmip.objects, kind, mask, 0.0, lambda _line: None).faults
+    if faults:
+        lines = dict.fromkeys(str(error) for error in faults.values())
+        raise BadInput(
+            f"The KMIP server does not give this host the passwords of {', '.join(faults)}. {' '.join(lines)}",
+            hint="Nothing was installed or changed. With kmip.validate: false the server is not asked now.",
+        )
 
 
 def _reload(runner: Runner) -> None:

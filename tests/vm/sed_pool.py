@@ -5,7 +5,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import importlib
+import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -61,8 +64,24 @@ nasops-unlock-drives: done: Unlock range 0 of 'SED0002'
 drives before they are unlocked
 unlocked before the import
 """
+_KMIP = "ansible_collections.nasops.encryption.plugins.module_utils.kmip"
+_SERVER = "ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.kmip.kmip_server"
+# The controller, as the NAS reaches it.
+_CONTROLLER = "10.0.2.2"
+_CLIENT = "/etc/nas-kmip"
+# What the NAS has of the drives: of one the password, of the other the name of the object that holds it.
+_HELD = """
+python3 -c '
+import json
+held = json.load(open("/etc/zfs/nasops-drives.json"))
+print(sorted(held), list(held["passwords"]), held["kmip"]["objects"])
+'
+systemctl show --property After --value nasops-unlock-drives | grep -o network-online.target
+journalctl -b -o cat | grep -i 'ordering cycle' || echo no unit waits for itself
+"""
 _LEFT = """
 zpool destroy vault
+rm -r /etc/nas-kmip
 ls /etc/zfs/nasops* /etc/systemd/system/nasops* /etc/systemd/system/*.wants/nasops* 2>/dev/null
 rm -f /root/vault.sum
 """
@@ -80,6 +99,17 @@ def checks(playbooks: Playbooks, part: str) -> Iterator[Check]:
         drives.unplug()
     finally:
         drives.close()
+
+
+def _given(server: Any) -> str:
+    """What gives the NAS the files by which it is a client of the server."""
+    files = {
+        "ca.crt": server.authority.certificate,
+        "client.crt": server.alice.certificate,
+        "client.key": server.alice.key,
+    }
+    lines = [f"cat >{_CLIENT}/{name} <<'END'\n{path.read_text().rstrip()}\nEND\n" for name, path in files.items()]
+    return f"umask 077; mkdir -p {_CLIENT}\n{''.join(lines)}"
 
 
 class _Course:
@@ -169,8 +199,45 @@ class _Course:
         yield self._playbooks.on_nas(f"all is there that was, when {name}", _DATASETS + _SAME, there)
 
     def at_boot(self) -> Iterator[Check]:
-        """Provisioned, and after a power cut the NAS comes up by itself."""
-        inventory = {**self._inventory, "nas_drive_unlock_at_boot": True}
+        """Provisioned, and after a power cut the NAS comes up by itself: one password is on a KMIP server."""
+        with self._kmip() as server:
+            yield self._playbooks.on_nas("the NAS has a certificate", _given(server), "")
+            yield from self._at_boot(server)
+
+    @contextlib.contextmanager
+    def _kmip(self) -> Iterator[Any]:
+        """A KMIP server on the controller, which has the password of the first drive."""
+        folder = self._playbooks.temporary / "kmip"
+        shutil.rmtree(folder, ignore_errors=True)
+        server = importlib.import_module(_SERVER).KmipServer(folder, ("127.0.0.1", _CONTROLLER))
+        try:
+            server.start()
+            connections = importlib.import_module(f"{_KMIP}.connection")
+            defaults = {name: one.get("default") for name, one in connections.connection_spec().items()}
+            connection = connections.parse_connection({**defaults, **server.options()})
+            mask = importlib.import_module("ansible_collections.nasops.encryption.plugins.module_utils.secrets").Mask()
+            session = importlib.import_module(f"{_KMIP}.session").Session(connection, mask)
+            session.activate(session.register(f"drives/{_POOL[0]}", self._password))
+            session.close()
+            yield server
+        finally:
+            server.kill()
+            # Its database holds the password as it is.
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _at_boot(self, server: Any) -> Iterator[Check]:
+        inventory = {
+            **self._inventory,
+            "nas_drives": [{"device": _POOL[0], "kmip": f"drives/{_POOL[0]}"}, self._inventory["nas_drives"][1]],
+            "nas_drive_unlock_at_boot": True,
+            "nas_drive_kmip": {
+                "server": _CONTROLLER,
+                "port": server.port,
+                "certificate": f"{_CLIENT}/client.crt",
+                "private_key": f"{_CLIENT}/client.key",
+                "ca_certificate": f"{_CLIENT}/ca.crt",
+            },
+        }
         yield from self._provision(" that the NAS unlocks", inventory, 4)
         start = time.monotonic()
         mark, complaints = self._playbooks.mark_at_boot("nasops-unlock-drives")
@@ -178,6 +245,10 @@ class _Course:
         yield self._reset("power cut, which locks the drives that are unlocked at boot")
         self._playbooks.marks.append(mark)
         yield self._playbooks.on_nas("the drives are unlocked before pools are imported", _AFTER_BOOT, _BOOTED)
+        parts, filed = ["devices", "hash", "kmip", "passwords"], [self._drives.path(_POOL[1])]
+        objects = {_POOL[0]: f"drives/{_POOL[0]}"}
+        held = f"{parts} {filed} {objects}\nnetwork-online.target\nno unit waits for itself\n"
+        yield self._playbooks.on_nas("the NAS has one of the two passwords, and asks for the other", _HELD, held)
         there = _OPEN.format("unavailable\tno") + "the same\n"
         yield self._playbooks.on_nas("what has keys in files came up by itself", _DATASETS + _SAME, there)
         wanted = Wanted(1, lines=[f"{self._name}: unlocked vault/words"])

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from ..errors import BadInput, StorageError
 from .names import NEXT, PREVIOUS, check_name, check_uid
-from .objects import ACTIVE, Stored, listed
-from .read import Server, is_doubtful, objects_named, objects_of_truenas
+from .objects import ACTIVE, Held, Stored, listed
+from .read import Source, is_doubtful, objects_named, objects_of_truenas
 
 WAYS = ("name", "uid", "truenas")
 
@@ -32,7 +32,7 @@ class Notice:
 
 
 def fetch(
-    server: Server,
+    server: Source,
     terms: t.Sequence[str],
     by: str,
     allow_inactive: bool,
@@ -50,20 +50,35 @@ def fetch(
     for term, objects in _find(server, terms, by).items():
         if skip_missing and not objects:
             continue
-        one = _only(server, term, objects)
-        if one.state != ACTIVE and not allow_inactive:
-            raise StorageError(
-                f"The key '{term}' on the KMIP server {server.place} (uid '{one.uid}') is "
-                f"{one.state.replace('_', '-')}, not active.",
-                hint="It was revoked, or storing it was interrupted. It can be read with allow_inactive=true.",
-            )
+        one = _usable(server, term, objects, allow_inactive)
         found[term] = server.fetch(one)
         if by == "truenas":
             tell(Notice(term, one, is_doubtful(term, one)))
     return found
 
 
-def _find(server: Server, terms: t.Sequence[str], by: str) -> t.Mapping[str, tuple[Stored, ...]]:
+def fetch_one(server: Source, term: str, by: str) -> Held:
+    """One active key, with the object that holds it.
+
+    :raises BadInput: the term can't be one
+    :raises StorageError: there is no such key, or more than one, or it is not active
+    """
+    one = _usable(server, term, _find(server, [term], by)[term], False)
+    return Held(one, server.fetch(one))
+
+
+def _usable(server: Source, term: str, objects: t.Sequence[Stored], allow_inactive: bool) -> Stored:
+    one = _only(server, term, objects)
+    if one.state != ACTIVE and not allow_inactive:
+        raise StorageError(
+            f"The key '{term}' on the KMIP server {server.place} (uid '{one.uid}') is "
+            f"{one.state.replace('_', '-')}, not active.",
+            hint="It was revoked, or storing it was interrupted. The lookup reads it with allow_inactive=true.",
+        )
+    return one
+
+
+def _find(server: Source, terms: t.Sequence[str], by: str) -> t.Mapping[str, tuple[Stored, ...]]:
     if by == "truenas":
         return objects_of_truenas(server, terms)
     if by == "uid":
@@ -73,14 +88,14 @@ def _find(server: Server, terms: t.Sequence[str], by: str) -> t.Mapping[str, tup
     raise BadInput(f"by is '{by}'; it is one of {', '.join(WAYS)}.")
 
 
-def _only(server: Server, term: str, objects: t.Sequence[Stored]) -> Stored:
+def _only(server: Source, term: str, objects: t.Sequence[Stored]) -> Stored:
     if len(objects) == 1:
         return objects[0]
     if objects:
         raise StorageError(
             f"'{term}' stands for {len(objects)} objects on the KMIP server {server.place}, with the uids "
             f"{listed(one.uid for one in objects)}.",
-            hint="Look each up by its uid (by='uid') and see which one opens the dataset.",
+            hint="Look each up by its uid (by='uid') and see which one opens what it is for.",
         )
     raise StorageError(
         f"There is no key '{term}' on the KMIP server {server.place} that this client may see.{_left(server, term)}",
@@ -88,12 +103,12 @@ def _only(server: Server, term: str, objects: t.Sequence[Stored]) -> Stored:
     )
 
 
-def _left(server: Server, term: str) -> str:
+def _left(server: Source, term: str) -> str:
     """What a rotation of the key that was interrupted has left, in words."""
     left = [name for name in (term + NEXT, term + PREVIOUS) if server.locate(name)]
     if not left:
         return ""
     return (
-        f" A rotation of it was interrupted; there is {listed(left)}. The dataset opens with one of them: look it up "
+        f" A rotation of it was interrupted; there is {listed(left)}. One of them opens what it is for: look it up "
         "by that name, or finish the rotation with state: rotated."
     )

@@ -31,10 +31,15 @@ _VERDICTS = {
     64: "it was issued for another IP address",
 }
 _OTHER_NAME = (62, 64)
+_NOT_YET = 9
 
 
 class LinkFailed(StorageError):
     """The server can't be reached, or the connection broke: whether the last request was carried out is not known."""
+
+
+class NotTrusted(LinkFailed):
+    """One side does not take the certificate of the other, which waiting does not mend."""
 
 
 def connect(connection: Connection) -> ssl.SSLSocket:
@@ -43,7 +48,7 @@ def connect(connection: Connection) -> ssl.SSLSocket:
     :raises BadInput: a certificate or key file is missing or no good
     :raises LinkFailed: no connection; the message tells which of the many reasons it was
     """
-    context = _context(connection)
+    context = tls_context(connection)
     place = connection.place
     try:
         plain = _reach(connection)
@@ -123,7 +128,11 @@ def _resolve(connection: Connection) -> list[t.Any]:
     return list(answers[0])
 
 
-def _context(connection: Connection) -> ssl.SSLContext:
+def tls_context(connection: Connection) -> ssl.SSLContext:
+    """What both certificates are checked by.
+
+    :raises BadInput: a file can't be read, or does not hold what it is given for
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = connection.oldest_tls
     context.check_hostname = connection.verify_hostname
@@ -185,7 +194,9 @@ def _handshake_failed(error: Exception, connection: Connection) -> LinkFailed:
                 "Use the name the certificate was issued for, or, if you know that this is the right server, "
                 "verify_hostname: false."
             )
-        return LinkFailed(f"The certificate of the KMIP server {place} is not trusted: {verdict}.", hint=hint)
+        # The clock of a host that starts may be behind, and be set meanwhile.
+        kind = LinkFailed if error.verify_code == _NOT_YET else NotTrusted
+        return kind(f"The certificate of the KMIP server {place} is not trusted: {verdict}.", hint=hint)
     if isinstance(error, socket.timeout):
         return LinkFailed(
             f"The KMIP server {place} accepted the connection, but did not finish the TLS handshake within "
@@ -208,9 +219,9 @@ def is_refusal(error: Exception) -> bool:
     return any(word in reason for word in ("CERTIFICATE", "UNKNOWN_CA", "ACCESS_DENIED", "DECRYPT_ERROR"))
 
 
-def refused(error: Exception, connection: Connection) -> LinkFailed:
+def refused(error: Exception, connection: Connection) -> NotTrusted:
     """The error of a server that does not take the certificate of the client."""
-    return LinkFailed(
+    return NotTrusted(
         f"The KMIP server {connection.place} refused the certificate of the client {connection.certificate}: "
         f"{_reason(error)}.",
         hint="It has to be issued by an authority that the server trusts, be valid now, and allow client "

@@ -17,13 +17,11 @@ from .objects import SECRET_DATA, SYMMETRIC_KEY, Held, Stored
 from .options import Wish
 
 
-class Server(t.Protocol):
-    """What is asked of a server and done on it; :class:`.session.Session` does, and tests have a model."""
+class Source(t.Protocol):
+    """What is asked of a server that keys are only read from."""
 
     @property
     def place(self) -> str: ...
-
-    def mend(self) -> None: ...
 
     def locate(self, name: str) -> tuple[str, ...]: ...
 
@@ -32,6 +30,12 @@ class Server(t.Protocol):
     def describe(self, uid: str) -> Stored | None: ...
 
     def fetch(self, stored: Stored) -> str: ...
+
+
+class Server(Source, t.Protocol):
+    """What is asked of a server and done on it; :class:`.session.Session` does, and tests have a model."""
+
+    def mend(self) -> None: ...
 
     def register(self, name: str, text: str) -> str: ...
 
@@ -119,7 +123,7 @@ def _hold(server: Server, stored: Stored, fetch: bool) -> Held:
     return Held(stored, server.fetch(stored) if fetch and is_key else None)
 
 
-def objects_named(server: Server, name: str) -> tuple[Stored, ...]:
+def objects_named(server: Source, name: str) -> tuple[Stored, ...]:
     """The objects of that very name that exist."""
     found = (server.describe(uid) for uid in server.locate(name))
     # A server may take a condition it does not know for one that holds.
@@ -129,7 +133,7 @@ def objects_named(server: Server, name: str) -> tuple[Stored, ...]:
 _OF_TRUENAS = re.compile(r"(.+)-([0-9a-f]{7})")
 
 
-def objects_of_truenas(server: Server, datasets: t.Iterable[str]) -> dict[str, tuple[Stored, ...]]:
+def objects_of_truenas(server: Source, datasets: t.Iterable[str]) -> dict[str, tuple[Stored, ...]]:
     """By dataset, the secret data that a TrueNAS has stored for it: the name goes on with 7 digits of a random UUID.
 
     What is asked for by its whole name belongs to no other dataset. An object that can't be read is somebody else's
@@ -151,7 +155,7 @@ def is_doubtful(dataset: str, stored: Stored) -> bool:
     return any(one and one.group(1) == dataset and one.group(2).isdecimal() for one in matches)
 
 
-def _describe_if_readable(server: Server, uid: str) -> Stored | None:
+def _describe_if_readable(server: Source, uid: str) -> Stored | None:
     try:
         return server.describe(uid)
     except LinkFailed:

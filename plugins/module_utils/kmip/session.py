@@ -16,36 +16,9 @@ from .connection import Connection
 from .library import Library, load
 from .link import LinkFailed, Wire, connect
 from .objects import GONE, Stored, as_key, key_text
+from .refusal import HINTS, UNKNOWN, RequestRefused
 
 _ATTRIBUTES = ["Object Type", "Name", "State", "Cryptographic Algorithm", "Cryptographic Length"]
-
-_UNKNOWN = ("ITEM_NOT_FOUND", "OBJECT_NOT_FOUND", "OBJECT_DESTROYED")
-
-# What to do about a refusal, by the reason the server gives.
-_HINTS = {
-    "AUTHENTICATION_NOT_SUCCESSFUL": "The server does not know this client by its certificate, or the certificate does "
-    "not allow client authentication (its extended key usage).",
-    "PERMISSION_DENIED": "The object belongs to another client, its policy or state forbids this, or, on a PyKMIP "
-    "server, it is one that this client is not to know of. Use the certificate of the client that stored it.",
-    "NOT_AUTHORISED": "Use the certificate of the client that stored it.",
-    "ITEM_NOT_FOUND": "Nothing has this uid. It may have been destroyed, or be on another server.",
-    "OBJECT_NOT_FOUND": "Nothing has this uid. It may have been destroyed, or be on another server.",
-    "OBJECT_DESTROYED": "It was destroyed.",
-    "ILLEGAL_OPERATION": "The object is in a state that does not allow this, such as not active.",
-    "OPERATION_NOT_SUPPORTED": "The server can't do this at all; it has to offer the operations Register, Activate, "
-    "Get, Get Attributes, Locate, Modify Attribute, Revoke and Destroy.",
-    "OBJECT_ALREADY_EXISTS": "An object of this name exists, maybe of another client that this one can't see.",
-    "NON_UNIQUE_NAME_ATTRIBUTE": "An object of this name exists, maybe of another client that this one can't see.",
-    "OBJECT_ARCHIVED": "It was archived; recover it on the server first.",
-}
-
-
-class RequestRefused(StorageError):
-    """The server answered, and said no."""
-
-    def __init__(self, message: str, reason: str, *, hint: str = "") -> None:
-        super().__init__(message, hint=hint)
-        self.reason = reason
 
 
 class Session:
@@ -118,7 +91,7 @@ class Session:
         try:
             _uid, attributes = self._call(f"describe '{uid}'", self._client.get_attributes, uid, list(_ATTRIBUTES))
         except RequestRefused as error:
-            if error.reason in _UNKNOWN:
+            if error.reason in UNKNOWN:
                 return None
             raise
         found: dict[str, list[t.Any]] = {}
@@ -219,7 +192,7 @@ class Session:
         return RequestRefused(
             f"The KMIP server {self.place} refused to {task}: {words} ({reason.replace('_', ' ').lower()}).",
             reason,
-            hint=_HINTS.get(reason, ""),
+            hint=HINTS.get(reason, ""),
         )
 
 

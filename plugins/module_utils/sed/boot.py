@@ -4,7 +4,8 @@
 """Unlocks drives when a host starts, before pools are imported; it runs without Ansible.
 
 It is the program in the archive that the module sed_boot installs. It reads a file that only root can read, unlocks
-what is locked, and prints a line for each drive.
+what is locked, and prints a line for each drive. Drives whose passwords are in the file come first; only then, and only
+if one of the others is locked, a KMIP server is asked.
 
 Exit status: 0 if every drive is open, 1 if one is not.
 """
@@ -22,22 +23,26 @@ from ..blockdev.host import read_table
 from ..command import HostRunner, Runner
 from ..errors import BadInput, Refused, StorageError
 from ..lock import exclusive
-from ..plan import converge
+from ..plan import Failure, converge
 from ..secrets import Key, Mask
+from .boot_keys import Password, collect
+from .boot_options import KEYS, Kmip, lock_params, parse_sources
+from .boot_refused import Refusals
 from .drive import drives, find
 from .link import require_linux
 from .native import Native
-from .options import argument_spec, parse_wishes, secrets
-from .state import UNLOCKED
+from .options import Wish, argument_spec, parse_wishes, secrets
+from .read import Survey
+from .state import FOREIGN, UNLOCKED, DriveState
 from .task import Task
 
 SETTINGS = "/etc/zfs/nasops-drives.json"
-# What the file holds, by the names of the options of the module sed_lock.
-KEYS = ("devices", "password", "passwords", "hash")
 # Seconds in which drives are to show themselves.
 _PATIENCE = 30.0
 _PAUSE = 1.0
 _LONGEST = 1 << 20
+
+Say = t.Callable[[str], None]
 
 
 def main(path: str = SETTINGS) -> None:
@@ -57,7 +62,7 @@ def _say(line: str) -> None:
 
 
 def load(path: str) -> dict[str, t.Any]:
-    """The settings, as options of the module sed_lock.
+    """The settings, as options of the module sed_lock, and what is of the module sed_boot alone.
 
     :raises Refused: others than root could read the passwords, or change them
     :raises BadInput: it is no such file
@@ -81,28 +86,112 @@ def load(path: str) -> dict[str, t.Any]:
     if not isinstance(found, dict) or set(found) - set(KEYS):
         raise BadInput(f"{path} holds something else than {', '.join(KEYS)}.", hint="Run the playbook provision.")
     defaults = {name: one.get("default") for name, one in argument_spec().items()}
-    return {**defaults, **found, "state": UNLOCKED}
+    return {**defaults, "kmip": None, **found, "state": UNLOCKED}
 
 
-def unlock(params: dict[str, t.Any], say: t.Callable[[str], None]) -> list[str]:
+def unlock(params: dict[str, t.Any], say: Say, refusals: Refusals | None = None) -> list[str]:
     """Unlock the drives, and tell of each; returns those that stay locked.
 
     :raises StorageError: nothing could be done
     """
-    wishes = parse_wishes(params)
+    sources = parse_sources(params)
     mask = Mask()
     for text in secrets(params):
         mask.add(Key("passphrase", text.encode("utf-8")))
-    runner = HostRunner(mask)
-    _wait(runner, [wish.address for wish in wishes])
-    task = Task(runner, Native(params["hash"]), wishes)
-    with exclusive():
-        outcome = converge(task.read, task.plan, runner, False, task.read_again)
-    for action in outcome.plan.actions:
-        say(f"done: {action}")
-    for failure in outcome.plan.failures:
-        say(f"'{failure.branch}' STAYS LOCKED: {failure}")
-    return [failure.branch for failure in outcome.plan.failures]
+    opening = _Opening(HostRunner(mask), mask, Native(params["hash"]), params["hash"], say)
+    _wait(opening.runner, params["devices"])
+    if sources.kmip is None:
+        return opening.open(parse_wishes(params))
+    locked: list[str] = []
+    if sources.filed:
+        wishes = parse_wishes(lock_params(params, sources.filed))
+        locked += opening.tried(sources.filed, lambda: opening.open(wishes))
+    kmip, notes = sources.kmip, refusals or Refusals()
+    return [*locked, *opening.tried(tuple(kmip.objects), lambda: opening.open_by(kmip, notes))]
+
+
+class _Opening:
+    """What is used to open drives, and who is told of it."""
+
+    def __init__(self, runner: Runner, mask: Mask, hand: Native, kind: str, say: Say) -> None:
+        self.runner = runner
+        self._mask = mask
+        self._hand = hand
+        self._kind = kind
+        self._say = say
+
+    def open(self, wishes: tuple[Wish, ...]) -> list[str]:
+        """Open drives with the passwords in their wishes."""
+        return self._open(wishes)[0]
+
+    def open_by(self, kmip: Kmip, refusals: Refusals) -> list[str]:
+        """Open drives with passwords from a server. It is asked for those of locked drives alone."""
+        bare = {device: Wish(device, UNLOCKED) for device in kmip.objects}
+        seen = Task(self.runner, self._hand, tuple(bare.values()), check_mode=True, trying=False).read()
+        rows = dict(zip(bare, seen.rows))
+        closed = {device: row for device, row in rows.items() if isinstance(row, DriveState) and _is_closed(row)}
+        # Not within the lock: a person who is at the drives meanwhile need not wait for the server.
+        fetched = collect(kmip, closed, self._kind, self._mask, kmip.wait, self._say) if closed else None
+        passwords = dict(fetched.passwords) if fetched else {}
+        faults = dict(fetched.faults) if fetched else {}
+        for device, row in closed.items():
+            if device in passwords and refusals.has(row.key, passwords[device].origin):
+                faults[device] = _refused_before(passwords.pop(device), refusals.path)
+        left = self.tell(Failure(device, error.message, error.hint) for device, error in faults.items())
+        wishes = tuple(
+            self._wish(device, passwords[device]) if device in passwords else wish
+            for device, wish in bare.items()
+            if device not in faults
+        )
+        if not wishes:
+            return left
+        locked, found = self._open(wishes)
+        for wish, one in zip(wishes, found.rows):
+            if wish.address in passwords and isinstance(one, DriveState) and FOREIGN in one.holders.values():
+                origin = passwords[wish.address].origin
+                self._say(f"what '{one.drive.label}' did not take is {origin}")
+                refusals.add(one.key, origin)
+        return [*left, *locked]
+
+    def tried(self, devices: t.Sequence[str], work: t.Callable[[], list[str]]) -> list[str]:
+        """Do this for some of the drives; what keeps all of them locked holds up no others."""
+        try:
+            return work()
+        except StorageError as error:
+            return self.tell(Failure(device, error.message, error.hint) for device in devices)
+
+    def tell(self, failures: t.Iterable[Failure]) -> list[str]:
+        """Name the drives that stay locked, with the reasons."""
+        told: list[str] = []
+        for failure in failures:
+            self._say(f"'{failure.branch}' STAYS LOCKED: {failure}")
+            told.append(failure.branch)
+        return told
+
+    def _wish(self, device: str, password: Password) -> Wish:
+        return parse_wishes(lock_params({"password": password.text, "hash": self._kind}, (device,)))[0]
+
+    def _open(self, wishes: tuple[Wish, ...]) -> tuple[list[str], Survey]:
+        task = Task(self.runner, self._hand, wishes)
+        with exclusive():
+            outcome = converge(task.read, task.plan, self.runner, False, task.read_again)
+        for action in outcome.plan.actions:
+            self._say(f"done: {action}")
+        return self.tell(outcome.plan.failures), outcome.state
+
+
+def _is_closed(state: DriveState) -> bool:
+    """Whether it takes a password to open it."""
+    found = state.found
+    return found.enabled and (found.locked or found.shadowed)
+
+
+def _refused_before(password: Password, path: str) -> StorageError:
+    return Refused(
+        f"It has refused {password.origin} since the host started, so that was not offered again.",
+        hint=f"Put the right password there, as another object, or unlock the drive by the playbook unlock. {path} "
+        "holds what was refused; remove it to offer the same once more.",
+    )
 
 
 def _wait(runner: Runner, addresses: t.Sequence[str]) -> None:

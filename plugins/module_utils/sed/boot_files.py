@@ -22,7 +22,9 @@ from dataclasses import dataclass, field
 from ..durable import make_folder, sync_folder
 from ..errors import StorageError
 from ..plan import Change, Plan, Step
-from .boot import KEYS, SETTINGS
+from .boot import SETTINGS
+from .boot_network import ONLINE
+from .boot_options import Kmip, kept, parse_sources
 
 PROGRAM = "/etc/zfs/nasops-unlock-drives.pyz"
 SERVICE = "nasops-unlock-drives.service"
@@ -42,15 +44,17 @@ from {_PACKAGE}.{_START} import main
 
 main(*sys.argv[1:2])
 """
+# Seconds for drives alone.
+_SECONDS = 600
 _UNIT = """# Installed by the role nasops.encryption.sed_drives, which overwrites what is changed here.
 
 [Unit]
 Description=Unlock self-encrypting drives
 Documentation=https://github.com/nasops/nasops.encryption/blob/main/docs/sed.md
 DefaultDependencies=no
-Wants=systemd-udev-settle.service
-After=systemd-udev-settle.service systemd-modules-load.service systemd-remount-fs.service
-RequiresMountsFor=/etc/zfs
+Wants=systemd-udev-settle.service{online}
+After=systemd-udev-settle.service systemd-modules-load.service systemd-remount-fs.service{online}
+RequiresMountsFor={mounts}
 Before=zfs-import-cache.service zfs-import-scan.service zfs-import.target
 Conflicts=shutdown.target
 Before=shutdown.target
@@ -62,7 +66,7 @@ ExecStart={python} -I {program}
 StandardInput=null
 StandardOutput=journal+console
 # A drive that stays locked holds up nothing else: the pools that need it are not imported.
-TimeoutStartSec=10min
+TimeoutStartSec={seconds}
 
 [Install]
 WantedBy=zfs-import.target
@@ -90,16 +94,34 @@ def interpreter(usual: str = "/usr/bin/python3") -> str:
 def wanted(settings: t.Mapping[str, t.Any], python: str | None = None) -> tuple[File, ...]:
     """All files, in the order in which they are written: nothing starts before what it needs is there.
 
-    :param settings: what the program is to know, by the names of :data:`.boot.KEYS`
+    :param settings: what the program is to know, by the names of :data:`.boot_options.KEYS`
     :param python: what starts it, that of :func:`interpreter` if it is not given
     """
-    kept = {name: settings[name] for name in KEYS if settings.get(name)}
+    sources = parse_sources(settings)
     return (
-        File(SETTINGS, json.dumps(kept, indent=2, sort_keys=True).encode("utf-8") + b"\n", 0o600),
+        File(SETTINGS, json.dumps(kept(settings, sources), indent=2, sort_keys=True).encode("utf-8") + b"\n", 0o600),
         File(PROGRAM, archive(), 0o644),
-        File(UNIT, _UNIT.format(python=python or interpreter(), program=PROGRAM).encode("utf-8")),
+        File(UNIT, _unit(python or interpreter(), sources.kmip).encode("utf-8")),
         File(WANTED, target=UNIT),
     )
+
+
+def _unit(python: str, kmip: Kmip | None) -> str:
+    """The unit. It waits for the network only where a server is to be asked: on many hosts that comes later."""
+    folders, online, seconds = [os.path.dirname(SETTINGS)], "", _SECONDS
+    if kmip is not None:
+        folders += kmip.files
+        online = f" {ONLINE}"
+        # An attempt that begins when the time is nearly over may take the time of each of its steps.
+        seconds += kmip.wait + 4 * kmip.connection.timeout
+    mounts = " ".join(_quoted(one) for one in folders)
+    return _UNIT.format(python=python, program=PROGRAM, online=online, mounts=mounts, seconds=seconds)
+
+
+def _quoted(path: str) -> str:
+    """A path as a unit has it."""
+    plain = path.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
+    return plain if re.fullmatch(r"[\w./%-]+", plain) else f'"{plain}"'
 
 
 def unwanted() -> tuple[File, ...]:

@@ -60,7 +60,8 @@ def free_port() -> int:
 class KmipServer:
     """A server with a certificate authority of its own, and two clients. Its keys outlive a restart."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, hosts: t.Sequence[str] = (HOST,)) -> None:
+        """:param hosts: by what names and addresses clients may reach it"""
         self.folder = folder
         folder.mkdir()
         (folder / "policies").mkdir()
@@ -69,7 +70,7 @@ class KmipServer:
         self.bob = self.authority.issue("bob", CLIENT)
         self.log = folder / "server.log"
         self.port = 0
-        self._identity = self.authority.issue("server", SERVER, (HOST,))
+        self._identity = self.authority.issue("server", SERVER, hosts)
         self._process: subprocess.Popen[bytes] | None = None
         self._sockets = ""
 
