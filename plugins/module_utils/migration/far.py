@@ -62,7 +62,7 @@ def python(program: types.ModuleType, *words: str) -> tuple[str, ...]:
     return ("python3", "-I", "-c", _RUN, str(len(source_of(program))), _file_of(program), *words)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def source_of(program: types.ModuleType) -> bytes:
     """The source of a program, also where the collection is in a zip file, as it is while a module runs."""
     found = pkgutil.get_data(__package__ or "", _file_of(program))

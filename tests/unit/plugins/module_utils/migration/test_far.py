@@ -46,7 +46,7 @@ from .tools import Tools
 DOCS = Pass("Copy", "old/docs@b", "new/old/my docs", "b", state="1", afterwards={"readonly": None}, guid="3")
 COMPARED = CompareTree("Compare", "old/docs@b", "new/old/my docs@b", ("left out",), 100, 20.0)
 # What they import of the standard library of any Python.
-STANDARD = set("contextlib errno fcntl hashlib os re signal stat struct sys time typing".split())
+STANDARD = {"contextlib", "errno", "fcntl", "hashlib", "os", "re", "signal", "stat", "struct", "sys", "time", "typing"}
 
 
 @pytest.fixture
