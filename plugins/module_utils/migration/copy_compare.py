@@ -72,8 +72,9 @@ class CompareTree:
             mounted(own, Mount(self.target), end=far, before=mark) as there,
             far_listing(own, far, what, (*mark, *there.enter), there.inside[0], skipped) as listing,
         ):
-            # Here, where it does not matter that a listing which was not read to its end keeps it from being unmounted.
-            self._tell(self._look(own, lambda count: listing.differences(here.folders[0], skipped, count)))
+            found = self._look(own, lambda count: listing.differences(here.folders[0], skipped, count))
+        # Not before it is known that both were mounted all the time: what lies below is empty.
+        self._tell(found)
 
     def _tell(self, found: list[str]) -> None:
         """:raises Differs: something was found"""

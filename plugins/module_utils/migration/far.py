@@ -16,7 +16,7 @@ from ..command import Command, CommandError
 from ..errors import StorageError
 from ..remote import RemoteRunner
 from ..zfs.replicate_run import ReplicaRunner, end_process
-from . import leftovers, listing
+from . import leftovers
 
 # In the environment of all that works on a dataset there, so that the next run can tell what one before it has left.
 _MARK = "NASOPS_COPY"
@@ -86,13 +86,3 @@ def ending(far: RemoteRunner, own: ReplicaRunner, process: subprocess.Popen[byte
     if process.returncode == _SSH_FAILED:
         return f"the connection to '{far.host}' was lost{': ' + words if words else ''}"
     return words or f"it ended with status {process.returncode}"
-
-
-def first_entry_there(far: RemoteRunner, enter: t.Sequence[str], folder: str) -> str:
-    """The path of something that is in a folder there, "" if there is nothing but folders.
-
-    :param enter: the words that let a program run where the folder is
-    :raises CommandError: it can't be looked at
-    """
-    command = Command((*enter, *python(listing, "first", folder)), stdin=source_of(listing))
-    return far.run(command).stdout

@@ -24,7 +24,7 @@ from .tools import Tools
 def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tools:
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     found = Tools(tmp_path)
-    monkeypatch.setattr(private_mount, "_BASE", str(found.base))
+    monkeypatch.setattr(private_mount, "_ROOT", str(found.base.parent))
     return found
 
 

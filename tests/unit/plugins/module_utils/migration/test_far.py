@@ -20,7 +20,12 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.nasops.encryption.plugins.module_utils.errors import Refused, StorageError
-from ansible_collections.nasops.encryption.plugins.module_utils.migration import device, leftovers, listing
+from ansible_collections.nasops.encryption.plugins.module_utils.migration import (
+    device,
+    leftovers,
+    listing,
+    private_mount,
+)
 from ansible_collections.nasops.encryption.plugins.module_utils.migration.compare import Differs
 from ansible_collections.nasops.encryption.plugins.module_utils.migration.copy_compare import CompareTree
 from ansible_collections.nasops.encryption.plugins.module_utils.migration.copy_empty import something_in
@@ -108,11 +113,11 @@ class TestMount:
             words = Path(f"/proc/{place.pid}/cmdline").read_bytes().split(b"\0")
             assert words[:2] == [b"sh", b"-c"]
             assert b"A=b c" in Path(f"/proc/{place.pid}/environ").read_bytes().split(b"\0")
-        assert of(tools, "mount") == [f"mount -c -i -n -t zfs -o rw,noatime -- new/old {tools.there}/1"]
+        assert tools.mounts == [f"mount -c -i -n -t zfs -o rw,noatime -- new/old {tools.there}/1"]
         assert tools.log[-1] == f"umount {tools.there}/1"
 
     def test_one_that_can_not_be_mounted(self, tools: Tools, across: ReplicaRunner, far: RemoteRunner) -> None:
-        tools.program("mount", "echo 'mount: it is busy.' >&2; exit 32")
+        tools.mount_by("echo 'mount: it is busy.' >&2; exit 32")
         with (
             pytest.raises(NotMounted, match="'new/old' on 'nas2' can't be mounted: mount: it is busy"),
             mounted(across, Mount("new/old"), end=far),
@@ -137,14 +142,37 @@ class TestEmpty:
         assert something_in(across, Mount("new/old")) == "old"
 
     def test_nothing_is_there(self, tools: Tools, across: ReplicaRunner) -> None:
-        tools.program("mount", "exit 0")
+        tools.mount_by("exit 0")
         assert something_in(across, Mount("new/old")) == ""
 
     def test_what_can_not_be_looked_at(self, tools: Tools, across: ReplicaRunner) -> None:
-        tools.program("mount", f"rmdir {tools.there}/1")
+        tools.mount_by(f"rmdir {tools.there}/1")
         tools.program("umount", "exit 0")
         with pytest.raises(Unreadable, match="'new/old' can't be looked at: .*/1' can't be read: No such file"):
             something_in(across, Mount("new/old"))
+
+    def test_one_that_can_not_be_mounted(self, tools: Tools, across: ReplicaRunner) -> None:
+        tools.mount_by("echo 'mount: it is busy.' >&2; exit 32")
+        with pytest.raises(NotMounted, match="'new/old' on 'nas2' can't be mounted: mount: it is busy"):
+            something_in(across, Mount("new/old"))
+
+    def test_one_that_can_not_be_unmounted(
+        self, tools: Tools, across: ReplicaRunner, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(private_mount, "_TRIES", 1)
+        tools.program("umount", "echo 'umount: it is busy.' >&2; exit 32")
+        with pytest.raises(NotMounted, match="'new/old' on 'nas2' can't be unmounted: umount: it is busy"):
+            something_in(across, Mount("new/old"))
+
+    def test_it_waits_for_nobody(self, tools: Tools, across: ReplicaRunner) -> None:
+        """One program there, which ends also when the line does not: nothing that holds a mount for another one."""
+        something_in(across, Mount("new/old"))
+        assert [line.split()[0] for line in tools.log if line.split()[0] not in ("mount", "python3")] == [
+            "ssh",
+            "unshare",
+            "umount",
+        ]
+        assert "cat" not in next(line for line in tools.log if line.startswith("unshare"))
 
 
 class TestFiles:
@@ -169,7 +197,7 @@ class TestFiles:
         # It runs where the source is, and enters where the target is: two processes hold them.
         (entered,) = of(tools, "nsenter")
         assert enter.split()[0] != entered.split()[1]
-        assert sorted(of(tools, "mount")) == [
+        assert sorted(tools.mounts) == [
             f"mount -c -i -n -t zfs -o ro -- old/docs@b {tools.base}/1",
             f"mount -c -i -n -t zfs -o rw,noatime -- new/old/my docs {tools.there}/1",
         ]
@@ -237,9 +265,8 @@ def split_as_rsync(text: str) -> list[str]:
 class TestCompare:
     @pytest.fixture
     def files(self, tools: Tools) -> Tools:
-        tools.program(
-            "mount",
-            'for last; do :; done; mkdir "$last/folder"; seq 1000 >"$last/folder/numbers"; touch "$last/left out"; '
+        tools.mount_by(
+            'mkdir "$last/folder"; seq 1000 >"$last/folder/numbers"; touch "$last/left out"; '
             'find "$last" -exec touch -d @5 {} +',
         )
         tools.program("umount", 'rm -rf "$1"/*')
@@ -247,7 +274,7 @@ class TestCompare:
 
     def test_the_same(self, files: Tools, across: ReplicaRunner) -> None:
         COMPARED(across)
-        assert sorted(of(files, "mount")) == [
+        assert sorted(files.mounts) == [
             f"mount -c -i -n -t zfs -o ro -- new/old/my docs@b {files.there}/1",
             f"mount -c -i -n -t zfs -o ro -- old/docs@b {files.base}/1",
         ]
@@ -266,9 +293,20 @@ class TestCompare:
     def test_so_much_that_it_is_not_read_to_the_end(self, files: Tools, across: ReplicaRunner) -> None:
         path = files.folder / "mount"
         path.write_text(path.read_text() + f'[ "$last" = {files.base}/1 ] || seq -f "$last/%g" 99 | xargs touch\n')
-        # What is still at it there keeps it from being unmounted.
-        files.program("umount", "echo 'target is busy' >&2; exit 32")
+        # What is still at it there keeps it from being unmounted, for a moment.
+        once = f"{files.folder}/tried"
+        files.program("umount", f"[ -e {once} ] || {{ touch {once}; echo 'target is busy' >&2; exit 32; }}")
         with pytest.raises(Differs, match="'1' is not at the source.* and more"):
+            COMPARED(across)
+
+    def test_what_was_not_mounted_any_more_is_no_difference(
+        self, files: Tools, across: ReplicaRunner, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The connection of the holder breaks, and what then runs there finds an empty folder."""
+        monkeypatch.setattr(private_mount, "_TRIES", 1)
+        files.program("nsenter", f'shift 2; rm -rf {files.there}/1/*; exec "$@"')
+        files.program("umount", f'case $1 in {files.there}*) echo "not mounted" >&2; exit 32;; esac; rm -rf "$1"/*')
+        with pytest.raises(NotMounted, match="'new/old/my docs@b' on 'nas2' can't be unmounted: not mounted"):
             COMPARED(across)
 
     def test_a_listing_that_ends_early(self, files: Tools, across: ReplicaRunner) -> None:
@@ -284,7 +322,7 @@ class TestCompare:
 
     def test_something_that_can_not_be_read_there(self, files: Tools, across: ReplicaRunner) -> None:
         files.program("nsenter", f'shift 2; rm -r {files.there}/1; exec "$@"')
-        with pytest.raises(Unreadable, match="On 'nas2': '.*there/1' can't be read: No such file"):
+        with pytest.raises(Unreadable, match="On 'nas2': '.*there/fs/1' can't be read: No such file"):
             COMPARED(across)
 
     def test_nothing_comes(self, files: Tools, across: ReplicaRunner) -> None:
