@@ -17,7 +17,8 @@ from ..remote import RemoteRunner
 from ..zfs.replicate_progress import Meter
 from ..zfs.replicate_run import ReplicaRunner, Stalled, replica_runner
 from .compare import Differs
-from .far import end_left, far_end, marked
+from .far import far_end
+from .far_alone import alone, marked
 from .far_compare import far_listing
 from .listing import Counter
 from .private_mount import Mount, mounted
@@ -64,10 +65,10 @@ class CompareTree:
     def _there(self, own: ReplicaRunner, far: RemoteRunner) -> None:
         """The target is read by its own host. What comes over the line is a listing."""
         dataset = self.target.partition("@")[0]
-        end_left(far, dataset)
-        mark, skipped = marked(dataset), self._skipped
+        mark, skipped = marked(own, dataset), self._skipped
         what = f"'{self.target}' on '{far.host}'"
         with (
+            alone(own, dataset),
             mounted(own, Mount(self.source)) as here,
             mounted(own, Mount(self.target), end=far, before=mark) as there,
             far_listing(own, far, what, (*mark, *there.enter), there.inside[0], skipped) as listing,

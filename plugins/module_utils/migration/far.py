@@ -10,16 +10,10 @@ import functools
 import pkgutil
 import subprocess
 import types
-import typing as t
 
-from ..command import Command, CommandError
-from ..errors import StorageError
 from ..remote import RemoteRunner
 from ..zfs.replicate_run import ReplicaRunner, end_process
-from . import leftovers
 
-# In the environment of all that works on a dataset there, so that the next run can tell what one before it has left.
-_MARK = "NASOPS_COPY"
 _RUN = 'import sys; exec(compile(sys.stdin.buffer.read(int(sys.argv[1])), sys.argv[2], "exec"))'
 _SAID = 2000
 # Seconds that a program gets to end after it has closed what it says.
@@ -31,26 +25,6 @@ _SSH_FAILED = 255
 def far_end(own: ReplicaRunner) -> RemoteRunner | None:
     """The host of the target, None if it is this one."""
     return own.target if isinstance(own.target, RemoteRunner) else None
-
-
-def marked(dataset: str) -> tuple[str, ...]:
-    """The words before a program that works on a dataset at another host."""
-    return ("env", f"{_MARK}={dataset}")
-
-
-def end_left(far: RemoteRunner, dataset: str) -> None:
-    """End what an earlier run has left at work on a dataset. The caller holds the lock of the target.
-
-    :raises StorageError: that does not end
-    """
-    try:
-        far.run(Command(python(leftovers, f"{_MARK}={dataset}"), stdin=source_of(leftovers)))
-    except CommandError as error:
-        raise StorageError(
-            f"An earlier run has left something at work on '{dataset}' on '{far.host}': "
-            f"{' '.join(error.result.stderr.split())}.",
-            hint="See 'zpool status' and the kernel log there.",
-        ) from None
 
 
 def python(program: types.ModuleType, *words: str) -> tuple[str, ...]:

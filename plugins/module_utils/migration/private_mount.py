@@ -17,9 +17,9 @@ from .holder import Holder, holder
 
 PROGRAMS = ("unshare", "nsenter", "mount")
 
-# In the mount namespace of the process below an empty filesystem lies here, that nobody can write to, with a folder for
-# each mount. So what comes when one is gone finds nothing, and can leave nothing. Outside there are no such folders: who
-# does not get into that namespace does not find them either, and rsync makes no more than the last folder of a path.
+# In the mount namespace of the process below an empty filesystem lies here, that nobody can write to, with a folder
+# for each mount. So what comes when one is gone finds nothing, and can leave nothing. Outside there are no such
+# folders: who does not get into that namespace finds none, and rsync makes no more than the last folder of a path.
 _ROOT = "/run/nasops-rsync"
 # Seconds. A pool on sleeping disks needs time; one that is suspended never answers.
 _PATIENCE = 600.0
@@ -30,13 +30,13 @@ _HINT = "See the kernel log. It must not be mounted otherwise meanwhile ('zfs un
 
 # How these scripts end where a filesystem can't be mounted, or unmounted.
 _NOT_MOUNTED, _STILL_MOUNTED = 90, 91
-# Tries to unmount, a second apart: what was told to end at another host, such as a listing that nobody reads on, needs a
-# moment for that. On this one it is waited for.
+# Tries to unmount, a second apart: what was told to end at another host, such as a listing that nobody reads on, needs
+# a moment for that. On this one it is waited for.
 _TRIES = 15
 
-# Mounts each pair of options and name on a folder of its own. Without the helper of mount(8), which has its own rules for
-# each kind of mountpoint (-i), and without taking the name of a dataset for a path (-c), which mount before util-linux
-# 2.36.2 would make absolute.
+# Mounts each pair of options and name on a folder of its own. Without the helper of mount(8), which has its own rules
+# for each kind of mountpoint (-i), and without taking the name of a dataset for a path (-c), which mount before
+# util-linux 2.36.2 would make absolute.
 _MOUNT = (
     'umask 077; root=$1; count=$2; tries=$3; shift 3; mkdir -p "$root" '
     f'&& mount -i -n -t tmpfs -o size=1m,mode=700 nasops "$root" || exit {_NOT_MOUNTED}; '

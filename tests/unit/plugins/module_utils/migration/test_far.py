@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 import ast
-import contextlib
+import errno
 import os
 import signal
 import subprocess
 import sys
-import time
+import tempfile
 import types
+import typing as t
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -30,12 +31,8 @@ from ansible_collections.nasops.encryption.plugins.module_utils.migration.compar
 from ansible_collections.nasops.encryption.plugins.module_utils.migration.copy_compare import CompareTree
 from ansible_collections.nasops.encryption.plugins.module_utils.migration.copy_empty import something_in
 from ansible_collections.nasops.encryption.plugins.module_utils.migration.copy_run import Pass
-from ansible_collections.nasops.encryption.plugins.module_utils.migration.far import (
-    end_left,
-    far_end,
-    python,
-    source_of,
-)
+from ansible_collections.nasops.encryption.plugins.module_utils.migration.far import far_end, python, source_of
+from ansible_collections.nasops.encryption.plugins.module_utils.migration.far_alone import mark_of
 from ansible_collections.nasops.encryption.plugins.module_utils.migration.private_mount import (
     Mount,
     NotMounted,
@@ -191,7 +188,7 @@ class TestFiles:
         (program,) = (one for one in words if one.startswith("--rsync-path="))
         assert program.startswith("--rsync-path=env LANG=C.UTF-8 LC_ALL=C.UTF-8 PATH=/usr/local/sbin:")
         mark, enter = program.split(" env ")[1].split(" nsenter ")
-        assert mark == "'NASOPS_COPY=new/old/my docs'"
+        assert mark == f"'{mark_of(across, 'new/old/my docs')}'"
         assert enter.startswith("--mount=/proc/")
         assert enter.endswith("/ns/mnt --wd=/ rsync")
         # It runs where the source is, and enters where the target is: two processes hold them.
@@ -315,6 +312,16 @@ class TestCompare:
         with pytest.raises(Unreadable, match=words):
             COMPARED(across)
 
+    def test_no_room_for_what_it_is_told(
+        self, files: Tools, across: ReplicaRunner, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def full() -> t.BinaryIO:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(tempfile, "TemporaryFile", full)
+        with pytest.raises(StorageError, match="A temporary file can't be written on this host: No space left"):
+            COMPARED(across)
+
     def test_a_line_that_breaks(self, files: Tools, across: ReplicaRunner) -> None:
         files.program("nsenter", "exit 255")
         with pytest.raises(Unreadable, match="it ends early: the connection to 'nas2' was lost"):
@@ -329,52 +336,3 @@ class TestCompare:
         files.program("nsenter", "exec sleep 60")
         with pytest.raises(Stalled, match="Nothing has come for 1 seconds"):
             replace(COMPARED, stall_timeout=1.0)(across)
-
-
-class TestLeft:
-    def started(self, dataset: str, script: str = "exec sleep 60") -> subprocess.Popen[bytes]:
-        environment = {**os.environ, "NASOPS_COPY": dataset}
-        process = subprocess.Popen(("sh", "-c", script), env=environment)
-        mark = os.fsencode(f"NASOPS_COPY={dataset}")
-        while process.pid not in leftovers.left_over(mark):
-            time.sleep(0.01)
-        return process
-
-    def test_what_was_left_is_ended_and_nothing_else(
-        self, tools: Tools, across: ReplicaRunner, far: RemoteRunner
-    ) -> None:
-        ours, other = self.started("new/of a test"), self.started("new/of a test/below")
-        try:
-            # It is waited for, or it would be there as a zombie, whose environment is empty.
-            end_left(far, "new/of a test")
-            assert ours.wait(5) == -signal.SIGTERM
-            assert other.poll() is None
-        finally:
-            for one in (ours, other):
-                with contextlib.suppress(ProcessLookupError):
-                    one.kill()
-                one.wait()
-
-    def test_one_that_does_not_listen(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(leftovers, "_PATIENCE", 0.5)
-        one = self.started("new/deaf", "trap '' TERM; while :; do sleep 0.1; done")
-        time.sleep(0.2)
-        assert leftovers.end_left(b"NASOPS_COPY=new/deaf") == []
-        assert one.wait(5) == -signal.SIGKILL
-
-    def test_one_that_does_not_end(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-        monkeypatch.setattr(leftovers, "_PATIENCE", 0.0)
-        monkeypatch.setattr(leftovers, "left_over", lambda mark: [1 << 30])
-        assert leftovers.main(("NASOPS_COPY=new/stuck",)) == 3
-        assert capsys.readouterr().err == f"process {1 << 30} does not end\n"
-
-    def test_it_is_told(self, tools: Tools, across: ReplicaRunner, far: RemoteRunner) -> None:
-        tools.program("python3", "echo 'process 7 does not end' >&2; exit 3")
-        with pytest.raises(StorageError, match="left something at work on 'new/old' on 'nas2': process 7 does not end"):
-            end_left(far, "new/old")
-
-    def test_nothing_is_begun_then(self, tools: Tools, across: ReplicaRunner) -> None:
-        tools.program("python3", "echo 'process 7 does not end' >&2; exit 3")
-        with pytest.raises(StorageError, match="does not end"):
-            DOCS(across)
-        assert of(tools, "zfs") == []
