@@ -1,7 +1,7 @@
 # Copyright (c) 2026 nasops.encryption contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A target on another host: what runs there beside ZFS, and how it gets there. Nothing is installed or left there."""
+"""A target on another host: what runs there beside ZFS, and how it gets there. Nothing is installed there."""
 
 from __future__ import annotations
 
