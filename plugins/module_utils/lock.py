@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import os
 import time
 import typing as t
@@ -21,6 +22,11 @@ LOCK_FILE = f"{RUN_FOLDER}/nasops.encryption.lock"
 PATIENCE = 900.0
 _PAUSE = 0.1
 _FLAGS = os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
+
+
+def lock_of(name: str) -> str:
+    """The lock file of one thing, for what takes so long that other tasks have to go on."""
+    return f"{LOCK_FILE}.{hashlib.sha256(name.encode('utf-8')).hexdigest()[:16]}"
 
 
 @contextlib.contextmanager

@@ -87,10 +87,11 @@ options:
         dataset, what was written to that one until the next run can't be told from what the task had written.
       - A file that was not copied to its end begins anew with the next run, and all others are kept. If a dataset can't
         be copied, the others are, and the task fails and names it.
-      - With O(target_host) files go over ssh by rsync at both ends, which also goes on within a file that was not copied
-        to its end. The blocks of volumes are written there by a program of this collection, which comes over ssh, needs
-        C(python3) and leaves nothing behind. What an earlier run has left at work there, such as after a connection
-        that went silent, is ended before a dataset is copied or compared.
+      - With O(target_host) files go over ssh by rsync at both ends, which goes on within a file that was not copied to
+        its end, too. The blocks of volumes are written there by a program of this collection, which comes over ssh,
+        needs C(python3) and installs nothing. While a dataset is copied or compared it is locked there. What an earlier
+        run of this host has left at work on it, such as after a connection that went silent, is ended before. If
+        another host works on it, or this one by another name of O(target_host), it is refused.
       - With V(rsync), O(resume) does not matter.
     type: str
     choices: [zfs_send, rsync]

@@ -20,6 +20,8 @@ from ..zfs.replicate_run import End, ReplicaRunner, Stalled, end_process, replic
 from ..zfs.state import run_zfs
 from ..zfs.stream_digest import Contents, Counter, Reader, contents_of
 from ..zfs.volume_stream import volume_contents
+from .far import far_end
+from .far_alone import alone, marked
 from .tree import Unreadable
 
 _TICK = 0.5
@@ -44,7 +46,8 @@ class Compare:
 
     ZFS checks every block that it reads against its checksum, at the target against that of the encryption, too.
     ``estimate`` is in bytes. ``stall_timeout``: seconds in which nothing comes of one end after which it is given up,
-    0 for never. ``volumes``: it is the data of a volume that counts, whatever blocks both ends have it in.
+    0 for never. ``volumes``: it is the data of a volume that counts, whatever blocks both ends have it in. So it was
+    copied block by block, and a target on another host has what that takes.
     """
 
     title: str
@@ -56,12 +59,16 @@ class Compare:
 
     def __call__(self, runner: Runner) -> None:
         own = replica_runner(runner)
-        if self.volumes:
-            self._compare_sizes(own)
-        digest = volume_contents if self.volumes else contents_of
-        ends = (_Reading(own, own, self.source, digest=digest), _Reading(own, own.target, self.target, digest=digest))
-        # Both are read, and the target may be on another host, which is the slower one.
-        ours, theirs = read_side_by_side(own, self.title, ends, 2 * self.estimate, self.stall_timeout)
+        with _watched(own, self.target, self.volumes) as before:
+            if self.volumes:
+                self._compare_sizes(own)
+            digest = volume_contents if self.volumes else contents_of
+            ends = (
+                _Reading(own, own, self.source, digest=digest),
+                _Reading(own, own.target, self.target, digest=digest, before=before),
+            )
+            # Both are read, and the target may be on another host, which is the slower one.
+            ours, theirs = read_side_by_side(own, self.title, ends, 2 * self.estimate, self.stall_timeout)
         if ours == theirs:
             return
         raise Differs(
@@ -93,7 +100,8 @@ def _words(contents: Contents) -> str:
 class ReadAll:
     """Reads every snapshot of a dataset of the target, from the oldest to the newest, so that ZFS checks all of it.
 
-    ``stall_timeout`` as for Compare.
+    ``stall_timeout`` as for Compare. ``copied``: by rsync or block by block, so that a target on another host has what
+    that takes.
     """
 
     title: str
@@ -102,26 +110,47 @@ class ReadAll:
     last: str
     estimate: int = 0
     stall_timeout: float = 300.0
+    copied: bool = False
 
     def __call__(self, runner: Runner) -> None:
         own = replica_runner(runner)
         streams: list[tuple[str, ...]] = [(f"{self.target}@{self.first}",)]
         if self.first != self.last:
             streams.append(("-I", f"@{self.first}", f"{self.target}@{self.last}"))
-        for words in streams:
-            ends = (_Reading(own, own.target, *words, digest=None),)
-            read_side_by_side(own, self.title, ends, self.estimate, self.stall_timeout)
+        with _watched(own, self.target, self.copied) as before:
+            for words in streams:
+                ends = (_Reading(own, own.target, *words, digest=None, before=before),)
+                read_side_by_side(own, self.title, ends, self.estimate, self.stall_timeout)
+
+
+@contextlib.contextmanager
+def _watched(own: ReplicaRunner, target: str, copied: bool) -> t.Iterator[tuple[str, ...]]:
+    """The words before what reads a target on another host, so that it is known there. Streams leave no need for that.
+
+    What a line that went silent has left would hold the snapshot, which the next pass destroys.
+    """
+    if not copied or far_end(own) is None:
+        yield ()
+        return
+    dataset = target.partition("@")[0]
+    with alone(own, dataset):
+        yield marked(own, dataset)
 
 
 class _Reading:
     """One stream that is read here, by a thread of its own."""
 
-    def __init__(self, own: ReplicaRunner, end: End, *words: str, digest: _Digest | None) -> None:
-        """:param digest: what counts of the stream, None if it is only to be read"""
+    def __init__(
+        self, own: ReplicaRunner, end: End, *words: str, digest: _Digest | None, before: t.Sequence[str] = ()
+    ) -> None:
+        """
+        :param digest: what counts of the stream, None if it is only to be read
+        :param before: words before the program
+        """
         self._own = own
         self._end = end
         self.what = words[-1]
-        self._command = Command(("zfs", "send", "-L", *words))
+        self._command = Command((*before, "zfs", "send", "-L", *words))
         self._digest = digest
         self._process: subprocess.Popen[bytes] | None = None
         self._thread: threading.Thread | None = None

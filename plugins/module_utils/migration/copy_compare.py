@@ -17,7 +17,8 @@ from ..remote import RemoteRunner
 from ..zfs.replicate_progress import Meter
 from ..zfs.replicate_run import ReplicaRunner, Stalled, replica_runner
 from .compare import Differs
-from .far import end_left, far_end, marked
+from .far import far_end
+from .far_alone import alone, marked
 from .far_compare import far_listing
 from .listing import Counter
 from .private_mount import Mount, mounted
@@ -64,16 +65,17 @@ class CompareTree:
     def _there(self, own: ReplicaRunner, far: RemoteRunner) -> None:
         """The target is read by its own host. What comes over the line is a listing."""
         dataset = self.target.partition("@")[0]
-        end_left(far, dataset)
-        mark, skipped = marked(dataset), self._skipped
+        mark, skipped = marked(own, dataset), self._skipped
         what = f"'{self.target}' on '{far.host}'"
         with (
+            alone(own, dataset),
             mounted(own, Mount(self.source)) as here,
             mounted(own, Mount(self.target), end=far, before=mark) as there,
             far_listing(own, far, what, (*mark, *there.enter), there.inside[0], skipped) as listing,
         ):
-            # Here, where it does not matter that a listing which was not read to its end keeps it from being unmounted.
-            self._tell(self._look(own, lambda count: listing.differences(here.folders[0], skipped, count)))
+            found = self._look(own, lambda count: listing.differences(here.folders[0], skipped, count))
+        # Not before it is known that both were mounted all the time: what lies below is empty.
+        self._tell(found)
 
     def _tell(self, found: list[str]) -> None:
         """:raises Differs: something was found"""

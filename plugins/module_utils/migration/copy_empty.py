@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
-from ..command import CommandError
+from ..command import Command, CommandError
+from ..remote import RemoteRunner
 from ..zfs.replicate_run import ReplicaRunner
-from .far import far_end, first_entry_there
+from . import listing
+from .far import far_end, python, source_of
 from .listing import first_entry
-from .private_mount import Mount, mounted
+from .private_mount import Mount, mounted, run_mounted
 from .tree import not_readable, unreadable
 
 
@@ -19,13 +21,23 @@ def something_in(own: ReplicaRunner, mount: Mount) -> str:
     :raises Unreadable: it can't be looked at
     """
     far = far_end(own)
-    with mounted(own, mount, end=far) as place:
+    if far is not None:
+        return _something_there(far, mount)
+    with mounted(own, mount) as place:
         try:
-            if far is None:
-                return first_entry(*place.folders)
-            return first_entry_there(far, place.enter, place.inside[0])
+            return first_entry(*place.folders)
         except OSError as error:
             raise unreadable(error) from None
-        except CommandError as error:
-            words = " ".join(error.result.stderr.split()).rstrip(".") or f"status {error.result.rc}"
-            raise not_readable(f"'{mount.name}' can't be looked at: {words}.") from None
+
+
+def _something_there(far: RemoteRunner, mount: Mount) -> str:
+    """The same at another host, where nothing waits for this one: nobody ends it before a plan is made."""
+
+    def look(folder: str) -> Command:
+        return Command(python(listing, "first", folder), stdin=source_of(listing))
+
+    try:
+        return run_mounted(far, mount, look)
+    except CommandError as error:
+        words = " ".join(error.result.stderr.split()).rstrip(".") or f"status {error.result.rc}"
+        raise not_readable(f"'{mount.name}' can't be looked at: {words}.") from None

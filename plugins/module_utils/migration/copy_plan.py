@@ -30,6 +30,7 @@ from .copy_state import (
     state_of_head,
     under_way,
 )
+from .far_alone import Alone
 from .options import Migration
 from .state import SOURCE_RECORD, Found
 
@@ -92,11 +93,15 @@ def _goal(draft: Draft, name: str, to: str) -> Snapshot:
 def _close(draft: Draft) -> None:
     """What a run that was killed has left writable comes first, and what is asked for.
 
-    Each belongs to its dataset: where that fails, its own error is told, and not what is left of this.
+    Each belongs to its dataset: where that fails, its own error is told, and not what is left of this. What that run
+    has left at work on another host is ended before, or it could not put what it has got of a file into its place.
     """
     planned = len(draft.steps)
     plan_properties(draft)
-    draft.steps[planned:] = [replace(step, branch=draft.wanted.source) for step in draft.steps[planned:]]
+    draft.steps[planned:] = [
+        replace(step, branch=draft.wanted.source, action=Alone(draft.wanted.target, step.action))
+        for step in draft.steps[planned:]
+    ]
     for name in draft.names:
         replica = draft.replica(name)
         record = None if replica is None else copied_record(replica)
@@ -110,7 +115,7 @@ def _close(draft: Draft) -> None:
             draft.steps.append(
                 Step(
                     f"Give '{replica.name}' back its {one}, which a run that was killed has changed",
-                    AtTarget(Command(("zfs", *words, replica.name))),
+                    Alone(replica.name, AtTarget(Command(("zfs", *words, replica.name)))),
                     (Change(("properties", replica.name, one), now.value, kept),),
                     branch=name,
                 )

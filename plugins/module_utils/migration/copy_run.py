@@ -23,7 +23,8 @@ from ..zfs.stream_digest import NotAStream
 from ..zfs.volume_stream import blocks_of
 from .copy_empty import something_in
 from .copy_state import COPY_RECORD, PARTIAL, PARTIAL_SNAPSHOT, Copied, named, under_way
-from .far import end_left, far_end, marked
+from .far import far_end
+from .far_alone import Occupied, alone, marked
 from .private_mount import Mount, mounted
 from .rsync import Across, rsync_command, run_rsync
 from .volume_copy import writer
@@ -66,9 +67,12 @@ class Pass:
         own = replica_runner(runner)
         begun = time.monotonic()
         state = named(self.state or self._guid(own, self.source), self.skip)
-        far = far_end(own)
-        if far is not None:
-            end_left(far, self.target)
+        with alone(own, self.target):
+            self._pass(own, state)
+        seconds = time.monotonic() - begun
+        own.sent.append(Sent(self.title, self.source, self.target, self.estimate, seconds, self.resumed))
+
+    def _pass(self, own: ReplicaRunner, state: str) -> None:
         if self.empty:
             # Before anything is marked as ours: rsync deletes what the source does not have.
             self._see_empty(own)
@@ -89,8 +93,6 @@ class Pass:
             if fault and isinstance(error, StorageError):
                 error.details["left_writable"] = fault
             raise
-        seconds = time.monotonic() - begun
-        own.sent.append(Sent(self.title, self.source, self.target, self.estimate, seconds, self.resumed))
 
     def _copy(self, own: ReplicaRunner) -> None:
         if self.volume:
@@ -104,7 +106,7 @@ class Pass:
                 command = rsync_command(ours, theirs, self.skip, self.stall_timeout, place.enter)
                 run_rsync(own, self.title, command, self.estimate)
             return
-        mark = marked(self.target)
+        mark = marked(own, self.target)
         with mounted(own, source) as here, mounted(own, target, end=far, before=mark) as there:
             across = Across(far.host, far.shell(), far.line((*mark, *there.enter, "rsync")))
             ours, theirs = here.inside[0], there.inside[0]
@@ -117,15 +119,26 @@ class Pass:
         A snapshot stands for what was copied until then, so that the next run can tell what others do meanwhile. It is
         not needed where nothing was written since one that the record knows of.
         """
-        try:
-            self._close(own)
-        except StorageError as error:
-            return error.message
-        if copying:
-            partial = f"{self.target}@{PARTIAL_SNAPSHOT}"
-            with contextlib.suppress(StorageError):
-                _zfs(own, "snapshot", partial)
-                self._set(own, {}, Copied(self.guid, self._guid(own, partial), PARTIAL))
+        with contextlib.ExitStack() as held:
+            # What still runs there would lose what it has got of a file: it can't put that into its place then. A line
+            # that is found dead by this is another one at the second try. It is closed in any case, if that can be.
+            for _try in range(2):
+                try:
+                    held.enter_context(alone(own, self.target))
+                    break
+                except Occupied as error:
+                    return error.message
+                except StorageError:
+                    continue
+            try:
+                self._close(own)
+            except StorageError as error:
+                return error.message
+            if copying:
+                partial = f"{self.target}@{PARTIAL_SNAPSHOT}"
+                with contextlib.suppress(StorageError):
+                    _zfs(own, "snapshot", partial)
+                    self._set(own, {}, Copied(self.guid, self._guid(own, partial), PARTIAL))
         return ""
 
     def _close(self, own: ReplicaRunner, record: Copied | None = None) -> None:

@@ -1,7 +1,7 @@
 # Copyright (c) 2026 nasops.encryption contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A target on another host: what runs there beside ZFS, and how it gets there. Nothing is installed or left there."""
+"""A target on another host: what runs there beside ZFS, and how it gets there. Nothing is installed there."""
 
 from __future__ import annotations
 
@@ -10,16 +10,10 @@ import functools
 import pkgutil
 import subprocess
 import types
-import typing as t
 
-from ..command import Command, CommandError
-from ..errors import StorageError
 from ..remote import RemoteRunner
 from ..zfs.replicate_run import ReplicaRunner, end_process
-from . import leftovers, listing
 
-# In the environment of all that works on a dataset there, so that the next run can tell what one before it has left.
-_MARK = "NASOPS_COPY"
 _RUN = 'import sys; exec(compile(sys.stdin.buffer.read(int(sys.argv[1])), sys.argv[2], "exec"))'
 _SAID = 2000
 # Seconds that a program gets to end after it has closed what it says.
@@ -33,26 +27,6 @@ def far_end(own: ReplicaRunner) -> RemoteRunner | None:
     return own.target if isinstance(own.target, RemoteRunner) else None
 
 
-def marked(dataset: str) -> tuple[str, ...]:
-    """The words before a program that works on a dataset at another host."""
-    return ("env", f"{_MARK}={dataset}")
-
-
-def end_left(far: RemoteRunner, dataset: str) -> None:
-    """End what an earlier run has left at work on a dataset. The caller holds the lock of the target.
-
-    :raises StorageError: that does not end
-    """
-    try:
-        far.run(Command(python(leftovers, f"{_MARK}={dataset}"), stdin=source_of(leftovers)))
-    except CommandError as error:
-        raise StorageError(
-            f"An earlier run has left something at work on '{dataset}' on '{far.host}': "
-            f"{' '.join(error.result.stderr.split())}.",
-            hint="See 'zpool status' and the kernel log there.",
-        ) from None
-
-
 def python(program: types.ModuleType, *words: str) -> tuple[str, ...]:
     """The words that run a program of this collection at another host, a module that needs no other one.
 
@@ -62,7 +36,7 @@ def python(program: types.ModuleType, *words: str) -> tuple[str, ...]:
     return ("python3", "-I", "-c", _RUN, str(len(source_of(program))), _file_of(program), *words)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def source_of(program: types.ModuleType) -> bytes:
     """The source of a program, also where the collection is in a zip file, as it is while a module runs."""
     found = pkgutil.get_data(__package__ or "", _file_of(program))
@@ -86,13 +60,3 @@ def ending(far: RemoteRunner, own: ReplicaRunner, process: subprocess.Popen[byte
     if process.returncode == _SSH_FAILED:
         return f"the connection to '{far.host}' was lost{': ' + words if words else ''}"
     return words or f"it ended with status {process.returncode}"
-
-
-def first_entry_there(far: RemoteRunner, enter: t.Sequence[str], folder: str) -> str:
-    """The path of something that is in a folder there, "" if there is nothing but folders.
-
-    :param enter: the words that let a program run where the folder is
-    :raises CommandError: it can't be looked at
-    """
-    command = Command((*enter, *python(listing, "first", folder)), stdin=source_of(listing))
-    return far.run(command).stdout

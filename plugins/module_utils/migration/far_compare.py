@@ -13,6 +13,7 @@ import typing as t
 from dataclasses import dataclass
 
 from ..command import Command
+from ..errors import StorageError
 from ..remote import RemoteRunner
 from ..zfs.replicate_run import ReplicaRunner, end_process, held_back
 from . import listing
@@ -100,14 +101,9 @@ def far_listing(
     process: subprocess.Popen[bytes] | None = None
     try:
         try:
-            # A file, which nobody has to wait for to be read. There is nothing secret in it.
-            with tempfile.TemporaryFile() as given:
-                given.write(source_of(listing) + b"\0".join(skip))
-                given.flush()
-                given.seek(0)
-                command = Command((*enter, *python(listing, "list", folder)))
-                with held_back():
-                    process = far.start(command, given.fileno(), writing)
+            command = Command((*enter, *python(listing, "list", folder)))
+            with _given(source_of(listing) + b"\0".join(skip)) as given, held_back():
+                process = far.start(command, given, writing)
         finally:
             os.close(writing)
         yield FarListing(own, far, what, process, stream)
@@ -116,3 +112,23 @@ def far_listing(
             stream.close()
         else:
             end_process(process)
+
+
+@contextlib.contextmanager
+def _given(data: bytes) -> t.Iterator[int]:
+    """What a program reads, as a file: nobody has to wait for it to be read. There is nothing secret in it.
+
+    :raises StorageError: there is no room for it
+    """
+    with contextlib.ExitStack() as held:
+        try:
+            file = held.enter_context(tempfile.TemporaryFile())
+            file.write(data)
+            file.flush()
+            file.seek(0)
+        except OSError as error:
+            raise StorageError(
+                f"A temporary file can't be written on this host: {error.strerror}.",
+                hint="Make room in its folder for temporary files, and run this again.",
+            ) from None
+        yield file.fileno()

@@ -25,6 +25,9 @@ _OLDEST = (3, 9)
 _LOOK = (
     'echo "system $(uname -s)"; echo "user $(id -u)"; for one; do command -v "$one" >/dev/null || '
     'echo "missing $one"; done; '
+    # BusyBox has programs of these names, too, which can't do what is asked of them.
+    'said=$(unshare --mount --propagation slave true 2>&1) && said=ready; echo "unshare $said" | head -n 1; '
+    'echo "mount $(mount --version 2>&1)" | head -n 1; '
     "python3 -I -c 'import sys; print(\"python\", *sys.version_info[:2])' 2>/dev/null; rsync --version 2>&1; exit 0"
 )
 
@@ -61,6 +64,7 @@ def faults_of(said: str) -> t.Iterator[str]:
             f"the program{several} {', '.join(missing)} {'are' if several else 'is'} missing. Install "
             f"{', '.join(packages)}."
         )
+    yield from _not_of_util_linux(missing, user, lines)
     if "python3" not in missing:
         version = tuple(int(word) for word in python.split() if word.isdigit())
         if len(version) != len(_OLDEST) or version < _OLDEST:
@@ -72,6 +76,17 @@ def faults_of(said: str) -> t.Iterator[str]:
         fault = fault_of_version(said, "that host")
         if fault:
             yield fault
+
+
+def _not_of_util_linux(missing: t.Sequence[str], user: str, lines: t.Sequence[str]) -> t.Iterator[str]:
+    said = _after("unshare", lines)
+    if user == "0" and "unshare" not in missing and said != "ready":
+        yield (
+            f"its unshare can't make a mount namespace ({said.rstrip('.') or 'it says nothing'}). It has to be that of "
+            "util-linux, and a container has to allow it."
+        )
+    if "mount" not in missing and "util-linux" not in _after("mount", lines):
+        yield "its mount is not that of util-linux. Install the package that has it (mount or util-linux)."
 
 
 def _after(word: str, lines: t.Sequence[str]) -> str:

@@ -16,7 +16,8 @@ from ..errors import StorageError
 from ..remote import RemoteRunner
 from ..zfs.replicate_run import ReplicaRunner, Stalled, end_process, held_back
 from . import device
-from .far import ending, marked, python, source_of
+from .far import ending, python, source_of
+from .far_alone import marked
 
 # Seconds until the device is there, and the host has told so.
 _PATIENCE = 180.0
@@ -38,7 +39,7 @@ def far_writer(
     stdin, sending = os.pipe()
     hearing, stdout = os.pipe()
     process: subprocess.Popen[bytes] | None = None
-    argv = (*marked(volume), *python(device, volume, "fresh" if fresh else "used"))
+    argv = (*marked(own, volume), *python(device, volume, "fresh" if fresh else "used"))
     try:
         try:
             with held_back():

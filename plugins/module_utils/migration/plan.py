@@ -319,7 +319,9 @@ def _readings(found: Found, goal: t.Mapping[str, str]) -> list[Step]:
         # Where no stream was sent, there is none but the newest.
         first = next((one.name for one in found.ends.source.of(name) if wanted.streams), newest)
         estimate = size(found.ends.source.datasets[name].properties, "usedbysnapshots")
-        steps.append(Step(title, ReadAll(title, target, first, newest, estimate, wanted.stall_timeout)))
+        steps.append(
+            Step(title, ReadAll(title, target, first, newest, estimate, wanted.stall_timeout, not wanted.streams))
+        )
     return steps
 
 

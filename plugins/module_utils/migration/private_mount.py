@@ -6,39 +6,54 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import re
-import select
-import subprocess
-import time
 import typing as t
 from dataclasses import dataclass
 
-from ..command import Command
+from ..command import Command, CommandError
 from ..errors import StorageError
 from ..remote import RemoteRunner
-from ..zfs.replicate_run import ReplicaRunner, end_process, held_back
+from ..zfs.replicate_run import ReplicaRunner
+from .holder import Holder, holder
 
 PROGRAMS = ("unshare", "nsenter", "mount")
 
-# In the mount namespace of the process below; outside of it these folders stay empty.
-_BASE = "/run/nasops-rsync"
+# In the mount namespace of the process below an empty filesystem lies here, that nobody can write to, with a folder
+# for each mount. So what comes when one is gone finds nothing, and can leave nothing. Outside there are no such
+# folders: who does not get into that namespace finds none, and rsync makes no more than the last folder of a path.
+_ROOT = "/run/nasops-rsync"
 # Seconds. A pool on sleeping disks needs time; one that is suspended never answers.
 _PATIENCE = 600.0
 # Seconds that unmounting may take, which writes what is still in memory.
 _LEAVE = 120.0
 _SAID = 2000
-# What a login shell has to say may come before it.
-_READY = re.compile(rb"^ready (\d+)\n", re.MULTILINE)
+_HINT = "See the kernel log. It must not be mounted otherwise meanwhile ('zfs unmount')."
 
-# Mounts each pair of options and name on a folder of its own, and keeps that until its standard input ends, be it by
-# the death of this process. Without the helper of mount(8), which has its own rules for each kind of mountpoint (-i),
-# and without taking the name of a dataset for a path (-c), which mount before util-linux 2.36.2 would make absolute.
-_HOLD = (
-    'umask 077; base=$1; shift; number=0; while [ $# -gt 0 ]; do number=$((number + 1)); mkdir -p "$base/$number" '
-    '&& mount -c -i -n -t zfs -o "$1" -- "$2" "$base/$number" || exit 1; shift 2; done; echo "ready $$"; '
-    'cat >/dev/null; while [ $number -gt 0 ]; do umount "$base/$number" || exit 1; number=$((number - 1)); done'
+# How these scripts end where a filesystem can't be mounted, or unmounted.
+_NOT_MOUNTED, _STILL_MOUNTED = 90, 91
+# Tries to unmount, a second apart: what was told to end at another host, such as a listing that nobody reads on, needs
+# a moment for that. On this one it is waited for.
+_TRIES = 15
+
+# Mounts each pair of options and name on a folder of its own. Without the helper of mount(8), which has its own rules
+# for each kind of mountpoint (-i), and without taking the name of a dataset for a path (-c), which mount before
+# util-linux 2.36.2 would make absolute.
+_MOUNT = (
+    'umask 077; root=$1; count=$2; tries=$3; shift 3; mkdir -p "$root" '
+    f'&& mount -i -n -t tmpfs -o size=1m,mode=700 nasops "$root" || exit {_NOT_MOUNTED}; '
+    'number=0; while [ $number -lt $count ]; do number=$((number + 1)); mkdir -p "$root/fs/$number" '
+    f"|| exit {_NOT_MOUNTED}; done; "
+    f'mount -i -n -t tmpfs -o remount,ro nasops "$root" || exit {_NOT_MOUNTED}; '
+    "number=0; while [ $number -lt $count ]; do number=$((number + 1)); "
+    f'mount -c -i -n -t zfs -o "$1" -- "$2" "$root/fs/$number" || exit {_NOT_MOUNTED}; shift 2; done; '
 )
+_UNMOUNT = (
+    'while [ $number -gt 0 ]; do until said=$(umount "$root/fs/$number" 2>&1); do tries=$((tries - 1)); '
+    f'[ $tries -gt 0 ] || {{ echo "$said" >&2; exit {_STILL_MOUNTED}; }}; sleep 1; done; number=$((number - 1)); done'
+)
+# Keeps them until its standard input ends, be it by the death of this process.
+_HOLD = f'{_MOUNT}echo "ready $$"; cat >/dev/null; {_UNMOUNT}'
+# Runs a program there, and waits for nobody.
+_RUN = f'{_MOUNT}"$@"; status=$?; {_UNMOUNT}; exit $status'
 
 
 @dataclass(frozen=True)
@@ -68,8 +83,8 @@ class Place:
 
     @property
     def inside(self) -> tuple[str, ...]:
-        """The folders for a program that runs there. Outside they are others, which are empty."""
-        return tuple(f"{_BASE}/{number}" for number in range(1, self.count + 1))
+        """The folders for a program that runs there. Outside there are none of these."""
+        return tuple(_folder(number) for number in range(1, self.count + 1))
 
     @property
     def enter(self) -> tuple[str, ...]:
@@ -85,7 +100,7 @@ class NotMounted(StorageError):
 def mounted(
     runner: ReplicaRunner, *mounts: Mount, end: RemoteRunner | None = None, before: t.Sequence[str] = ()
 ) -> t.Iterator[Place]:
-    """Filesystems for as long as it takes.
+    """Filesystems for as long as it takes. That it ends without an error says that they were mounted all the time.
 
     They are mounted in a namespace of another process, so that no other user comes across them and nothing of them is
     left, whatever becomes of this process. What is unmounted outside meanwhile is unmounted there, too.
@@ -94,65 +109,50 @@ def mounted(
     :param before: words before the program that holds them
     :raises NotMounted: one can't be mounted, or is not unmounted in the end
     """
-    words = tuple(word for one in mounts for word in (one.options, one.name))
-    argv = (*before, "unshare", "--mount", "--propagation", "slave", "sh", "-c", _HOLD, "sh", _BASE, *words)
+    command = Command((*before, *_script(_HOLD, mounts, 1 if end is None else _TRIES)))
     what = " and ".join(f"'{one.name}'" for one in mounts) + (f" on '{end.host}'" if end is not None else "")
-    stdin, hold = os.pipe()
-    ready, stdout = os.pipe()
-    process: subprocess.Popen[bytes] | None = None
+    with holder(runner if end is None else end, command, _PATIENCE, _LEAVE) as held:
+        if held.pid is None:
+            held.release()
+            raise NotMounted(f"{what} can't be mounted: {_words(runner, held)}.", hint=_HINT)
+        yield Place(held.pid, len(mounts))
+        if held.release() != 0:
+            raise NotMounted(f"{what} can't be unmounted: {_words(runner, held)}.", hint="Run this again.")
+
+
+def run_mounted(end: RemoteRunner, mount: Mount, program: t.Callable[[str], Command]) -> str:
+    """What a program says that runs at another host, where a filesystem is mounted as long as that takes.
+
+    All of it goes on by itself, and ends, when the connection is lost.
+
+    :param program: the program, by the folder that it is mounted on
+    :raises NotMounted: it can't be mounted, or is not unmounted in the end
+    :raises CommandError: the program has failed
+    """
+    command = program(_folder(1))
     try:
-        try:
-            with held_back():
-                process = (runner if end is None else end).start(Command(argv), stdin, stdout)
-        finally:
-            os.close(stdin)
-            os.close(stdout)
-        pid = _pid_of(ready)
-        if pid is None:
-            end_of_hold, hold = hold, -1
-            os.close(end_of_hold)
-            raise NotMounted(
-                f"{what} can't be mounted: {_words(runner, process)}.",
-                hint="See the kernel log. It must not be mounted otherwise meanwhile ('zfs unmount').",
-            )
-        yield Place(pid, len(mounts))
-        end_of_hold, hold = hold, -1
-        os.close(end_of_hold)
-        if _wait(process) != 0:
-            raise NotMounted(f"{what} can't be unmounted: {_words(runner, process)}.", hint="Run this again.")
-    finally:
-        os.close(ready)
-        if hold != -1:
-            os.close(hold)
-        if process is not None:
-            _wait(process)
-            end_process(process)
+        return end.run(Command((*_script(_RUN, (mount,), _TRIES), *command.argv), command.stdin)).stdout
+    except CommandError as error:
+        if error.result.rc not in (_NOT_MOUNTED, _STILL_MOUNTED):
+            raise
+        what = "mounted" if error.result.rc == _NOT_MOUNTED else "unmounted"
+        words = " ".join(error.result.stderr.split()).rstrip(".")
+        raise NotMounted(f"'{mount.name}' on '{end.host}' can't be {what}: {words}.", hint=_HINT) from None
 
 
-def _pid_of(ready: int) -> int | None:
-    """The process that holds the mounts, as it is called on its host; None if they can't be had."""
-    found, end = b"", time.monotonic() + _PATIENCE
-    match = None
-    while match is None:
-        if not select.select([ready], [], [], max(0.0, end - time.monotonic()))[0]:
-            return None
-        part = os.read(ready, 64)
-        if not part:
-            return None
-        found += part
-        match = _READY.search(found)
-    return int(match.group(1))
+def _folder(number: int) -> str:
+    return f"{_ROOT}/fs/{number}"
 
 
-def _wait(process: subprocess.Popen[bytes]) -> int | None:
-    """Its exit status, None if it does not end."""
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        return process.wait(_LEAVE)
-    return None
+def _script(script: str, mounts: t.Sequence[Mount], tries: int) -> tuple[str, ...]:
+    words = (word for one in mounts for word in (one.options, one.name))
+    start = ("unshare", "--mount", "--propagation", "slave", "sh", "-c", script, "sh")
+    return (*start, _ROOT, str(len(mounts)), str(tries), *words)
 
 
-def _words(runner: ReplicaRunner, process: subprocess.Popen[bytes]) -> str:
-    if _wait(process) is None:
+def _words(runner: ReplicaRunner, held: Holder) -> str:
+    process = held.process
+    if held.wait() is None:
         return "mount does not end"
     said = b"" if process.stderr is None else process.stderr.read(_SAID)
     return " ".join(runner.redact(said).split()).rstrip(".") or f"status {process.returncode}"

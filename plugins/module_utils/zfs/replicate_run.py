@@ -79,12 +79,13 @@ class Sent:
 
 
 class ReplicaRunner(HostRunner):
-    """Runs programs on this host, the source; knows the target, and what was carried over."""
+    """Runs programs on this host, the source; knows the target, its lock on this host, and what was carried over."""
 
     def __init__(self, mask: Mask, progress: ProgressFile) -> None:
         super().__init__(mask)
         self.progress = progress
         self.target: End = self
+        self.lock = ""
         self.sent: list[Sent] = []
 
 

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import hashlib
 import typing as t
 
 from ..entry import Module, fail, finish, protect
 from ..errors import StorageError
-from ..lock import LOCK_FILE, exclusive
+from ..lock import exclusive, lock_of
 from ..plan import Plan, State, converge
 from ..remote import connected
 from ..secrets import Key, Mask
@@ -71,7 +70,8 @@ def run(
         with contextlib.ExitStack() as held:
             held.callback(progress.close)
             if not module.check_mode:
-                held.enter_context(exclusive(_lock_file(wanted), _PATIENCE))
+                runner.lock = _lock_file(wanted)
+                held.enter_context(exclusive(runner.lock, _PATIENCE))
             if wanted.ssh is not None:
                 runner.target = held.enter_context(connected(runner, wanted.ssh))
             outcome = converge(read, decide, runner, module.check_mode, read_again)
@@ -110,5 +110,4 @@ def _last(wanted: Replication, ends: Ends) -> str:
 
 def _lock_file(wanted: Replication) -> str:
     """One for each target, since a stream may take days, in which other tasks go on."""
-    name = f"{wanted.ssh.host if wanted.ssh else ''}:{wanted.target}"
-    return f"{LOCK_FILE}.{hashlib.sha256(name.encode('utf-8')).hexdigest()[:16]}"
+    return lock_of(f"{wanted.ssh.host if wanted.ssh else ''}:{wanted.target}")

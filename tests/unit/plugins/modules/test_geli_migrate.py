@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from ansible.module_utils.testing import patch_module_args
 
+from ansible_collections.nasops.encryption.plugins.module_utils import lock
 from ansible_collections.nasops.encryption.plugins.module_utils.command import Command, CommandError, Result
 from ansible_collections.nasops.encryption.plugins.module_utils.zfs import replicate_task
 from ansible_collections.nasops.encryption.plugins.module_utils.zfs.replicate_run import ReplicaRunner
@@ -131,7 +132,7 @@ def host(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setattr(Runner, "pools", str(found.path))
     monkeypatch.setattr(replicate_task, "ReplicaRunner", Runner)
-    monkeypatch.setattr(replicate_task, "LOCK_FILE", str(tmp_path / "lock"))
+    monkeypatch.setattr(lock, "LOCK_FILE", str(tmp_path / "lock"))
     monkeypatch.setattr(replicate_task, "end_in_order", lambda: None)
     return found
 

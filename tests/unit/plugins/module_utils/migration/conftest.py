@@ -5,13 +5,15 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import typing as t
 from pathlib import Path
 
 import pytest
 
-from ansible_collections.nasops.encryption.plugins.module_utils.migration import private_mount
+from ansible_collections.nasops.encryption.plugins.module_utils import lock
+from ansible_collections.nasops.encryption.plugins.module_utils.migration import far_alone, private_mount
 from ansible_collections.nasops.encryption.plugins.module_utils.remote import Ssh, connected
 from ansible_collections.nasops.encryption.plugins.module_utils.secrets import Mask
 from ansible_collections.nasops.encryption.plugins.module_utils.zfs.replicate_progress import ProgressFile
@@ -19,12 +21,17 @@ from ansible_collections.nasops.encryption.plugins.module_utils.zfs.replicate_ru
 
 from .tools import Tools
 
+_NUMBER = itertools.count()
+
 
 @pytest.fixture
 def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tools:
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     found = Tools(tmp_path)
-    monkeypatch.setattr(private_mount, "_BASE", str(found.base))
+    monkeypatch.setattr(private_mount, "_ROOT", str(found.base.parent))
+    monkeypatch.setattr(lock, "LOCK_FILE", str(tmp_path / "lock"))
+    # Tests that run at the same time are nothing to each other.
+    monkeypatch.setattr(far_alone, "_MARK", f"NASOPS_TEST_{os.getpid()}_{next(_NUMBER)}")
     return found
 
 

@@ -22,6 +22,7 @@ from ansible_collections.nasops.encryption.plugins.module_utils.migration.copy_s
     named,
     under_way,
 )
+from ansible_collections.nasops.encryption.plugins.module_utils.migration.far_alone import Alone
 from ansible_collections.nasops.encryption.plugins.module_utils.migration.options import Migration
 from ansible_collections.nasops.encryption.plugins.module_utils.migration.plan import (
     RecordFinal,
@@ -130,6 +131,7 @@ class Case:
         self.act(action)
 
     def act(self, action: Action) -> None:
+        action = action.action if isinstance(action, Alone) else action
         inner = action.action if isinstance(action, AtTarget) else action
         if isinstance(inner, SeeSnapshots):
             ends = self.place.ends(inner.wanted)

@@ -23,6 +23,7 @@ from ansible_collections.nasops.encryption.plugins.module_utils.migration.copy_s
     copied_record,
     under_way,
 )
+from ansible_collections.nasops.encryption.plugins.module_utils.migration.far_alone import Alone
 from ansible_collections.nasops.encryption.plugins.module_utils.migration.plan import plan_migration, reached
 from ansible_collections.nasops.encryption.plugins.module_utils.migration.result import describe_migration
 from ansible_collections.nasops.encryption.plugins.module_utils.migration.state import SOURCE_RECORD, Found
@@ -451,6 +452,9 @@ class TestMeanwhile:
         plan = place.run(wish("synced"))
         # What was left writable is closed before anything else is done.
         assert plan.actions[0].startswith("Give 'new/old/docs' back its readonly")
+        # Not before what that run may have left at work on another host is ended.
+        assert isinstance(plan.steps[0].action, Alone)
+        assert plan.steps[0].action.dataset == "new/old/docs"
         (one,) = passes(plan).values()
         assert (one.target, one.resumed, one.before, one.doomed) == ("new/old/docs", True, guid, ())
         assert "readonly" not in node.own
@@ -492,6 +496,8 @@ class TestMeanwhile:
         plan = place.run(wish("synced"))
         assert plan.actions[0] == "Set property readonly=on on 'new/old'"
         assert plan.steps[0].branch == "old"
+        assert isinstance(plan.steps[0].action, Alone)
+        assert plan.steps[0].action.dataset == "new/old"
 
     def test_snapshots_of_others_since_one_that_was_killed(self) -> None:
         place = case(True)
@@ -602,6 +608,7 @@ class TestVerified:
         place = case(True)
         plan = place.run(wish("verified", verify="full"))
         reads = {step.action.target: step.action for step in plan.steps if isinstance(step.action, ReadAll)}
+        assert all(one.copied for one in reads.values())
         assert (reads["new/old/docs"].first, reads["new/old/docs"].last) == ("--head--", "--head--")
 
     def test_what_is_left_out_is_not_compared(self) -> None:

@@ -250,18 +250,18 @@ class TestCompare:
 
     def test_the_same(self, tools: Tools, runner: ReplicaRunner) -> None:
         self.ONE(runner)
-        assert [line for line in tools.log if line.startswith("mount")] == [
+        assert tools.mounts == [
             f"mount -c -i -n -t zfs -o ro -- old/docs@b {tools.base}/1",
             f"mount -c -i -n -t zfs -o ro -- new/old/docs@b {tools.base}/2",
         ]
 
     def test_not_the_same(self, tools: Tools, runner: ReplicaRunner) -> None:
-        tools.program("mount", 'for last; do :; done; echo "$last" >"$last/file"; touch "$last/left out"')
+        tools.mount_by('echo "$last" >"$last/file"; touch "$last/left out"')
         with pytest.raises(Differs, match="'new/old/docs@b' is not what 'old/docs@b' is: .*'file' has other contents"):
             self.ONE(runner)
 
     def test_so_much_that_it_is_not_worth_reading_on(self, tools: Tools, runner: ReplicaRunner) -> None:
-        tools.program("mount", 'for last; do :; done; [ "${last%/1}" = "$last" ] || seq -f "$last/%g" 99 | xargs touch')
+        tools.mount_by('[ "${last%/1}" = "$last" ] || seq -f "$last/%g" 99 | xargs touch')
         with pytest.raises(Differs, match="is missing and more") as caught:
             self.ONE(runner)
         assert len(caught.value.details["differences"]) == 20
@@ -271,7 +271,7 @@ class TestCompare:
             raise OSError(5, "Input/output error", path)
 
         monkeypatch.setattr(os, "listdir", broken)
-        with pytest.raises(Unreadable, match="base/1' can't be read: Input/output error"):
+        with pytest.raises(Unreadable, match="base/fs/1' can't be read: Input/output error"):
             self.ONE(runner)
 
     @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")

@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 import ast
-import contextlib
+import errno
 import os
 import signal
 import subprocess
 import sys
-import time
+import tempfile
 import types
+import typing as t
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -20,17 +21,18 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.nasops.encryption.plugins.module_utils.errors import Refused, StorageError
-from ansible_collections.nasops.encryption.plugins.module_utils.migration import device, leftovers, listing
+from ansible_collections.nasops.encryption.plugins.module_utils.migration import (
+    device,
+    leftovers,
+    listing,
+    private_mount,
+)
 from ansible_collections.nasops.encryption.plugins.module_utils.migration.compare import Differs
 from ansible_collections.nasops.encryption.plugins.module_utils.migration.copy_compare import CompareTree
 from ansible_collections.nasops.encryption.plugins.module_utils.migration.copy_empty import something_in
 from ansible_collections.nasops.encryption.plugins.module_utils.migration.copy_run import Pass
-from ansible_collections.nasops.encryption.plugins.module_utils.migration.far import (
-    end_left,
-    far_end,
-    python,
-    source_of,
-)
+from ansible_collections.nasops.encryption.plugins.module_utils.migration.far import far_end, python, source_of
+from ansible_collections.nasops.encryption.plugins.module_utils.migration.far_alone import mark_of
 from ansible_collections.nasops.encryption.plugins.module_utils.migration.private_mount import (
     Mount,
     NotMounted,
@@ -46,7 +48,7 @@ from .tools import Tools
 DOCS = Pass("Copy", "old/docs@b", "new/old/my docs", "b", state="1", afterwards={"readonly": None}, guid="3")
 COMPARED = CompareTree("Compare", "old/docs@b", "new/old/my docs@b", ("left out",), 100, 20.0)
 # What they import of the standard library of any Python.
-STANDARD = set("contextlib errno fcntl hashlib os re signal stat struct sys time typing".split())
+STANDARD = {"contextlib", "errno", "fcntl", "hashlib", "os", "re", "signal", "stat", "struct", "sys", "time", "typing"}
 
 
 @pytest.fixture
@@ -108,11 +110,11 @@ class TestMount:
             words = Path(f"/proc/{place.pid}/cmdline").read_bytes().split(b"\0")
             assert words[:2] == [b"sh", b"-c"]
             assert b"A=b c" in Path(f"/proc/{place.pid}/environ").read_bytes().split(b"\0")
-        assert of(tools, "mount") == [f"mount -c -i -n -t zfs -o rw,noatime -- new/old {tools.there}/1"]
+        assert tools.mounts == [f"mount -c -i -n -t zfs -o rw,noatime -- new/old {tools.there}/1"]
         assert tools.log[-1] == f"umount {tools.there}/1"
 
     def test_one_that_can_not_be_mounted(self, tools: Tools, across: ReplicaRunner, far: RemoteRunner) -> None:
-        tools.program("mount", "echo 'mount: it is busy.' >&2; exit 32")
+        tools.mount_by("echo 'mount: it is busy.' >&2; exit 32")
         with (
             pytest.raises(NotMounted, match="'new/old' on 'nas2' can't be mounted: mount: it is busy"),
             mounted(across, Mount("new/old"), end=far),
@@ -137,14 +139,37 @@ class TestEmpty:
         assert something_in(across, Mount("new/old")) == "old"
 
     def test_nothing_is_there(self, tools: Tools, across: ReplicaRunner) -> None:
-        tools.program("mount", "exit 0")
+        tools.mount_by("exit 0")
         assert something_in(across, Mount("new/old")) == ""
 
     def test_what_can_not_be_looked_at(self, tools: Tools, across: ReplicaRunner) -> None:
-        tools.program("mount", f"rmdir {tools.there}/1")
+        tools.mount_by(f"rmdir {tools.there}/1")
         tools.program("umount", "exit 0")
         with pytest.raises(Unreadable, match="'new/old' can't be looked at: .*/1' can't be read: No such file"):
             something_in(across, Mount("new/old"))
+
+    def test_one_that_can_not_be_mounted(self, tools: Tools, across: ReplicaRunner) -> None:
+        tools.mount_by("echo 'mount: it is busy.' >&2; exit 32")
+        with pytest.raises(NotMounted, match="'new/old' on 'nas2' can't be mounted: mount: it is busy"):
+            something_in(across, Mount("new/old"))
+
+    def test_one_that_can_not_be_unmounted(
+        self, tools: Tools, across: ReplicaRunner, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(private_mount, "_TRIES", 1)
+        tools.program("umount", "echo 'umount: it is busy.' >&2; exit 32")
+        with pytest.raises(NotMounted, match="'new/old' on 'nas2' can't be unmounted: umount: it is busy"):
+            something_in(across, Mount("new/old"))
+
+    def test_it_waits_for_nobody(self, tools: Tools, across: ReplicaRunner) -> None:
+        """One program there, which ends also when the line does not: nothing that holds a mount for another one."""
+        something_in(across, Mount("new/old"))
+        assert [line.split()[0] for line in tools.log if line.split()[0] not in ("mount", "python3")] == [
+            "ssh",
+            "unshare",
+            "umount",
+        ]
+        assert "cat" not in next(line for line in tools.log if line.startswith("unshare"))
 
 
 class TestFiles:
@@ -163,13 +188,13 @@ class TestFiles:
         (program,) = (one for one in words if one.startswith("--rsync-path="))
         assert program.startswith("--rsync-path=env LANG=C.UTF-8 LC_ALL=C.UTF-8 PATH=/usr/local/sbin:")
         mark, enter = program.split(" env ")[1].split(" nsenter ")
-        assert mark == "'NASOPS_COPY=new/old/my docs'"
+        assert mark == f"'{mark_of(across, 'new/old/my docs')}'"
         assert enter.startswith("--mount=/proc/")
         assert enter.endswith("/ns/mnt --wd=/ rsync")
         # It runs where the source is, and enters where the target is: two processes hold them.
         (entered,) = of(tools, "nsenter")
         assert enter.split()[0] != entered.split()[1]
-        assert sorted(of(tools, "mount")) == [
+        assert sorted(tools.mounts) == [
             f"mount -c -i -n -t zfs -o ro -- old/docs@b {tools.base}/1",
             f"mount -c -i -n -t zfs -o rw,noatime -- new/old/my docs {tools.there}/1",
         ]
@@ -237,9 +262,8 @@ def split_as_rsync(text: str) -> list[str]:
 class TestCompare:
     @pytest.fixture
     def files(self, tools: Tools) -> Tools:
-        tools.program(
-            "mount",
-            'for last; do :; done; mkdir "$last/folder"; seq 1000 >"$last/folder/numbers"; touch "$last/left out"; '
+        tools.mount_by(
+            'mkdir "$last/folder"; seq 1000 >"$last/folder/numbers"; touch "$last/left out"; '
             'find "$last" -exec touch -d @5 {} +',
         )
         tools.program("umount", 'rm -rf "$1"/*')
@@ -247,7 +271,7 @@ class TestCompare:
 
     def test_the_same(self, files: Tools, across: ReplicaRunner) -> None:
         COMPARED(across)
-        assert sorted(of(files, "mount")) == [
+        assert sorted(files.mounts) == [
             f"mount -c -i -n -t zfs -o ro -- new/old/my docs@b {files.there}/1",
             f"mount -c -i -n -t zfs -o ro -- old/docs@b {files.base}/1",
         ]
@@ -266,15 +290,36 @@ class TestCompare:
     def test_so_much_that_it_is_not_read_to_the_end(self, files: Tools, across: ReplicaRunner) -> None:
         path = files.folder / "mount"
         path.write_text(path.read_text() + f'[ "$last" = {files.base}/1 ] || seq -f "$last/%g" 99 | xargs touch\n')
-        # What is still at it there keeps it from being unmounted.
-        files.program("umount", "echo 'target is busy' >&2; exit 32")
+        # What is still at it there keeps it from being unmounted, for a moment.
+        once = f"{files.folder}/tried"
+        files.program("umount", f"[ -e {once} ] || {{ touch {once}; echo 'target is busy' >&2; exit 32; }}")
         with pytest.raises(Differs, match="'1' is not at the source.* and more"):
+            COMPARED(across)
+
+    def test_what_was_not_mounted_any_more_is_no_difference(
+        self, files: Tools, across: ReplicaRunner, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The connection of the holder breaks, and what then runs there finds an empty folder."""
+        monkeypatch.setattr(private_mount, "_TRIES", 1)
+        files.program("nsenter", f'shift 2; rm -rf {files.there}/1/*; exec "$@"')
+        files.program("umount", f'case $1 in {files.there}*) echo "not mounted" >&2; exit 32;; esac; rm -rf "$1"/*')
+        with pytest.raises(NotMounted, match="'new/old/my docs@b' on 'nas2' can't be unmounted: not mounted"):
             COMPARED(across)
 
     def test_a_listing_that_ends_early(self, files: Tools, across: ReplicaRunner) -> None:
         files.program("nsenter", "echo 'nsenter: no such process' >&2; exit 1")
         words = "listing of 'new/old/my docs@b' on 'nas2' can't be read, it ends early: nsenter: no such process"
         with pytest.raises(Unreadable, match=words):
+            COMPARED(across)
+
+    def test_no_room_for_what_it_is_told(
+        self, files: Tools, across: ReplicaRunner, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def full() -> t.BinaryIO:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(tempfile, "TemporaryFile", full)
+        with pytest.raises(StorageError, match="A temporary file can't be written on this host: No space left"):
             COMPARED(across)
 
     def test_a_line_that_breaks(self, files: Tools, across: ReplicaRunner) -> None:
@@ -284,59 +329,10 @@ class TestCompare:
 
     def test_something_that_can_not_be_read_there(self, files: Tools, across: ReplicaRunner) -> None:
         files.program("nsenter", f'shift 2; rm -r {files.there}/1; exec "$@"')
-        with pytest.raises(Unreadable, match="On 'nas2': '.*there/1' can't be read: No such file"):
+        with pytest.raises(Unreadable, match="On 'nas2': '.*there/fs/1' can't be read: No such file"):
             COMPARED(across)
 
     def test_nothing_comes(self, files: Tools, across: ReplicaRunner) -> None:
         files.program("nsenter", "exec sleep 60")
         with pytest.raises(Stalled, match="Nothing has come for 1 seconds"):
             replace(COMPARED, stall_timeout=1.0)(across)
-
-
-class TestLeft:
-    def started(self, dataset: str, script: str = "exec sleep 60") -> subprocess.Popen[bytes]:
-        environment = {**os.environ, "NASOPS_COPY": dataset}
-        process = subprocess.Popen(("sh", "-c", script), env=environment)
-        mark = os.fsencode(f"NASOPS_COPY={dataset}")
-        while process.pid not in leftovers.left_over(mark):
-            time.sleep(0.01)
-        return process
-
-    def test_what_was_left_is_ended_and_nothing_else(
-        self, tools: Tools, across: ReplicaRunner, far: RemoteRunner
-    ) -> None:
-        ours, other = self.started("new/of a test"), self.started("new/of a test/below")
-        try:
-            # It is waited for, or it would be there as a zombie, whose environment is empty.
-            end_left(far, "new/of a test")
-            assert ours.wait(5) == -signal.SIGTERM
-            assert other.poll() is None
-        finally:
-            for one in (ours, other):
-                with contextlib.suppress(ProcessLookupError):
-                    one.kill()
-                one.wait()
-
-    def test_one_that_does_not_listen(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(leftovers, "_PATIENCE", 0.5)
-        one = self.started("new/deaf", "trap '' TERM; while :; do sleep 0.1; done")
-        time.sleep(0.2)
-        assert leftovers.end_left(b"NASOPS_COPY=new/deaf") == []
-        assert one.wait(5) == -signal.SIGKILL
-
-    def test_one_that_does_not_end(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-        monkeypatch.setattr(leftovers, "_PATIENCE", 0.0)
-        monkeypatch.setattr(leftovers, "left_over", lambda mark: [1 << 30])
-        assert leftovers.main(("NASOPS_COPY=new/stuck",)) == 3
-        assert capsys.readouterr().err == f"process {1 << 30} does not end\n"
-
-    def test_it_is_told(self, tools: Tools, across: ReplicaRunner, far: RemoteRunner) -> None:
-        tools.program("python3", "echo 'process 7 does not end' >&2; exit 3")
-        with pytest.raises(StorageError, match="left something at work on 'new/old' on 'nas2': process 7 does not end"):
-            end_left(far, "new/old")
-
-    def test_nothing_is_begun_then(self, tools: Tools, across: ReplicaRunner) -> None:
-        tools.program("python3", "echo 'process 7 does not end' >&2; exit 3")
-        with pytest.raises(StorageError, match="does not end"):
-            DOCS(across)
-        assert of(tools, "zfs") == []

@@ -241,13 +241,12 @@ class TestRsync:
         found: list[Mount] = []
 
         @contextlib.contextmanager
-        def mounted(runner: ReplicaRunner, *mounts: Mount, end: object) -> t.Iterator[Place]:
-            assert end is None
+        def mounted(runner: ReplicaRunner, *mounts: Mount) -> t.Iterator[Place]:
             found.extend(mounts)
             yield Place(os.getpid(), len(mounts))
 
-        (tmp_path / "1").mkdir()
-        monkeypatch.setattr(private_mount, "_BASE", str(tmp_path))
+        (tmp_path / "fs" / "1").mkdir(parents=True)
+        monkeypatch.setattr(private_mount, "_ROOT", str(tmp_path))
         monkeypatch.setattr(copy_empty, "mounted", mounted)
         monkeypatch.setattr(migration_read, "lacking_for_rsync", lambda runner, system: ())
         return found
@@ -272,9 +271,9 @@ class TestRsync:
     def test_one_that_is_there_is(
         self, mounts: list[Mount], tmp_path: Path, facts: dict[str, str], write: bool
     ) -> None:
-        (tmp_path / "1" / "folder").mkdir()
+        (tmp_path / "fs" / "1" / "folder").mkdir()
         assert read_migration(self.host(**facts), wanted(method="rsync")).entries == {"new/old": ""}
-        (tmp_path / "1" / "folder" / "mine").write_text("")
+        (tmp_path / "fs" / "1" / "folder" / "mine").write_text("")
         assert read_migration(self.host(**facts), wanted(method="rsync")).entries == {"new/old": "folder/mine"}
         assert mounts == [Mount("new/old", write)] * 2
 

@@ -26,6 +26,9 @@ def test_each_has_a_folder(tools: Tools, runner: ReplicaRunner) -> None:
         assert place.inside == (f"{tools.base}/1", f"{tools.base}/2")
         assert place.enter == ("nsenter", f"--mount=/proc/{place.pid}/ns/mnt", "--wd=/")
     assert [line for line in tools.log if "mount " in line[:7]] == [
+        # Nothing can be written to what is left of a folder when it is not mounted any more.
+        f"mount -i -n -t tmpfs -o size=1m,mode=700 nasops {tools.base.parent}",
+        f"mount -i -n -t tmpfs -o remount,ro nasops {tools.base.parent}",
         f"mount -c -i -n -t zfs -o ro -- old/my docs@a {tools.base}/1",
         f"mount -c -i -n -t zfs -o rw,noatime -- new/old {tools.base}/2",
         f"umount {tools.base}/2",
@@ -36,7 +39,7 @@ def test_each_has_a_folder(tools: Tools, runner: ReplicaRunner) -> None:
 
 def test_one_that_can_not_be_mounted(tools: Tools, runner: ReplicaRunner) -> None:
     (tools.folder / "status").write_text("32")
-    tools.program("mount", f"echo 'mount: old/docs is busy.' >&2; exit $(cat {tools.folder}/status)")
+    tools.mount_by(f"echo 'mount: old/docs is busy.' >&2; exit $(cat {tools.folder}/status)")
     words = "'old/docs' can't be mounted: mount: old/docs is busy."
     with pytest.raises(NotMounted, match=words), mounted(runner, Mount("old/docs")):
         raise AssertionError("it was not mounted")

@@ -114,6 +114,22 @@ def test_a_device_becomes_what_the_stream_says(
         assert device.becomes(volume(after), block, False, patched) == volume(after)
 
 
+def test_what_is_written_is_brought_to_the_disks_every_now_and_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of it in the end would take so long that the other host would be given up, since it says nothing."""
+    monkeypatch.setattr(device_file, "_SYNC", 8192)
+    told: list[str] = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: told.append("sync"))
+    path = tmp_path / "zd0"
+    path.write_bytes(bytes(4096) + b"x" * (SIZE - 4096))
+    written = [(at, b"y" * 4096) for at in range(4096, 40960, 4096)]
+    with path.open("r+b") as file:
+        # What is the same already needs none.
+        write_blocks(file.fileno(), SIZE, iter([(0, bytes(4096)), *written]), True, lambda: told.append("."))
+    assert "".join("s" if one == "sync" else one for one in told) == "." + "..s." * 4 + ".s"
+
+
 def test_what_is_the_same_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     device = Device(tmp_path / "zd0", volume({0: 1, 40: 2, 100: 3}))
     assert device.becomes(volume({0: 1, 41: 2}), 4096, False, monkeypatch) == volume({0: 1, 41: 2})

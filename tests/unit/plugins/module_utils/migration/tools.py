@@ -14,12 +14,12 @@ class Tools:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.base = folder / "base"
-        self.there = folder / "there"
+        # Where the folders for mounts are, here and on the other host.
+        self.base = folder / "base" / "fs"
+        self.there = folder / "there" / "fs"
         self.program("unshare", '[ "$*" != "${*#--mount --propagation slave sh -c}" ] || exit 9; shift 3; exec "$@"')
-        self.program(
-            "mount",
-            'for last; do :; done; touch -d @0 "$last/$(basename "$9")" "$last"; ' + f"exit $(cat {folder}/status)",
+        self.mount_by(
+            'touch -d @0 "$last/$(basename "$9")" "$last"; ' + f"exit $(cat {folder}/status)",
         )
         self.program("umount", 'rm -f "$1"/*')
         self.program("nsenter", 'shift 2; exec "$@"')
@@ -34,7 +34,7 @@ class Tools:
             'for last; do :; done; case " $* " in *" -O exit "*) exit 0;; esac; '
             f"[ ! -e {folder}/ssh.broken ] || {{ echo 'Connection closed by nas2' >&2; exit 255; }}; "
             f'exec sh -c "$(printf %s "$last" | sed \'s,PATH=[^ ]*,PATH={folder}:/usr/bin:/bin,; '
-            f"s,{self.base},{self.there},g')\"",
+            f"s,{self.base.parent},{self.there.parent},g')\"",
         )
         for name in ("status", "rsync.status", "send.status"):
             (folder / name).write_text("0")
@@ -44,6 +44,15 @@ class Tools:
         path = self.folder / name
         path.write_text(f'#!/bin/sh\necho "{name} $*" >>{self.folder}/log\n{script}\n')
         path.chmod(0o755)
+
+    def mount_by(self, script: str) -> None:
+        """What mounts a filesystem; the folder is ``$last``."""
+        self.program("mount", f"for last; do :; done; [ $4 != tmpfs ] || exit 0; {script}")
+
+    @property
+    def mounts(self) -> list[str]:
+        """What was mounted, without that which the folders for it lie in."""
+        return [line for line in self.log if line.startswith("mount ") and " tmpfs " not in line]
 
     @property
     def log(self) -> list[str]:
