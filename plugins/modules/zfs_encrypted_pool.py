@@ -180,8 +180,10 @@ options:
     description:
       - New disks that may be erased if they hold anything, each by its serial number or a persistent path, such as
         one in F(/dev/disk/by-id). Names such as F(/dev/sda) are refused, since they can change with every start.
-      - A disk of a pool that is not imported but could be is erased only if the GUID of that pool is named here as
-        well. It is in the error message.
+      - A disk of a pool that is not imported, but that C(zpool import) lists, is erased only if the GUID of that pool
+        is named here as well. The error message tells it, and by the state of the pool whether it could be imported.
+      - Spares and cache devices of such a pool carry neither its name nor its GUID, so the serial number or path alone
+        erases them.
       - A disk that is mounted, is swap, or belongs to an imported pool or active RAID, LVM or multipath is never
         erased.
     type: list

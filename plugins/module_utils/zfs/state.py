@@ -53,7 +53,7 @@ ENCRYPTION_PROPERTIES = (
 
 
 def _handed_over() -> str:
-    """The property of what is handed to a jail or zone; each platform has its own name for it, and refuses the other."""
+    """The property of what is handed to a jail or zone; each platform has a name for it, and refuses the other's."""
     return "jailed" if sys.platform.startswith("freebsd") else "zoned"
 
 
