@@ -44,6 +44,7 @@ options:
       - A key that is given for a root by its name is the only one that is tried on it. Otherwise it is that of the
         nearest dataset above it whose key has C(recursive), and then the root's own key file. This is what
         M(nasops.encryption.zfs_dataset_key) does.
+      - A mapping, or JSON as text. C(NAME=KEY), which Ansible takes for a mapping elsewhere, is refused.
     type: dict
   manifest:
     description:

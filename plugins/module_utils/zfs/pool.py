@@ -98,8 +98,8 @@ def _refuse_to_hang(pool: Pool) -> None:
     if pool.health == "SUSPENDED":
         raise Refused(
             f"Pool '{pool.name}' is SUSPENDED: 'zpool destroy' would wait for its devices without an end.",
-            hint=f"Bring its devices back, then run 'zpool clear {pool.name}' and this task again. If they are gone for "
-            "good, restart the host, which can't import the pool without them.",
+            hint=f"Bring its devices back, then run 'zpool clear {pool.name}' and this task again. If they are gone "
+            "for good, restart the host, which can't import the pool without them.",
         )
 
 
