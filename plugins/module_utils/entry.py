@@ -40,8 +40,9 @@ class Module(AnsibleModule):
             fail(
                 self,
                 BadInput(
-                    f"{'; '.join(problems)}. What was given is not shown, since it may be a secret.",
-                    hint="Write for example 'key: {value: ...}'.",
+                    f"{'; '.join(one.problem for one in problems)}. What was given is not shown, since it may be a "
+                    "secret.",
+                    hint=" ".join(dict.fromkeys(one.hint for one in problems if one.hint)),
                 ),
             )
 

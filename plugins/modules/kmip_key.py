@@ -64,6 +64,7 @@ options:
   keys:
     description:
       - Several keys with their values, by name.
+      - A mapping, or JSON as text. C(NAME=KEY), which Ansible takes for a mapping elsewhere, is refused.
     type: dict
   uid:
     description:

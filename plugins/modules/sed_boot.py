@@ -52,6 +52,7 @@ options:
   passwords:
     description:
       - Passwords of single drives, by how the drive is spelled in O(devices).
+      - A mapping, or JSON as text. C(NAME=KEY), which Ansible takes for a mapping elsewhere, is refused.
     type: dict
   kmip:
     description:

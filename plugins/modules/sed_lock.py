@@ -83,6 +83,7 @@ options:
     description:
       - Passwords of single drives, by how the drive is spelled in O(device), O(serial) or O(devices). They count
         before O(password).
+      - A mapping, or JSON as text. C(NAME=KEY), which Ansible takes for a mapping elsewhere, is refused.
     type: dict
   new_password:
     description:

@@ -183,6 +183,7 @@ options:
       - Keys by name of the encryption root, for unlocking. Each is the key itself, or a dictionary with C(value) or
         C(file) (an absolute path on the host, or C(auto)), and C(recursive), which offers it to all roots below too.
       - Its format is that of the encryption root.
+      - A mapping, or JSON as text. C(NAME=KEY), which Ansible takes for a mapping elsewhere, is refused.
       - Keys for datasets of pools that the task is not about are ignored.
       - An explicit key, in O(key) or here, is the only one that is tried on its root. Otherwise that of the nearest
         dataset above it whose key is recursive is tried, then the file of its C(keylocation).

@@ -152,9 +152,9 @@ options:
       - Mount the filesystems of a pool that is imported or unlocked, as far as C(canmount) and C(mountpoint) ask
         for it.
       - A filesystem is never mounted over a directory that is not empty.
-      - A filesystem below the root that is not mounted although it should be is named in a warning. It is not mounted
-        by that, since it may have been left so on purpose, such as a replica. What is in the way of one is an error
-        before a pool is unlocked, as far as it can be seen then.
+      - Something in the way of a filesystem below the root keeps neither the pool locked nor the others unmounted, but
+        the task that mounts them fails in the end. As long as it is in the way, each run names the filesystem in a
+        warning. One that is merely not mounted is left so, since that may be meant, as with replicas.
       - A new pool is always mounted by its creation. To have it otherwise, set C(canmount) or C(mountpoint).
     type: bool
     default: true
@@ -180,8 +180,10 @@ options:
     description:
       - New disks that may be erased if they hold anything, each by its serial number or a persistent path, such as
         one in F(/dev/disk/by-id). Names such as F(/dev/sda) are refused, since they can change with every start.
-      - A disk of a pool that is not imported but could be is erased only if the GUID of that pool is named here as
-        well. It is in the error message.
+      - A disk of a pool that is not imported, but that C(zpool import) lists, is erased only if the GUID of that pool
+        is named here as well. The error message tells it, and by the state of the pool whether it could be imported.
+      - Spares and cache devices of such a pool carry neither its name nor its GUID, so the serial number or path alone
+        erases them.
       - A disk that is mounted, is swap, or belongs to an imported pool or active RAID, LVM or multipath is never
         erased.
     type: list

@@ -44,6 +44,7 @@ options:
       - A key that is given for a root by its name is the only one that is tried on it. Otherwise it is that of the
         nearest dataset above it whose key has C(recursive), and then the root's own key file. This is what
         M(nasops.encryption.zfs_dataset_key) does.
+      - A mapping, or JSON as text. C(NAME=KEY), which Ansible takes for a mapping elsewhere, is refused.
     type: dict
   manifest:
     description:
@@ -285,7 +286,7 @@ from ..module_utils.zfs.keys import engine
 from ..module_utils.zfs.names import check_dataset_name
 from ..module_utils.zfs.offer_options import arguments, offered, was_asked_for
 from ..module_utils.zfs.offers import plain_words
-from ..module_utils.zfs.state import ENCRYPTION_PROPERTIES, read_datasets, require_root
+from ..module_utils.zfs.state import ENCRYPTION_PROPERTIES, MOUNT_PROPERTIES, read_datasets, require_root
 from ..module_utils.zfs.summary import MINIMUM_ITERATIONS, summarize, unencrypted
 from ..module_utils.zfs.unlock_preview import Preview, Verdict, columns, is_key_present, useless
 from ..module_utils.zfs.unlock_preview_read import DERIVATION, Trial, foresee, read_above
@@ -325,7 +326,7 @@ def look(module: Module, params: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
     given = any(params[option] is not None for option in ("keys", "manifest", "manifest_file"))
     own_files = given if params["try_key_files"] is None else params["try_key_files"]
     tried = given or own_files
-    properties = (*ENCRYPTION_PROPERTIES, *DERIVATION) if tried else ENCRYPTION_PROPERTIES
+    properties = (*MOUNT_PROPERTIES, *DERIVATION) if tried else ENCRYPTION_PROPERTIES
     datasets = read_datasets(runner, names, properties, recursive)
     above = read_above(runner, datasets, name, properties) if tried else {}
     known = {**above, **datasets}

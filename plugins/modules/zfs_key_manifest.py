@@ -80,6 +80,7 @@ options:
     description:
       - Keys to try on roots whose own key files don't have the right one, by name of the root. Each is as in
         M(nasops.encryption.zfs_encryption_info).
+      - A mapping, or JSON as text. C(NAME=KEY), which Ansible takes for a mapping elsewhere, is refused.
     type: dict
   manifest:
     description:

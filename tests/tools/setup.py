@@ -244,35 +244,38 @@ Environment = tuple[Path, Path, Sequence[Path], Sequence[str], str]
 """What make_venv needs."""
 
 
-def make_venv(path: Path, python: Path, requirements: Sequence[Path], extra: Sequence[str], what: str) -> None:
+def make_venv(path: Path, python: Path, requirements: Sequence[Path], extra: Sequence[str], what: str) -> Path:
     """Make a virtual environment; one that was not finished is made again.
 
     :param extra: one more requirement, and others to try in its place while there is nothing that meets it
+    :return: where it is; with another requirement than the first in a place of its own, since that may be met one day
     """
-    marker = path / ".complete"
-    if marker.exists():
-        return
-    shutil.rmtree(path, ignore_errors=True)
-    with step(what):
-        run([str(python), "-m", "venv", str(path)])
-        files = [option for file in requirements for option in ("-r", str(file))]
-        pip = [str(path / "bin" / "python"), "-m", "pip", "install", "-q", "--disable-pip-version-check", *files]
-        for number in range(max(1, len(extra))):
+    files = [option for file in requirements for option in ("-r", str(file))]
+    for number, wanted in enumerate(extra or [""]):
+        place = path.with_name(f"{path.name}-{digest(wanted)}") if number else path
+        marker = place / ".complete"
+        if marker.exists():
+            return place
+        shutil.rmtree(place, ignore_errors=True)
+        with step(what):
+            run([str(python), "-m", "venv", str(place)])
+            pip = [str(place / "bin" / "python"), "-m", "pip", "install", "-q", "--disable-pip-version-check", *files]
             try:
-                run([*pip, *extra[number : number + 1]])
-                break
+                run([*pip, wanted] if wanted else pip)
             except SetupError as error:
-                if "No matching distribution" not in str(error) or number + 1 >= len(extra):
+                if "No matching distribution" not in str(error) or wanted == (extra or [""])[-1]:
                     raise
-                say(f"nothing meets {extra[number]}, so {extra[number + 1]} is tried")
+                say(f"nothing meets {wanted}, so the next best is tried")
+                continue
         marker.touch()
+        return place
+    raise AssertionError("the last one is made or raises")
 
 
-def make_venvs(wanted: Sequence[Environment]) -> None:
-    """Make virtual environments side by side: pip keeps one processor busy."""
+def make_venvs(wanted: Sequence[Environment]) -> list[Path]:
+    """Make virtual environments side by side: pip keeps one processor busy. Returns where each is."""
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        for made in [pool.submit(make_venv, *one) for one in wanted]:
-            made.result()
+        return [made.result() for made in [pool.submit(make_venv, *one) for one in wanted]]
 
 
 def venv_key(python: Path, requirements: Sequence[Path], *extra: str) -> str:
@@ -350,13 +353,15 @@ def prepare(nas: bool, emulated: bool = False) -> Tools:
         venv = cache() / f"venv-{venv_key(python, [*gates, *UNITS], *extra)}"
         what = f"Ansible and the gates on Python {newest[0]}.{newest[1]}"
         wanted: list[Environment] = [(venv, python, [*gates, *UNITS], extra, what)]
-        units = {f"{newest[0]}.{newest[1]}": venv}
+        names = [f"{newest[0]}.{newest[1]}"]
         for version, path in pythons.items():
             if version != newest:
                 name = f"{version[0]}.{version[1]}"
-                units[name] = cache() / f"units-{name}-{venv_key(path, UNITS)}"
-                wanted.append((units[name], path, UNITS, [], f"unit tests on Python {name}"))
-        make_venvs(wanted)
+                names.append(name)
+                place = cache() / f"units-{name}-{venv_key(path, UNITS)}"
+                wanted.append((place, path, UNITS, [], f"unit tests on Python {name}"))
+        made = make_venvs(wanted)
+        venv, units = made[0], dict(zip(names, made))
         collections = cache() / f"live-{digest(str(ROOT))}"
         link(collections / "ansible_collections" / "nasops" / "encryption", ROOT)
         ordered = dict(sorted(units.items(), key=minor))

@@ -75,21 +75,29 @@ def test_a_pre_release_is_taken_only_while_there_is_no_release(
     released: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
+    out = [released]
 
     def run(argv: Sequence[str]) -> str:
         if "pip" in argv:
             asked.append(argv[-1])
-            if not released and "==" in argv[-1]:
+            if not out[0] and "==" in argv[-1]:
                 raise setup.SetupError("ERROR: No matching distribution found for ansible-core==2.22.*")
         else:
-            (tmp_path / "venv").mkdir()
+            Path(argv[-1]).mkdir()
         return ""
 
     monkeypatch.setattr(setup, "run", run)
     wanted = setup.core_requirements("2.22")
-    setup.make_venv(tmp_path / "venv", Path("python"), [], wanted, "what")
+    place = setup.make_venv(tmp_path / "venv", Path("python"), [], wanted, "what")
     assert asked == wanted[: 1 if released else 2]
-    assert (tmp_path / "venv" / ".complete").exists()
+    assert (place / ".complete").exists()
+    assert (place == tmp_path / "venv") is released
+    # It is made once; only whether the release is out by now is asked again.
+    asked.clear()
+    assert setup.make_venv(tmp_path / "venv", Path("python"), [], wanted, "what") == place
+    assert asked == ([] if released else wanted[:1])
+    out[0] = True
+    assert setup.make_venv(tmp_path / "venv", Path("python"), [], wanted, "what") == tmp_path / "venv"
 
 
 def test_another_failure_of_pip_is_told_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

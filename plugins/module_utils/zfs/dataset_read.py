@@ -29,7 +29,7 @@ from .dataset_state import (
 )
 from .keys import ZfsRunner
 from .state import (
-    ENCRYPTION_PROPERTIES,
+    MOUNT_PROPERTIES,
     Dataset,
     mount_obstacle,
     read_datasets,
@@ -111,7 +111,7 @@ def read_host(runner: ZfsRunner, wishes: Wishes, folder: str) -> DatasetHost:
 
 
 def _properties(wanted: t.Sequence[WantedDataset]) -> t.Iterator[str]:
-    yield from (*ENCRYPTION_PROPERTIES, *DERIVATION, "origin", "volmode")
+    yield from (*MOUNT_PROPERTIES, *DERIVATION, "origin", "volmode")
     if any(one.state in ("present", "inherited") for one in wanted):
         yield from ("creation", "createtxg")
     if any(one.state == "present" for one in wanted):

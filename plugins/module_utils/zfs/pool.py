@@ -17,6 +17,7 @@ from .pool_import import find_importable, import_command, plan_import
 from .pool_keys import check_key_file, refuse_own_dataset
 from .pool_options import WantedPool
 from .pool_state import PoolHost
+from .state import Pool
 from .topology import check_unique
 
 
@@ -64,7 +65,7 @@ def _plan_absent(wanted: WantedPool, host: PoolHost) -> Plan:
     pool = host.pools.get(wanted.name)
     if pool is not None:
         _confirm(wanted, pool.guid)
-        refuse_suspended(pool)
+        _refuse_to_hang(pool)
         destroy = Step(
             f"Destroy pool '{pool.name}' ({pool.guid})",
             Command(("zpool", "destroy", pool.name)),
@@ -90,6 +91,16 @@ def _plan_absent(wanted: WantedPool, host: PoolHost) -> Plan:
             ),
         )
     )
+
+
+def _refuse_to_hang(pool: Pool) -> None:
+    """What zpool never comes back from. In any other state it answers by itself."""
+    if pool.health == "SUSPENDED":
+        raise Refused(
+            f"Pool '{pool.name}' is SUSPENDED: 'zpool destroy' would wait for its devices without an end.",
+            hint=f"Bring its devices back, then run 'zpool clear {pool.name}' and this task again. If they are gone "
+            "for good, restart the host, which can't import the pool without them.",
+        )
 
 
 def _confirm(wanted: WantedPool, guid: str) -> None:

@@ -47,7 +47,7 @@ def plan_create(wanted: WantedPool, host: PoolHost) -> Plan:
     check_redundancy(name, {}, () if wanted.force else wanted.vdevs)
     wipes = check_disks(wanted, wanted.vdevs, host.pools, host.contents, host.devices, host.importable)
     mountpoint = wanted.mountpoint()
-    refuse_obstacle(f"The root filesystem of pool '{name}'", mountpoint, host)
+    refuse_obstacle(name, mountpoint, host)
     steps = [wipe_step(content) for content in wipes]
     if key is not None:
         refuse_below_mountpoint(name, key, mountpoint)

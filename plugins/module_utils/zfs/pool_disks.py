@@ -187,6 +187,7 @@ def _still_pools(found: DiskContent, names: t.Sequence[str], importable: t.Seque
     """The pools that are only exported and would lose this disk, unless their GUID is named too.
 
     A disk that is named by mistake is one thing; that its pool would be lost has to be said in words that fit no other.
+    Labels of spares and cache devices tell nothing of their pool, so such a disk needs no GUID.
     """
     for pool in importable:
         hit = any(
@@ -195,9 +196,11 @@ def _still_pools(found: DiskContent, names: t.Sequence[str], importable: t.Seque
             if finding.type == "zfs_member"
         )
         if hit and pool.guid not in names:
+            could = " but could be imported" if pool.complete else ""
             yield (
-                f"{found.path} is not blank: it belongs to the pool '{pool.name}' ({pool.guid}), which is not imported "
-                f'but could be (if that pool is to be lost, add its GUID to wipe_disks: "{pool.guid}")'
+                f"{found.path} is not blank: it belongs to the pool '{pool.name}' ({pool.guid}), which is not "
+                f"imported{could}: its state is {pool.state} (if that pool is to be lost, add its GUID to wipe_disks: "
+                f'"{pool.guid}")'
             )
 
 

@@ -13,7 +13,7 @@ from ..errors import Refused
 from ..plan import Change, Plan, Step
 from .pool_disks import check_disks, confirm_blank, device_was_away, take_back, wait_for_names
 from .pool_keys import key_steps, key_warnings, unlock_existing
-from .pool_mount import in_the_way, mount_step, mountpoint_to_be, needs_mount, refuse_obstacle, unmounted_warning
+from .pool_mount import mount_step, mountpoint_to_be, needs_mount, obstacle_warning, refuse_obstacle
 from .pool_options import WantedPool
 from .pool_property import pool_property_step
 from .pool_state import PoolHost
@@ -40,10 +40,8 @@ def plan_existing(wanted: WantedPool, pool: Pool, host: PoolHost) -> Plan:
     steps += dataset_property_steps(
         root, wanted.filesystem_properties, ("pools", root.name, "filesystem_properties"), pool.altroot
     )
-    mounting = list(_unlock_and_mount(wanted, pool, root, host))
-    if wanted.mount and not mounting:
-        warnings += unmounted_warning(pool, host)
-    steps += mounting
+    steps += _unlock_and_mount(wanted, pool, root, host)
+    warnings += obstacle_warning(wanted, pool, root, host)
     return Plan(tuple(steps), tuple(warnings))
 
 
@@ -169,21 +167,13 @@ def _unlock_and_mount(wanted: WantedPool, pool: Pool, root: Dataset, host: PoolH
     locked = root.locked
     moves = needs_mount(wanted, pool, root)
     if moves and (root.mounted or (wanted.mount and (wanted.unlock or not locked))):
-        refuse_obstacle(f"The root filesystem of pool '{root.name}'", mountpoint_to_be(wanted, pool, root), host)
+        refuse_obstacle(root.name, mountpoint_to_be(wanted, pool, root), host)
     mounts = wanted.mount and moves and not root.mounted
     if locked and wanted.unlock:
-        if wanted.mount:
-            _refuse_below(wanted, pool, root, host)
         yield unlock_existing(wanted, root, host)
         if wanted.mount:
             # Its children may want to be mounted even if the root does not.
             yield mount_step(root.name, mounts)
     elif mounts and not locked:
         # One that is mounted already is moved by ZFS when its mountpoint is set.
-        _refuse_below(wanted, pool, root, host)
         yield mount_step(root.name, mounts)
-
-
-def _refuse_below(wanted: WantedPool, pool: Pool, root: Dataset, host: PoolHost) -> None:
-    for one in in_the_way(wanted, pool, root):
-        refuse_obstacle(f"'{one.name}'", one.value("mountpoint"), host)

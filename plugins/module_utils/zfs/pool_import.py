@@ -39,7 +39,7 @@ def find_importable(wanted: WantedPool, host: PoolHost) -> ImportablePool | None
 def plan_import(wanted: WantedPool, dormant: ImportablePool, host: PoolHost) -> Plan:
     name, key = wanted.name, wanted.key
     command = import_command(wanted, dormant)
-    if dormant.state not in ("ONLINE", "DEGRADED"):
+    if not dormant.complete:
         raise Refused(
             f"Pool '{name}' ({dormant.guid}) is there, but can't be imported: its state is {dormant.state}. "
             f"{dormant.message}".strip(),

@@ -10,7 +10,6 @@ import typing as t
 from ..command import Runner
 from ..errors import Refused
 from ..plan import Change, Step
-from .names import folders_above
 from .pool_options import WantedPool
 from .pool_state import PoolHost
 from .property_steps import with_altroot
@@ -25,10 +24,15 @@ def mountpoint_to_be(wanted: WantedPool, pool: Pool, root: Dataset) -> str:
     wishes = wanted.filesystem_properties
     # A root dataset has no parent: what is unset goes back to the default.
     canmount = (wishes["canmount"] or "on") if "canmount" in wishes else root.value("canmount")
-    mountpoint = root.value("mountpoint")
-    if "mountpoint" in wishes:
-        mountpoint = with_altroot(pool.altroot, wishes["mountpoint"] or f"/{pool.name}")
+    mountpoint = _mountpoint_property(wanted, pool, root)
     return mountpoint if canmount == "on" and mountpoint.startswith("/") else ""
+
+
+def _mountpoint_property(wanted: WantedPool, pool: Pool, root: Dataset) -> str:
+    wishes = wanted.filesystem_properties
+    if "mountpoint" not in wishes:
+        return root.value("mountpoint")
+    return with_altroot(pool.altroot, wishes["mountpoint"] or f"/{pool.name}")
 
 
 def needs_mount(wanted: WantedPool, pool: Pool, root: Dataset) -> bool:
@@ -50,42 +54,37 @@ def waiting(pool: Pool, unlocks: bool) -> tuple[Dataset, ...]:
     return tuple(sorted(found, key=lambda one: (one.value("mountpoint"), one.name)))
 
 
-def in_the_way(wanted: WantedPool, pool: Pool, root: Dataset) -> t.Iterator[Dataset]:
-    """The filesystems below the root whose mountpoint can be looked at before the others are mounted."""
-    mountpoint = mountpoint_to_be(wanted, pool, root)
-    if "mountpoint" in wanted.filesystem_properties and mountpoint != root.value("mountpoint"):
-        # Where theirs will be then follows from the new one.
-        return
-    hidden = {mountpoint} if needs_mount(wanted, pool, root) else set()
-    for one in waiting(pool, root.locked and wanted.unlock):
-        if not hidden.intersection((one.value("mountpoint"), *folders_above(one.value("mountpoint")))):
-            yield one
-        hidden.add(one.value("mountpoint"))
+def mounts_below(wanted: WantedPool) -> bool:
+    """Whether it matters what is mounted below the root."""
+    return wanted.state == "present" and wanted.mount
 
 
-def unmounted_warning(pool: Pool, host: PoolHost) -> t.Iterator[str]:
-    """Says which filesystems below the root should be mounted and are not, which nothing else would tell."""
-    names = []
-    for one in waiting(pool, unlocks=False):
+def obstacle_warning(wanted: WantedPool, pool: Pool, root: Dataset, host: PoolHost) -> t.Iterator[str]:
+    """Says which filesystems below the root can't be mounted, which nothing else would tell once it is unlocked.
+
+    What is merely not mounted may be left so on purpose, as a replica is.
+    """
+    moves = _mountpoint_property(wanted, pool, root) != root.value("mountpoint")
+    held_up = []
+    for one in waiting(pool, wanted.unlock) if mounts_below(wanted) else ():
         obstacle = host.obstacles.get(one.value("mountpoint"), "")
-        names.append(f"'{one.name}' ({obstacle})" if obstacle else f"'{one.name}'")
-    if names:
-        more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+        # Where one will be that follows the root shows only when that has moved.
+        if obstacle and not (moves and one.properties["mountpoint"].source not in ("local", "received")):
+            held_up.append(f"'{one.name}' ({obstacle})")
+    if held_up:
+        more = f" and {len(held_up) - _MOST_NAMED} more" if len(held_up) > _MOST_NAMED else ""
         yield (
-            f"Filesystems of pool '{pool.name}' are not mounted, although their canmount and mountpoint ask for it: "
-            f"{', '.join(names[:_MOST_NAMED])}{more}."
+            f"Filesystems of pool '{pool.name}' can't be mounted: {', '.join(held_up[:_MOST_NAMED])}{more}. Move away "
+            "what is there, then run 'zfs mount NAME' for each."
         )
 
 
-def refuse_obstacle(what: str, mountpoint: str, host: PoolHost) -> None:
-    """Whether something is in the way of a mount.
-
-    :param what: the filesystem, in words
-    """
+def refuse_obstacle(name: str, mountpoint: str, host: PoolHost) -> None:
+    """Whether something is in the way of the root filesystem of a pool."""
     obstacle = host.obstacles.get(mountpoint, "")
     if obstacle:
         raise Refused(
-            f"{what} can't be mounted: {obstacle}.",
+            f"The root filesystem of pool '{name}' can't be mounted: {obstacle}.",
             hint="Move away what is there, choose another mountpoint in filesystem_properties, or set 'mount: false'.",
         )
 

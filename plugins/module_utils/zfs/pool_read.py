@@ -18,12 +18,12 @@ from . import keystore
 from .keystore import KeyFile
 from .pool_disks import may_be_of_pool
 from .pool_keys import key_at_hand
-from .pool_mount import mountpoint_to_be, needs_mount, waiting
+from .pool_mount import mountpoint_to_be, mounts_below, needs_mount, waiting
 from .pool_options import WantedPool
 from .pool_state import PoolHost
 from .properties import Property
 from .state import (
-    ENCRYPTION_PROPERTIES,
+    MOUNT_PROPERTIES,
     SILENT_HEALTH,
     Dataset,
     Pool,
@@ -79,9 +79,13 @@ def _pools(
     ]
     if asked:
         names = dict.fromkeys(name for pool in asked for name in pool.filesystem_properties)
-        # All that is below them is a part of the same answer.
+        # What is below them is a part of the same answer, but takes its time where there are thousands.
         datasets = read_datasets(
-            runner, [pool.name for pool in asked], (*ENCRYPTION_PROPERTIES, *names), recursive=True
+            runner,
+            [pool.name for pool in asked],
+            (*MOUNT_PROPERTIES, *names),
+            recursive=any(mounts_below(pool) for pool in asked),
+            at_once=True,
         )
     below: dict[str, list[Dataset]] = {}
     for dataset in datasets.values():
@@ -186,7 +190,7 @@ def _obstacles(wanted: t.Sequence[WantedPool], pools: t.Mapping[str, Pool]) -> d
         elif existing.dataset is not None:
             if needs_mount(pool, existing, existing.dataset):
                 mountpoints.append(mountpoint_to_be(pool, existing, existing.dataset))
-            if pool.mount:
+            if mounts_below(pool):
                 mountpoints += [one.value("mountpoint") for one in waiting(existing, pool.unlock)]
         found.update({mountpoint: mount_obstacle(mountpoint) for mountpoint in mountpoints if mountpoint})
     return found

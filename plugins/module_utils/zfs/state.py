@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import secrets as random_source
+import sys
 import typing as t
 from dataclasses import dataclass
 
@@ -49,6 +50,15 @@ ENCRYPTION_PROPERTIES = (
     "canmount",
     "mounted",
 )
+
+
+def _handed_over() -> str:
+    """The property of what is handed to a jail or zone; each platform has a name for it, and refuses the other's."""
+    return "jailed" if sys.platform.startswith("freebsd") else "zoned"
+
+
+# What every reader of datasets of this very host needs that may be mounted.
+MOUNT_PROPERTIES = (*ENCRYPTION_PROPERTIES, _handed_over())
 
 
 @dataclass(frozen=True)
@@ -90,11 +100,12 @@ class Dataset:
         return self.value("written") not in ("0", "-")
 
     def mountable(self) -> bool:
-        """Whether its own properties ask for it to be mounted by itself."""
+        """Whether its own properties ask for it to be mounted by itself. What belongs to a jail is mounted there."""
         return (
             self.value("type") == "filesystem"
             and self.value("canmount") == "on"
             and self.value("mountpoint").startswith("/")
+            and "on" not in (self.value("jailed"), self.value("zoned"))
         )
 
 
@@ -252,10 +263,12 @@ def read_datasets(
     names: t.Sequence[str],
     properties: t.Sequence[str],
     recursive: bool = False,
+    at_once: bool = False,
 ) -> dict[str, Dataset]:
     """The wanted properties of filesystems and volumes, in one process or, for many names, one for each core.
 
     :param names: datasets to read; with none, those of all pools (with ``recursive``) or the pools' root datasets
+    :param at_once: in one process, however many names there are
     :raises NoSuchDataset: one of them does not exist
     :raises BadInput: this version of OpenZFS has no such property
     """
@@ -270,7 +283,7 @@ def read_datasets(
             raise _explain(error) from None
         return _records(text, ordered)
 
-    parts = side_by_side(read, [names] if recursive else _shares(names))
+    parts = side_by_side(read, [names] if recursive or at_once else _shares(names))
     return {name: Dataset(name, found) for part in parts for name, found in part.items()}
 
 
@@ -342,7 +355,7 @@ def mount_tree(runner: Runner, top: str) -> None:
 
     :raises StorageError: some could not be mounted; the others are
     """
-    datasets = read_datasets(runner, (top,), ENCRYPTION_PROPERTIES, recursive=True)
+    datasets = read_datasets(runner, (top,), MOUNT_PROPERTIES, recursive=True)
     wanted = [one for one in datasets.values() if one.mountable() and not one.locked and not one.mounted]
     failed: list[str] = []
     for dataset in sorted(wanted, key=lambda one: (one.value("mountpoint"), one.name)):
@@ -361,14 +374,16 @@ def mount_tree(runner: Runner, top: str) -> None:
 def mount_obstacle(mountpoint: str) -> str:
     """What is in the way of a mount, "" if nothing; OpenZFS on Linux would hide it below the mount."""
     try:
-        entries = os.listdir(mountpoint)
+        # The first entry is enough; there may be a million.
+        with os.scandir(mountpoint) as entries:
+            empty = next(entries, None) is None
     except FileNotFoundError:
         return ""
     except NotADirectoryError:
         return f"there is a file at the mountpoint {mountpoint}"
     except OSError as error:
         return f"the mountpoint {mountpoint} can't be read ({error.strerror})"
-    return f"the mountpoint {mountpoint} is not empty" if entries else ""
+    return "" if empty else f"the mountpoint {mountpoint} is not empty"
 
 
 def _source(text: str) -> str:

@@ -74,6 +74,11 @@ class ImportablePool:
     folders: tuple[str, ...] = ()
 
     @property
+    def complete(self) -> bool:
+        """Whether enough of its disks are there to import it."""
+        return self.state in ("ONLINE", "DEGRADED")
+
+    @property
     def foreign(self) -> bool:
         """Whether another host had it last, which is when two hosts might use it at once."""
         return "another system" in self.message or "in use from other system" in self.message

@@ -121,6 +121,8 @@ def test_options_that_do_not_exist(options: dict[str, t.Any], message: str, caps
 
 # Base64 ends in "=", where Ansible splits a text that it would like to be a mapping.
 BASE64 = "c29tZSBzZWNyZXQgb2YgMzIgYnl0ZXMgaW4gYmFzZTY="
+# A passphrase of digits, without quotes in YAML.
+NUMBER = 4711081519
 POOL: dict[str, t.Any] = {"name": "tank"}
 REPLICA: dict[str, t.Any] = {"source": "tank", "target": "backup/tank"}
 
@@ -186,6 +188,8 @@ def test_a_secret_in_an_option_that_does_not_exist_is_not_shown(
     "options",
     [
         {"name": "tank", "kye": {"value": SECRET}},
+        {"name": "tank", "kye": {"value": [NUMBER, {"a": NUMBER}]}},
+        {"name": "tank", "kye": NUMBER},
         {"pools": [{"name": "tank", "keys": [SECRET]}]},
         {"name": "tank", "vdevs": [{"disks": ["/a"], "key": {"value": SECRET}}]},
     ],
@@ -198,15 +202,81 @@ def test_a_secret_in_a_misspelled_option_is_not_shown(
     result = json.loads(capsys.readouterr().out)
     assert "Unsupported parameters" in result["msg"]
     assert SECRET not in json.dumps(result)
+    assert str(NUMBER) not in json.dumps(result)
     assert "module_args" in result["invocation"]
+
+
+# Not the options themselves, but what they stand in, or what stands beside them.
+AROUND: list[tuple[t.Callable[[], None], dict[str, t.Any], str]] = [
+    (zfs_encrypted_pool.main, {"pools": SECRET}, "pools[0] is no mapping"),
+    (zfs_encrypted_pool.main, {"pools": [SECRET]}, "pools[0] is no mapping"),
+    (zfs_encrypted_pool.main, {"pools": [POOL, f"{SECRET}=x"]}, "pools[1] is no mapping"),
+    (zfs_encrypted_pool.main, {"pools": json.dumps({**POOL, "key": {"value": SECRET}})}, "pools[0] is no mapping"),
+    (zfs_encrypted_pool.main, {"pools": [{**POOL, "vdevs": SECRET}]}, "pools[0].vdevs[0] is no mapping"),
+    (zfs_encrypted_pool.main, {**POOL, "vdevs": [{"disks": ["/a"]}, SECRET]}, "vdevs[1] is no mapping"),
+    (zfs_encrypted_pool.main, {**POOL, "vdevs": [{BASE64: SECRET}]}, "vdevs[0] holds a name of 44 characters, but"),
+    (zfs_dataset_key.main, {"datasets": [SECRET]}, "datasets[0] is no mapping"),
+    (zfs_dataset_key.main, {"datasets": f"tank/a, {SECRET}"}, "datasets[0] is no mapping; datasets[1] is no mapping"),
+    (zfs_encrypted_pool.main, {**POOL, "key": {"format": SECRET}}, "key.format is none of hex, raw, passphrase."),
+    (zfs_encrypted_pool.main, {**POOL, "key": {"generate": SECRET}}, "key.generate is neither yes nor no."),
+    (zfs_encrypted_pool.main, {**POOL, "key": {"iterations": SECRET}}, "key.iterations is no whole number."),
+    (zfs_encrypted_pool.main, {**POOL, "key": f"format={BASE64}"}, "key.format is none of hex, raw, passphrase."),
+    (zfs_dataset_key.main, {"datasets": [{**POOL, "key": {"format": [SECRET]}}]}, "datasets[0].key.format is none of"),
+    (kmip_key.main, {"name": "a", "format": SECRET}, "format is none of hex, raw, passphrase."),
+    (kmip_key.main, {"name": "a", "generate": SECRET}, "generate is neither yes nor no."),
+]
+
+
+@pytest.mark.parametrize(("main", "options", "message"), AROUND)
+def test_a_secret_around_its_option_is_not_shown(
+    main: t.Callable[[], None], options: dict[str, t.Any], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with patch_module_args({**options, "_ansible_inject_invocation": True}), pytest.raises(SystemExit):
+        main()
+    out = capsys.readouterr().out
+    assert SECRET not in out
+    assert BASE64.rstrip("=") not in out
+    assert json.loads(out)["msg"].startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("main", "options", "hint"),
+    [
+        (zfs_encrypted_pool.main, {**POOL, "key": SECRET}, "'key: {value: ...}'."),
+        (zfs_encrypted_pool.main, {"pools": SECRET}, "'pools: [{name: ...}]'."),
+        (zfs_encrypted_pool.main, {**POOL, "vdevs": SECRET}, "'vdevs: [{disks: ...}]'."),
+        (zfs_dataset_key.main, {**POOL, "keys": f"tank={HEX}"}, "'keys: {NAME: ...}', or the same as JSON."),
+        (sed_lock.main, {"passwords": SECRET}, "'passwords: {NAME: ...}', or the same as JSON."),
+        (geli_migrate.main, {**REPLICA, "proof_key": SECRET}, "'proof_key: {value: ...}'."),
+    ],
+)
+def test_how_to_write_it_is_told_of_the_option_concerned(
+    main: t.Callable[[], None], options: dict[str, t.Any], hint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with patch_module_args(options), pytest.raises(SystemExit):
+        main()
+    assert json.loads(capsys.readouterr().out)["msg"].endswith(f"since it may be a secret. Write for example {hint}")
 
 
 @pytest.mark.parametrize(
     "key", [{"value": HEX}, f"value={HEX}", json.dumps({"value": HEX}), f"format=hex, value={HEX}", None]
 )
-def test_all_ways_to_write_a_mapping_are_left_to_ansible(key: t.Any) -> None:
+def test_a_mapping_of_known_options_may_be_written_in_each_way_of_ansible(key: t.Any) -> None:
     params = {"key": key, "datasets": [{"name": "tank/a", "key": key}]}
     assert list(misplaced(argument_spec(), params)) == []
+
+
+@pytest.mark.parametrize("keys", [{"tank": HEX}, json.dumps({"tank": HEX}), None])
+def test_a_mapping_of_any_names_is_one_or_json(keys: t.Any) -> None:
+    assert list(misplaced(argument_spec(), {"keys": keys})) == []
+    # Base64 is as likely.
+    assert [one.problem for one in misplaced(argument_spec(), {"keys": f"tank={HEX}"})] == ["keys is no mapping"]
+
+
+def test_a_misspelled_option_is_left_to_ansible(capsys: pytest.CaptureFixture[str]) -> None:
+    with patch_module_args({"pools": [{"name": "tank", "propertys": {}}]}), pytest.raises(SystemExit):
+        zfs_encrypted_pool.main()
+    assert "Unsupported parameters for (basic.py) module: pools.propertys" in json.loads(capsys.readouterr().out)["msg"]
 
 
 @pytest.mark.parametrize("name", ["tank@snap", "tank#mark", "tank//a", "1tank", "tank/ü", ""])

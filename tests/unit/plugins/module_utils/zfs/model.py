@@ -42,6 +42,7 @@ DATASET_DEFAULTS = {
     "recordsize": "131072",
     "special_small_blocks": "0",
     "casesensitivity": "sensitive",
+    "zoned": "off",
 }
 NATIVE = frozenset(DATASET_DEFAULTS)
 COMPUTED = ("type", "encryption", "encryptionroot", "keystatus", "keyformat", "keylocation", "pbkdf2iters", "mounted")
@@ -478,9 +479,12 @@ class ZfsModel:
 
     def _zfs_mount(self, words: list[str], _stdin: bytes | None) -> str:
         (name,) = words
-        pool = self.named(name)
+        pool = self.named(name.split("/")[0])
         if pool.locked:
             raise Refusal(f"cannot mount '{name}': encryption key not loaded")
+        if name != pool.name:
+            pool.children[name]["mounted"] = "yes"
+            return ""
         if pool.mounted:
             raise Refusal(f"cannot mount '{name}': filesystem already mounted")
         pool.mounted = True

@@ -1,7 +1,7 @@
 # Copyright (c) 2026 nasops.encryption contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Filesystems below the root of a pool: what is in their way is foreseen, what is not mounted is said each time."""
+"""Filesystems below the root of a pool: what is in their way is said each time, and keeps nothing locked."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import typing as t
 
 import pytest
 
-from ansible_collections.nasops.encryption.plugins.module_utils.errors import Refused
 from ansible_collections.nasops.encryption.plugins.module_utils.plan import Plan
 from ansible_collections.nasops.encryption.plugins.module_utils.zfs.pool import plan_pools
 from ansible_collections.nasops.encryption.plugins.module_utils.zfs.pool_state import PoolHost
@@ -20,6 +19,7 @@ from ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.zfs.h
     key_file,
     pool,
     root,
+    with_own,
 )
 from ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.zfs.options import parse
 
@@ -37,21 +37,29 @@ def with_children(*below: Dataset, dataset: Dataset | None = None, full: t.Seque
     return host(pool(dataset=dataset, below=below), files=[key_file()], opens={"tank": True}, obstacles=obstacles)
 
 
-def test_what_should_be_mounted_and_is_not_is_said_each_time() -> None:
+SAID = (
+    f"Filesystems of pool 'tank' can't be mounted: 'tank/a' ({FULL}). Move away what is there, then run "
+    "'zfs mount NAME' for each."
+)
+
+
+def test_what_is_in_the_way_of_a_child_is_said_each_time() -> None:
     below = [child("tank/a", mountpoint="/srv/a"), child("tank/b", mountpoint="/tank/b")]
     made = plan(with_children(*below))
     assert made.steps == ()
-    assert made.warnings == (
-        (
-            "Filesystems of pool 'tank' are not mounted, although their canmount and mountpoint ask for it: "
-            f"'tank/a' ({FULL}), 'tank/b'."
-        ),
-    )
+    assert made.warnings == (SAID,)
+
+
+def test_what_is_merely_not_mounted_is_not_named() -> None:
+    assert plan(with_children(child("tank/a", mountpoint="/srv/a"), full=("/srv",))).warnings == ()
 
 
 def test_many_are_not_all_named() -> None:
-    (warning,) = plan(with_children(*(child(f"tank/{n:03}", mountpoint=f"/tank/{n:03}") for n in range(99)))).warnings
-    assert warning.endswith("'tank/009' and 89 more.")
+    names = [f"tank/{n:03}" for n in range(99)]
+    on = with_children(*(child(name, mountpoint=f"/{name}") for name in names), full=[f"/{name}" for name in names])
+    (warning,) = plan(on).warnings
+    assert "'tank/009' (the mountpoint /tank/009 is not empty) and 89 more. Move away" in warning
+    assert "tank/010" not in warning
 
 
 @pytest.mark.parametrize(
@@ -63,60 +71,46 @@ def test_many_are_not_all_named() -> None:
         {"mountpoint": "legacy"},
         {"type": "volume", "mountpoint": "-", "canmount": "-", "mounted": "-"},
         {"encryptionroot": "tank/a", **LOCKED},
+        {"zoned": "on"},
+        {"jailed": "on"},
     ],
 )
 def test_what_does_not_want_to_be_mounted_or_can_not_be_is_not_named(facts: dict[str, str]) -> None:
-    assert plan(with_children(child("tank/a", **facts))).warnings == ()
+    full = ("/srv/a", "none", "legacy", "-")
+    assert plan(with_children(child("tank/a", mountpoint="/srv/a"), full=full)).warnings != ()
+    assert plan(with_children(child("tank/a", **{"mountpoint": "/srv/a", **facts}), full=full)).warnings == ()
 
 
 def test_who_does_not_want_a_pool_mounted_is_not_told() -> None:
-    assert plan(with_children(child("tank/a")), mount=False).warnings == ()
-
-
-def test_what_the_plan_will_mount_is_not_told() -> None:
-    made = plan(with_children(child("tank/a"), dataset=root(mounted="no"), full=()))
-    assert made.actions == ["Mount the filesystems of 'tank'"]
-    assert made.warnings == ()
-
-
-@pytest.mark.parametrize("dataset", [root(**LOCKED), root(mounted="no"), root(**{**LOCKED, "canmount": "off"})])
-def test_what_is_in_the_way_of_a_child_is_seen_before_anything_is_done(dataset: Dataset) -> None:
-    below = child("tank/a", mountpoint="/srv/a", keystatus=dataset.value("keystatus"))
-    on = with_children(below, dataset=dataset)
-    if not dataset.locked or dataset.value("canmount") == "on":
-        assert "Mount the filesystems" in plan(with_children(below, dataset=dataset, full=())).actions[-1]
-    with pytest.raises(Refused, match=f"'tank/a' can't be mounted: {FULL}"):
-        plan(on, key={"file": "auto"})
-    # Nothing is in the way of what is not mounted.
-    plan(on, key={"file": "auto"}, mount=False)
+    assert plan(with_children(child("tank/a", mountpoint="/srv/a")), mount=False).warnings == ()
 
 
 @pytest.mark.parametrize(
-    "below",
-    [
-        [child("tank/a", mountpoint="/tank/a", keystatus="unavailable")],
-        [
-            child("tank/a", mountpoint="/srv", keystatus="unavailable"),
-            child("tank/a/b", mountpoint="/srv/a", keystatus="unavailable"),
-        ],
-    ],
-    ids=["below the root", "below another one"],
+    "dataset", [root(**LOCKED), root(mounted="no"), root(**{**LOCKED, "canmount": "off"})], ids=["locked", "", "off"]
 )
-def test_what_is_going_to_be_hidden_is_in_nobodys_way(below: list[Dataset]) -> None:
-    made = plan(with_children(*below, dataset=root(**LOCKED), full=("/tank/a", "/srv/a")), key={"file": "auto"})
+def test_what_is_in_the_way_of_a_child_keeps_no_pool_locked(dataset: Dataset) -> None:
+    below = child("tank/a", mountpoint="/srv/a", keystatus=dataset.value("keystatus"))
+    made = plan(with_children(below, dataset=dataset), key={"file": "auto"})
+    assert made.actions == plan(with_children(below, dataset=dataset, full=()), key={"file": "auto"}).actions
     assert made.actions[-1] == "Mount the filesystems of 'tank'"
+    # Mounting will fail; check mode says so before.
+    assert made.warnings == (SAID,)
+    # Nothing is in the way of what is not mounted.
+    assert plan(with_children(below, dataset=dataset), key={"file": "auto"}, mount=False).warnings == ()
 
 
-def test_a_child_with_a_key_of_its_own_stays_locked_and_needs_no_mountpoint() -> None:
-    own = child("tank/a", mountpoint="/srv/a", encryptionroot="tank/a", keystatus="unavailable")
-    assert plan(with_children(own, dataset=root(**LOCKED)), key={"file": "auto"}).actions[-1].startswith("Mount")
+def test_what_stays_locked_is_not_named() -> None:
+    below = child("tank/a", mountpoint="/srv/a", keystatus="unavailable")
+    made = plan(with_children(below, dataset=root(**LOCKED)), key={"file": "auto"}, unlock=False)
+    assert (made.steps, made.warnings) == ((), ())
 
 
 def test_a_new_mountpoint_of_the_root_moves_those_of_its_children() -> None:
-    below = child("tank/a", mountpoint="/srv/a", keystatus="unavailable")
-    made = plan(
-        with_children(below, dataset=root(**LOCKED)),
-        key={"file": "auto"},
-        filesystem_properties={"mountpoint": "/elsewhere"},
-    )
-    assert made.actions[-1] == "Mount the filesystems of 'tank'"
+    below = child("tank/a", mountpoint="/srv/a")
+    assert plan(with_children(below), filesystem_properties={"mountpoint": "/elsewhere"}).warnings == ()
+    # One that is the same moves nothing, and who has a mountpoint of its own stays.
+    assert plan(with_children(below), filesystem_properties={"mountpoint": "/tank"}).warnings == (SAID,)
+    off = {"mountpoint": "/tank", "canmount": "off"}
+    assert plan(with_children(below), filesystem_properties=off).warnings == (SAID,)
+    below = with_own(child("tank/a"), mountpoint="/srv/a")
+    assert plan(with_children(below), filesystem_properties={"mountpoint": "/elsewhere"}).warnings == (SAID,)

@@ -554,6 +554,17 @@ def test_a_disk_of_an_exported_pool_is_wiped_only_if_that_pool_is_named_too() ->
         assert made.actions[0].startswith("Wipe /dev/disk/by-id/a")
 
 
+def test_a_spare_or_cache_device_tells_nothing_of_its_pool() -> None:
+    found = host(contents=blank(content("a", label_of("", guid=""))), importable=[dormant("old", "4711")])
+    assert plan(tank(vdevs=AB, cipher="off", wipe_disks=["SERIAL-a"]), found).actions[0].startswith("Wipe")
+
+
+@pytest.mark.parametrize("health", ["UNAVAIL", "FAULTED", "DEGRADED"])
+def test_zpool_itself_answers_whether_a_broken_pool_can_be_destroyed(health: str) -> None:
+    made = plan(tank(state="absent", confirm_guid="17"), host(pool(health=health)))
+    assert made.actions == ["Destroy pool 'tank' (17)"]
+
+
 @pytest.mark.parametrize("label", [("old", "4712"), ("other", "")], ids=["another GUID", "another name"])
 def test_what_is_left_of_a_pool_that_can_not_be_imported_any_more_needs_no_guid(label: tuple[str, str]) -> None:
     found = host(contents=blank(content("a", label_of(*label))), importable=[dormant("old", "4711")])
@@ -567,8 +578,8 @@ def label_of(name: str, guid: str = "4711") -> Finding:
 EXT4 = Finding("ext4 filesystem", "/dev/sda", type="ext4")
 MOUNTED = Finding("mounted on /home", "/dev/sda", True, "mount")
 STILL_A_POOL = (
-    "/dev/disk/by-id/a is not blank: it belongs to the pool 'old' (4711), which is not imported but could be (if that "
-    'pool is to be lost, add its GUID to wipe_disks: "4711")'
+    "/dev/disk/by-id/a is not blank: it belongs to the pool 'old' (4711), which is not imported but could be "
+    'imported: its state is ONLINE (if that pool is to be lost, add its GUID to wipe_disks: "4711")'
 )
 FOREIGN = "The pool was last accessed by another system."
 
@@ -693,6 +704,20 @@ REFUSALS: list[tuple[str, Options, PoolHost, str, str]] = [
         host(contents=blank(content("a", label_of("old"))), importable=[dormant("old", "4711")]),
         STILL_A_POOL,
         "Check that these are the right disks",
+    ),
+    (
+        "disk of a pool that lacks one of two disks",
+        tank(vdevs=AB, cipher="off", wipe_disks=["SERIAL-a"]),
+        host(contents=blank(content("a", label_of("old"))), importable=[dormant("old", "4711", "DEGRADED")]),
+        STILL_A_POOL.replace("ONLINE", "DEGRADED"),
+        "",
+    ),
+    (
+        "disk of a pool that can't be imported, since others are missing",
+        tank(vdevs=AB, cipher="off", wipe_disks=["SERIAL-a"]),
+        host(contents=blank(content("a", label_of("old"))), importable=[dormant("old", "4711", "UNAVAIL")]),
+        STILL_A_POOL.replace(" but could be imported: its state is ONLINE", ": its state is UNAVAIL"),
+        "",
     ),
     (
         "disk of an exported pool without a GUID in its label, which may be wiped for a pool that grows",
@@ -875,8 +900,8 @@ REFUSALS: list[tuple[str, Options, PoolHost, str, str]] = [
         "suspended pool to destroy",
         tank(state="absent", confirm_guid="17"),
         host(pool(health="SUSPENDED")),
-        "is SUSPENDED: it can't be read or changed",
-        "zpool clear tank",
+        "is SUSPENDED: 'zpool destroy' would wait for its devices without an end",
+        "run 'zpool clear tank' and this task again. If they are gone for good, restart the host",
     ),
     (
         "suspended pool to destroy, without its GUID",

@@ -119,6 +119,9 @@ def test_so_many_pools_that_their_names_alone_would_be_worth_two_processes(
     host.commands.clear()
     assert not play(host, {"pools": pools}).plan.changed
     assert len(host.zfs_processes()) == 3
+    host.commands.clear()
+    play(host, {"pools": [{**pool, "mount": False} for pool in pools]})
+    assert len(host.zfs_processes()) == 3
 
 
 def test_a_pool_that_is_gone_for_good_costs_a_search_of_the_disks(host: Host, tmp_path: Path) -> None:
@@ -130,23 +133,49 @@ def test_a_pool_that_is_gone_for_good_costs_a_search_of_the_disks(host: Host, tm
         assert len(host.zfs_processes()) == 3 + searches
 
 
-def test_what_is_in_the_way_of_a_child_is_read_and_refused_before_the_pool_is_unlocked(
-    host: Host, tmp_path: Path
-) -> None:
+def test_what_is_in_the_way_of_a_child_is_read_and_said_in_each_run(host: Host, tmp_path: Path) -> None:
     options = new_pool(tmp_path)
     play(host, options)
     (pool,) = host.pools
     (tmp_path / "full" / "mine").mkdir(parents=True)
-    pool.children = {f"{pool.name}/a": {"mountpoint": str(tmp_path / "full")}, f"{pool.name}/b": {"mounted": "yes"}}
+    pool.children = {
+        f"{pool.name}/a": {"mountpoint": str(tmp_path / "full")},
+        f"{pool.name}/b": {"mounted": "yes"},
+        f"{pool.name}/c": {},
+    }
     pool.loaded = pool.mounted = False
+    (foreseen,) = play(host, options, check_mode=True).plan.warnings
+    with pytest.raises(StepFailed, match=f"Not mounted: {pool.name}/a: the mountpoint {tmp_path}/full is not empty"):
+        play(host, options)
+    # All that can be done was done.
+    assert pool.loaded
+    assert pool.mounted
+    mounted = [argv[2] for argv in host.zfs_processes() if argv[:2] == ("zfs", "mount")]
+    assert mounted == [pool.name, f"{pool.name}/c"]
     for check_mode in (True, False):
-        with pytest.raises(Refused, match=f"'{pool.name}/a' can't be mounted: the mountpoint .*/full is not empty"):
-            play(host, options, check_mode)
-    assert not pool.loaded
-    pool.loaded = pool.mounted = True
-    for _run in range(2):
-        (warning,) = play(host, options).plan.warnings
-        assert f": '{pool.name}/a' (the mountpoint {tmp_path}/full is not empty)." in warning
+        assert play(host, options, check_mode).plan.warnings == (foreseen,)
+    assert f": '{pool.name}/a' (the mountpoint {tmp_path}/full is not empty). Move" in foreseen
+    assert f"{pool.name}/c" not in foreseen
+
+
+@pytest.mark.parametrize(
+    ("options", "recursive"),
+    [
+        ([{}, {}], True),
+        ([{"mount": False}, {}], True),
+        ([{"mount": False}, {"mount": False}], False),
+        ([{"mount": False}, {"state": "exported"}], False),
+    ],
+)
+def test_what_is_below_is_read_only_where_it_matters(
+    host: Host, tmp_path: Path, options: list[Options], recursive: bool
+) -> None:
+    pools = [new_pool(tmp_path, f"nasops-test-{number}") for number in range(len(options))]
+    play(host, {"pools": pools})
+    host.commands.clear()
+    play(host, {"pools": [{**pool, **more} for pool, more in zip(pools, options)]}, check_mode=True)
+    (get,) = [argv for argv in host.zfs_processes() if argv[:2] == ("zfs", "get")]
+    assert ("-r" in get) is recursive
 
 
 def test_only_what_can_not_be_there_yet_is_looked_for_on_the_disks(host: Host, tmp_path: Path) -> None:

@@ -3,7 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from ansible_collections.nasops.encryption.plugins.module_utils.zfs import state
 from ansible_collections.nasops.encryption.plugins.module_utils.zfs.properties import Property
 from ansible_collections.nasops.encryption.plugins.module_utils.zfs.state import (
     ENCRYPTION_PROPERTIES,
+    MOUNT_PROPERTIES,
     Dataset,
     NoSuchDataset,
     Pool,
@@ -389,6 +392,20 @@ class TestDataset:
     def test_what_asks_to_be_mounted(self, kind: str, canmount: str, mountpoint: str, mountable: bool) -> None:
         assert dataset(type=kind, canmount=canmount, mountpoint=mountpoint).mountable() is mountable
 
+    @pytest.mark.parametrize("platform", ["jailed", "zoned"])
+    def test_what_belongs_to_a_jail_is_mounted_there(self, platform: str) -> None:
+        for value in ("on", "off"):
+            facts = {"type": "filesystem", "canmount": "on", "mountpoint": "/tank/a", platform: value}
+            assert dataset(**facts).mountable() is (value == "off")
+
+    @pytest.mark.parametrize("platform,word", [("linux", "zoned"), ("freebsd14", "jailed")])
+    def test_only_the_word_of_the_platform_is_asked_for(
+        self, monkeypatch: pytest.MonkeyPatch, platform: str, word: str
+    ) -> None:
+        assert (*ENCRYPTION_PROPERTIES, state._handed_over()) == MOUNT_PROPERTIES
+        monkeypatch.setattr(state.sys, "platform", platform)
+        assert state._handed_over() == word
+
 
 class TestKeyOpens:
     def test_the_key_goes_to_a_dry_run_on_stdin(self) -> None:
@@ -427,6 +444,18 @@ class TestMount:
         assert mount_obstacle(str(tmp_path / "full")) == f"the mountpoint {tmp_path}/full is not empty"
         assert mount_obstacle(str(tmp_path / "full/file")) == f"there is a file at the mountpoint {tmp_path}/full/file"
 
+    def test_one_entry_is_enough(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        @contextlib.contextmanager
+        def scandir(path: str) -> Iterator[Iterator[str]]:
+            def entries() -> Iterator[str]:
+                yield "one"
+                pytest.fail("more was read than the first entry")
+
+            yield entries()
+
+        monkeypatch.setattr(os, "scandir", scandir)
+        assert mount_obstacle(str(tmp_path)) == f"the mountpoint {tmp_path} is not empty"
+
     def test_parents_are_mounted_first_and_only_what_can_and_wants_to_be(self, tmp_path: Path) -> None:
         plain = {"type": "filesystem", "encryption": "off", "canmount": "on", "mounted": "no"}
         (tmp_path / "full").mkdir()
@@ -439,6 +468,7 @@ class TestMount:
             "tank/there": {**plain, "mountpoint": f"{tmp_path}/d", "mounted": "yes"},
             "tank/byhand": {**plain, "mountpoint": f"{tmp_path}/e", "canmount": "noauto"},
             "tank/none": {**plain, "mountpoint": "none"},
+            "tank/jail": {**plain, "mountpoint": f"{tmp_path}/f", "zoned": "on"},
             "tank/volume": {"type": "volume"},
         }
         runner = self._runner(values)
@@ -469,7 +499,7 @@ class TestMount:
 
         def answer(command: Command) -> Result:
             if command.argv[1] == "get":
-                assert set(ENCRYPTION_PROPERTIES) <= set(command.argv[-2].split(","))
+                assert set(MOUNT_PROPERTIES) <= set(command.argv[-2].split(","))
                 return zfs(command)
             return said(command, stderr="cannot mount: busy\n", rc=1) if command.argv[2] == broken else said(command)
 
