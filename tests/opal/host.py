@@ -18,6 +18,7 @@ import tempfile
 import threading
 import time
 import typing as t
+import zlib
 from pathlib import Path
 
 from . import transports
@@ -113,10 +114,12 @@ class Emulator:
         first = bytearray(3 * _SECTOR)
         first[446:462] = bytes([0, 0, 2, 0, 0xEE, 255, 255, 255, 1, 0, 0, 0, 255, 255, 255, 255])
         first[510:512] = b"\x55\xaa"
-        struct.pack_into("<8s64xQII", first, _SECTOR, b"EFI PART", 2, 1, 128)
         # The type of a partition of ZFS, and its first and last block.
         kind = bytes.fromhex("c38c896ad21db211 99a6080020736631")
         struct.pack_into("<16s16sQQ", first, 2 * _SECTOR, kind, b"\1" * 16, 2048, 4095)
+        entries = zlib.crc32(first[2 * _SECTOR : 2 * _SECTOR + 128])
+        struct.pack_into("<8sII56xQIII", first, _SECTOR, b"EFI PART", 0x10000, 92, 2, 1, 128, entries)
+        struct.pack_into("<I", first, _SECTOR + 16, zlib.crc32(first[_SECTOR : _SECTOR + 92]))
         self.drives[name].media = bytes(first)
         self._reread(f"{name}n1" if name.startswith("nvme") else name)
 

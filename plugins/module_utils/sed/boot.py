@@ -28,7 +28,7 @@ from .drive import drives, find
 from .link import require_linux
 from .native import Native
 from .options import argument_spec, parse_wishes, secrets
-from .state import UNLOCKED
+from .state import UNLOCKED, DriveState
 from .task import Task
 
 SETTINGS = "/etc/zfs/nasops-drives.json"
@@ -85,7 +85,7 @@ def load(path: str) -> dict[str, t.Any]:
 
 
 def unlock(params: dict[str, t.Any], say: t.Callable[[str], None]) -> list[str]:
-    """Unlock the drives, and tell of each; returns those that stay locked.
+    """Unlock the drives, and tell of each; returns those that stay locked or can't be used yet.
 
     :raises StorageError: nothing could be done
     """
@@ -100,8 +100,9 @@ def unlock(params: dict[str, t.Any], say: t.Callable[[str], None]) -> list[str]:
         outcome = converge(task.read, task.plan, runner, False, task.read_again)
     for action in outcome.plan.actions:
         say(f"done: {action}")
+    opened = [row.drive.label for row in outcome.state.rows if isinstance(row, DriveState) and not row.found.locked]
     for failure in outcome.plan.failures:
-        say(f"'{failure.branch}' STAYS LOCKED: {failure}")
+        say(f"'{failure.branch}' {'IS OPEN, BUT' if failure.branch in opened else 'STAYS LOCKED'}: {failure}")
     return [failure.branch for failure in outcome.plan.failures]
 
 

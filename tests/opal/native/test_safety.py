@@ -295,9 +295,14 @@ def test_a_rescan_that_failed_or_was_cut_off_is_done_by_the_next_run(player: Pla
     assert player.run(serial="S1", password=PASSWORD, state="unlocked")["changed"] is False
     player.host.power_cycle()
     assert player.host.partitions("nvme8") == []
-    player.host.fail_rescans = 1
-    assert player.run(serial="S1", password=PASSWORD, state="unlocked")["changed"]
-    assert player.host.partitions("nvme8") == []
+    player.host.fail_rescans = 2
+    for place in range(2):
+        failed = player.run(serial="S1", password=PASSWORD, state="unlocked")
+        assert failed["failed"] and "Failed to read the partition table of 'S1' again" in failed["msg"]
+        assert "which refused to read /dev/nvme8n1 again" in failed["msg"]
+        # It is open all the same, and that it was opened is told.
+        assert failed["changed"] is (place == 0) and failed["drives"][0]["locked"] is False
+        assert player.host.partitions("nvme8") == []
     done = player.four_runs(serial="S1", password=PASSWORD, state="unlocked")
     assert done["actions"] == ["Read the partition table of 'S1' again"]
     assert player.host.partitions("nvme8") == ["nvme8n1p1"]

@@ -9,6 +9,7 @@ import contextlib
 import os
 import struct
 import typing as t
+import zlib
 from pathlib import Path
 
 import pytest
@@ -157,8 +158,15 @@ def test_sedutil_runs_while_the_drive_is_held_and_writes_nothing_in_check_mode()
 
 def disk(first: bytes = b"", block: int = 512, entry: bytes = b"", signature: bytes = b"EFI PART") -> bytes:
     """A disk with a GPT of 128 entries whose first one is given."""
-    header = struct.pack("<8s64xQII", signature, 2, 128, 128)
-    return first.ljust(block, b"\0") + header.ljust(block, b"\0") + entry.ljust(128 * 128, b"\0")
+    entries = entry.ljust(128 * 128, b"\0")
+    header = struct.pack("<8sIIII48xQIII", signature, 0x10000, 92, 0, 0, 2, 128, 128, zlib.crc32(entries))
+    header = header[:16] + struct.pack("<I", zlib.crc32(header)) + header[20:]
+    return first.ljust(block, b"\0") + header.ljust(block, b"\0") + entries
+
+
+def broken(content: bytes, at: int) -> bytes:
+    """The same with one other byte."""
+    return content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
 
 
 def dos(*rows: bytes) -> bytes:
@@ -181,6 +189,9 @@ COVER = struct.pack("<BxxxBxxxII", 0, 0xEE, 1, 0xFFFFFFFF)
         (disk(dos(COVER), block=4096, entry=b"\1" * 16), True),
         (disk(dos(COVER), entry=b"\1" * 16), True),
         (disk(dos(COVER)), False),
+        # What is left of an old table: nor does Linux take one whose checksums are wrong.
+        (broken(disk(dos(COVER), entry=b"\1" * 16), 512 + 60), False),
+        (broken(disk(dos(COVER), entry=b"\1" * 16), 1024 + 40), False),
         (disk(dos(COVER), entry=b"\1" * 16, signature=b"EFI NONE"), False),
         (dos(PART), True),
         (dos(COVER), False),
