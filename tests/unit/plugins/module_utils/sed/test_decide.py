@@ -173,3 +173,16 @@ def test_a_drive_that_the_host_starts_from_is_not_set_up_unasked() -> None:
     assert not drive.owned() and not drive.locking_enabled
     assert host.play(serial="S1", password=OLD, confirm_serial=["S1"]).plan.steps
     assert not host.play(serial="S1", password=OLD).plan.failures, "there is nothing left to refuse"
+
+
+def test_a_new_password_that_one_of_the_drives_has_already_changes_nothing_there() -> None:
+    host = Host(Spec("S1"), Spec("S2"))
+    host.play(devices=["S1", "S2"], password=NEW, passwords={"S2": OLD})
+    options: dict[str, t.Any] = {"passwords": {"S1": NEW}, "new_password": NEW}
+    for check_mode in (True, False):
+        done = host.play(serial="S1", **options, check_mode=check_mode)
+        assert not done.plan.steps and not done.plan.failures
+    both: dict[str, t.Any] = {"devices": ["S1", "S2"], "password": NEW, "passwords": {"S2": OLD}, "new_password": NEW}
+    done = host.play(**both)
+    assert {one.branch for one in done.plan.steps} == {"S2"} and not done.plan.failures
+    assert not host.play(**both).plan.steps
