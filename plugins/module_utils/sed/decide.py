@@ -18,7 +18,7 @@ from ..plan import Change, Failure, Plan, Step, Work, join
 from . import uids
 from .discovery import KIND_WORDS, WITHOUT_ENCRYPTION
 from .drive import Drive
-from .inquiry import secret_of
+from .inquiry import is_blocked, secret_of
 from .journal import Journal
 from .options import ABSENT, PRESENT, Wish
 from .read import Row, Survey, may_ask
@@ -107,7 +107,7 @@ def _check_kind(wish: Wish, state: DriveState) -> None:
             f"'{label}' is a {KIND_WORDS[kind]} drive: it can be locked, but does not encrypt.",
             "Encrypt what is on it by ZFS.",
         )
-    if state.found.blocked and wish.state == PRESENT and (not state.found.enabled or state.found.enterprise):
+    if is_blocked(wish, state.found):
         raise _Refusal(
             f"The firmware of this host keeps everybody from taking ownership of '{label}' (Block SID).",
             "Turn that off in the setup of the firmware, or pull the drive and plug it in again while the host runs.",
@@ -149,11 +149,14 @@ class _Planner:
             raise _Refusal(f"No password is given for '{self._label}'.")
         if self._found.enterprise:
             self._own_enterprise(target)
+        elif self._found.enabled and self._wish.new is None:
+            self._keep_opal(target)
         elif self._found.enabled:
             self._change_opal(target)
         else:
             self._own_opal(target)
-        fresh = not self._found.enabled or (self._state.range is None and self._found.owned is False)
+        unread = self._found.enterprise and self._state.range is None and self._found.owned is False
+        fresh = not self._found.enabled or unread
         self._arrange(Range(self._wish.range) if fresh else self._range(), target)
         if self._found.shadow and not self._wish.range:
             self._check_bootable()
@@ -172,9 +175,23 @@ class _Planner:
             Change((self._label, "locking"), "off", "on"),
         )
 
+    def _keep_opal(self, target: Secret) -> None:
+        """Admin1 has the password. Nobody sees that SID has another one until that is needed, and then it is lost."""
+        self._holder(uids.ADMIN1, OURS)
+        holder = self._state.holders.get(uids.SID, FACTORY if self._found.owned is False else OURS)
+        if holder == FOREIGN:
+            raise _Refusal(
+                f"Admin1 of '{self._label}' takes the password that is given, but its owner, SID, does not.",
+                "That cost one of the tries the drive allows. A change of the password was cut off between the two, or "
+                "another program changed that of Admin1 alone. Finish it: run the task with the former password as "
+                "password, and this one as new_password. Without the former one, only psid resets the drive; it is "
+                "opened and closed all the same.",
+            )
+        self._take(uids.SID, holder, target)
+
     def _change_opal(self, target: Secret) -> None:
         # Both are looked at before the first one is changed.
-        authorities = [uids.ADMIN1, uids.SID] if self._wish.new is not None else [uids.ADMIN1]
+        authorities = [uids.ADMIN1, uids.SID]
         if self._is_done(uids.ADMIN1):
             authorities.remove(uids.SID)
         for authority, holder in [(one, self._holder(one, OURS)) for one in authorities]:
@@ -444,6 +461,14 @@ class _Planner:
             raise _Refusal(
                 f"{authority} of '{self._label}' allows one more wrong password only, so none was tried.",
                 _TIRED,
+            )
+        if holder == FOREIGN and authority in self._state.twice:
+            raise _Refusal(
+                f"{authority} of '{self._label}' takes neither the password that is given nor the one that it may have "
+                "had before.",
+                "That cost two of the tries the drive allows; a few more, and only taking its power helps. If a set-up "
+                "or a change of the password was cut off, give the passwords of that task. Was it set up with another "
+                "one? If the password is lost, psid erases the drive.",
             )
         if holder == FOREIGN and authority in self._state.later:
             raise _Refusal(

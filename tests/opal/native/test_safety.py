@@ -225,6 +225,16 @@ def test_many_drives_at_once_and_one_of_them_is_wrong(player: Player) -> None:
         ({"serial": "S1", "passwords": {"S2": "x"}}, "what the task is not about: S2"),
         ({"devices": ["S1", "S1"], "password": "x"}, "more than once: S1"),
         ({"devices": ["S1", " "], "password": "x"}, "an empty name"),
+        ({"devices": ["S1", "S2"], "psid": "A" * 32, "state": "absent"}, "Every drive has a psid of its own"),
+        ({"serial": "S1", "password": "x", "range": 1, "state": "absent"}, "it goes without range"),
+        (
+            {"serial": "S1", "password": "x", "range": 1, "range_start": -8, "range_length": 8},
+            "begins at block 0 or later",
+        ),
+        ({"serial": "S1", "password": "x", "range": 1, "range_start": 8, "range_length": 0}, "at least one block"),
+        ({"serial": "S1", "password": "x", "range": 1024}, "range is 1024; ranges have numbers from 0 to 1023"),
+        ({"serial": "S1", "passwords": {"S1": 1234567}}, "passwords['S1'] is not text"),
+        ({"serial": "S1", "password": "\ud83d"}, "half a character"),
         ({"serial": "S1", "password": "x", "hash": "sha512", "backend": "sedutil"}, "can't be told another"),
     ],
 )
