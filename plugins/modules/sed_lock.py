@@ -94,6 +94,7 @@ options:
         next is begun.
       - SID is offered O(password). Whether it takes that tells which of the two the others have. A change that was cut
         off is gone on with by the same task on the same host.
+      - A drive of the task whose password is this one already is left as it is.
     type: str
   psid:
     description:
