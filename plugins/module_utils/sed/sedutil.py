@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import typing as t
+from dataclasses import replace
 
 from ..command import Command, CommandTimeout, Result, Runner
 from ..errors import Refused, StorageError
@@ -21,7 +22,7 @@ from .discovery import Discovery
 from .drive import Drive
 from .hold import Holder, hold
 from .link import Identity, Link, open_link
-from .session import LockedOut, Rejected
+from .session import LockedOut, NotStored, Rejected, discover
 from .state import (
     FACTORY,
     FOREIGN,
@@ -74,7 +75,13 @@ class Sedutil:
         with self._hold(drive.node), self._open(drive.node, False) as link:
             identity = link.identify()
             shown = self._run("ask the drive", drive.node, "--query", (), options=())
-        return identity, text.discovery(shown.stdout)
+            found = text.discovery(shown.stdout)
+            if found.kind:
+                # Most versions do not show what the firmware of the host keeps the drive from.
+                with contextlib.suppress(StorageError):
+                    told = discover(link)
+                    found = replace(found, blocked=told.blocked, frozen=told.frozen)
+        return identity, found
 
     def can_try(self, authority: str) -> bool:
         # The program has no other way to try these than to set the password that is there once more.
@@ -272,5 +279,8 @@ class Sedutil:
         if authority == uids.SID and state.found.enterprise:
             return
         done = self._try(state, authority, secret)
+        if text.is_wrong_password(done.rc, done.stderr):
+            # The program knows no way to set another one but by the one that is there.
+            raise NotStored(authority, "does not take it; sedutil-cli can't set the former one again")
         if done.rc:
             raise self._failed(f"take the new password of {authority}", done)
