@@ -48,6 +48,10 @@ class Emulator:
         self.fail_rescans = 0
         # How many drives were at work at the same time at most, if they wait for each other.
         self.gate: threading.Barrier | None = None
+        # How often a drive was opened for reading alone, as this collection does it and sedutil-cli does not; and what
+        # happens right before one of these, such as another drive in its place.
+        self.looks = 0
+        self.before_look: t.Callable[[int], None] | None = None
         # Seconds that a drive takes for each command; all of them at the same time.
         self.delay = 0.0
         self._tpers: dict[int, TPer] = {}
@@ -85,6 +89,14 @@ class Emulator:
             (self.root / "dev" / node).touch()
         block = nodes[-1]
         self._show(drive, name, block)
+
+    def exchange(self, name: str, drive: Drive) -> None:
+        """Another drive where one was: what is open stays that one, what is opened from now on is the other."""
+        self._tpers.setdefault(id(drive), TPer(drive))
+        self._locks.setdefault(id(drive), threading.Lock())
+        for node in (name, f"{name}n1"):
+            if node in self.drives:
+                self.drives[node] = drive
 
     def unplug(self, name: str) -> Drive:
         """Pull a drive: its nodes go, and what is open to it fails."""
@@ -220,12 +232,19 @@ class Emulator:
                 head, data = receive(connection, head_length), receive(connection, data_length)
                 if kind == _OPEN:
                     name = os.path.basename(head.decode())
+                    self._looked(int.from_bytes(data, "little"))
                     drive = self.drives.get(name)
                     connection.sendall(_ANSWER.pack(-self._opening(drive, data), 0, 0, 0))
                 elif drive is None:
                     return
                 else:
                     connection.sendall(self._command(kind, name, drive, head, data))
+
+    def _looked(self, flags: int) -> None:
+        if flags & os.O_ACCMODE == os.O_RDONLY:
+            self.looks += 1
+            if self.before_look is not None:
+                self.before_look(self.looks)
 
     def _opening(self, drive: Drive | None, flags: bytes) -> int:
         if drive is None or drive.gone:

@@ -113,6 +113,31 @@ def test_a_drive_in_use_is_refused(player: Player, state: str, options: dict[str
     assert player.run(serial="S1", password=PASSWORD, state=state, **options)["changed"]
 
 
+@pytest.mark.parametrize("state,options", [("locked", {}), ("readonly", {}), ("absent", {"confirm_serial": ["S1"]})])
+def test_a_drive_that_is_mounted_between_plan_and_step_is_left_alone(
+    player: Player, state: str, options: dict[str, t.Any]
+) -> None:
+    host = player.host
+    drive = host.plug(Spec("S1"), "nvme8")
+    mounts = (host.root / "proc/self/mountinfo").read_text()
+    said: dict[str, int] = {"is in use: mounted on /srv": 0, "It is in use by now: mounted on /srv": 0}
+    player.run(serial="S1", password=PASSWORD)
+    host.looks = 0
+    player.run(serial="S1", password=PASSWORD, state=state, **options, check_mode=True, check_password=True)
+    # What check mode looks at comes before the plan; the next look is that of the step.
+    for place in range(1, host.looks + 1):
+        host.looks = 0
+        host.write("proc/self/mountinfo", mounts)
+        host.before_look = lambda look, place=place: host.mount("nvme8n1", "/srv") if look == place else None  # type: ignore[misc]
+        drive.calls.clear()
+        message = player.fails(serial="S1", password=PASSWORD, state=state, **options)
+        found = [words for words in said if words in message]
+        assert found, (place, message)
+        said[found[-1]] += 1
+        assert drive.readable() and not {name for name, _uid, _who in drive.calls} & {"Set", "Revert", "RevertSP"}
+    assert said["It is in use by now: mounted on /srv"] >= 1, said
+
+
 @pytest.mark.parametrize(
     "address",
     ["S1", "nvme8", "nvme8n1", "/dev/nvme8n1", "/dev/disk/by-id/nvme-EMU_OPAL_1TB_S1", "eui.00000000000000s1"],

@@ -72,6 +72,9 @@ class Host:
         # What the host remembers, and the locks of the drives.
         self.journal = Journal(path="")
         self._holds: dict[str, Hold] = {}
+        # How often a drive was opened, and from when on another one is where the first was.
+        self.opened = 0
+        self.exchange: tuple[int, Drive] | None = None
 
     def table(self) -> DeviceTable:
         return DeviceTable(
@@ -90,9 +93,14 @@ class Host:
     @contextlib.contextmanager
     def open(self, node: str, exclusive: bool = True) -> t.Iterator[Link]:
         number = int(node[len("/dev/nvme") : -len("n1")])
-        if self.drives[number].gone:
+        drive, tper = self.drives[number], self._tpers[number]
+        if self.exchange is not None and self.opened >= self.exchange[0]:
+            drive = self.exchange[1]
+            tper = TPer(drive)
+        self.opened += 1
+        if drive.gone:
             raise Gone(f"{node} can't be opened.")
-        yield Direct(self.drives[number], self._tpers[number])
+        yield Direct(drive, tper)
 
     @contextlib.contextmanager
     def hold(self, node: str) -> t.Iterator[Hold]:
