@@ -165,6 +165,8 @@ class Emulator:
     def _skeleton(self) -> None:
         for folder in ("run", "var", "dev/disk/by-id", "sys/class/block", "sys/class/nvme", "sys/devices", "proc/self"):
             (self.root / folder).mkdir(parents=True)
+        for folder in ("etc/zfs", "etc/systemd/system"):
+            (self.root / folder).mkdir(parents=True)
         self._link("var/run", "../run")
         self.write("proc/self/mountinfo", "1 0 0:1 / / rw - rootfs none rw\n")
         self.write("proc/swaps", "Filename Type Size Used Priority\n")
