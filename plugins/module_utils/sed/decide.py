@@ -383,7 +383,8 @@ class _Planner:
         authority, secret = uids.PSID, wish.psid
         if secret is None:
             authority = uids.SID
-            self._check_holder(authority, holder)
+            if wish.ours is not None:
+                self._check_holder(authority, holder)
             secret = secret_of(wish, holder)
         if secret is None:
             raise _Refusal(f"No password is given for '{self._label}'.")
@@ -487,16 +488,11 @@ class _Planner:
 
     def _proven(self) -> Secret:
         """The password with which the range is opened and closed."""
-        master = uids.band_master(self._wish.range) if self._found.enterprise else uids.ADMIN1
-        holder = self._holder(master, OURS)
-        secret = secret_of(self._wish, holder)
-        if holder not in (OURS, NEW, FACTORY) or secret is None:
+        if self._wish.ours is None:
             raise _Refusal(f"No password is given for '{self._label}'.")
-        if holder == FACTORY:
-            raise _Refusal(
-                f"'{self._label}' still has the password of the factory.", "Set the drive up first: state: present."
-            )
-        return secret
+        # Nothing else is offered for that.
+        self._holder(uids.band_master(self._wish.range) if self._found.enterprise else uids.ADMIN1, OURS)
+        return self._wish.ours
 
     def _range(self) -> Range:
         if self._state.range is not None:

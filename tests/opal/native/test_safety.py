@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 import typing as t
 from dataclasses import replace
@@ -16,6 +17,8 @@ from ansible_collections.nasops.encryption.tests.opal import names
 from ansible_collections.nasops.encryption.tests.opal.drive import ENTERPRISE, OPALITE, PYRITE2, RUBY, Spec
 from ansible_collections.nasops.encryption.tests.opal.player import Player, Worker, at_once
 
+# Where programs are searched for whatever PATH says.
+SYSTEM = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 PASSWORD, WRONG = "pass-word-1", "pass-word-2"
 ADMIN = names.pin_of(names.admin(1))
 
@@ -265,6 +268,18 @@ def test_many_drives_at_once_and_one_of_them_is_wrong(player: Player) -> None:
 )
 def test_options_that_contradict_each_other(player: Player, options: dict[str, str], message: str) -> None:
     assert message in player.fails(**options)
+
+
+@pytest.mark.skipif(shutil.which("sedutil-cli", path=SYSTEM) is not None, reason="this machine has sedutil-cli itself")
+def test_a_host_without_sedutil(player: Player, shim: Path, tmp_path: Path) -> None:
+    drive = player.host.plug(Spec("S1"), "nvme8")
+    bare = Worker(shim, tmp_path)
+    try:
+        failed = Player(player.host, bare).run(serial="S1", password=PASSWORD, backend="sedutil")
+    finally:
+        bare.close()
+    assert failed["failed"] and "The program 'sedutil-cli' was not found on this host" in failed["msg"]
+    assert not drive.owned()
 
 
 def test_a_session_that_a_killed_program_left_open_is_ended(player: Player) -> None:
