@@ -28,7 +28,7 @@ from .tper import TPer, Vanished
 
 _REQUEST = struct.Struct("=III")
 _ANSWER = struct.Struct("=iIII")
-_OPEN, _NVME, _SG, _OTHER, _READ = 1, 2, 3, 4, 5
+_OPEN, _NVME, _SG, _OTHER, _READ, _SIZE = 1, 2, 3, 4, 5, 6
 _PLACE = struct.Struct("=QQ")
 _BLKRRPART = 0x125F
 _SECTOR = 512
@@ -270,6 +270,9 @@ class Emulator:
             return _ANSWER.pack(-errno.ENODEV if drive.gone else 0, 0, 0, 0)
         if kind == _READ:
             return self._content(drive, head)
+        if kind == _SIZE:
+            size = (drive.spec.blocks * drive.spec.block_size).to_bytes(8, "little")
+            return _ANSWER.pack(0, 0, 0, len(size)) + size
         if (kind == _NVME) != nvme:
             return _ANSWER.pack(-errno.ENOTTY, 0, 0, 0)
         if drive.gone:
@@ -289,7 +292,7 @@ class Emulator:
         offset, length = _PLACE.unpack(head)
         if drive.gone or not drive.readable():
             return _ANSWER.pack(-errno.EIO, 0, 0, 0)
-        data = drive.media.ljust(offset + length, b"\0")[offset : offset + length]
+        data = drive.media[offset : offset + length].ljust(length, b"\0")
         return _ANSWER.pack(0, 0, 0, len(data)) + data
 
 

@@ -30,7 +30,7 @@
 #include <linux/nvme_ioctl.h>
 #include <scsi/sg.h>
 
-enum { OPEN = 1, NVME = 2, SG = 3, OTHER = 4, READ = 5, MOST = 1024 };
+enum { OPEN = 1, NVME = 2, SG = 3, OTHER = 4, READ = 5, SIZE = 6, MOST = 1024 };
 
 struct request {
     uint32_t kind, head, data;
@@ -287,6 +287,34 @@ static ssize_t read_drive(int fd, void *room, size_t size, off_t offset)
     }
 READING(pread)
 READING(pread64)
+
+/* Nobody seeks in a drive but to its end, to learn how large it is. */
+static off_t size_drive(int fd, off_t offset, int whence)
+{
+    struct answer answer;
+    uint64_t size;
+
+    if (offset || whence != SEEK_END) {
+        errno = ESPIPE;
+        return -1;
+    }
+    if (ask(fd, SIZE, NULL, 0, NULL, 0, &answer) || fetch(fd, answer.data, &size, sizeof size))
+        return -1;
+    return size;
+}
+
+#define SEEKING(name)                                                   \
+    off_t name(int fd, off_t offset, int whence)                        \
+    {                                                                   \
+        static off_t (*real)(int, off_t, int);                          \
+        if (fd >= 0 && fd < MOST && drives[fd])                         \
+            return size_drive(fd, offset, whence);                      \
+        if (!real)                                                      \
+            real = dlsym(RTLD_NEXT, #name);                             \
+        return real(fd, offset, whence);                                \
+    }
+SEEKING(lseek)
+SEEKING(lseek64)
 
 /* Everything else that takes a path sees the tree. */
 #define SEES(type, name, parameters, ...)                               \

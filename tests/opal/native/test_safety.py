@@ -16,6 +16,7 @@ import pytest
 from ansible_collections.nasops.encryption.tests.opal import names
 from ansible_collections.nasops.encryption.tests.opal.drive import ENTERPRISE, OPALITE, PYRITE2, RUBY, Spec
 from ansible_collections.nasops.encryption.tests.opal.player import Player, Worker, at_once
+from ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.geli.nas import label
 
 # Where programs are searched for whatever PATH says.
 SYSTEM = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -114,6 +115,27 @@ def test_a_drive_in_use_is_refused(player: Player, state: str, options: dict[str
     assert drive.readable() and drive.keys == keys
     drive.busy = False
     assert player.run(serial="S1", password=PASSWORD, state=state, **options)["changed"]
+
+
+@pytest.mark.parametrize("state,options", [("locked", {}), ("readonly", {}), ("absent", {"confirm_serial": ["S1"]})])
+def test_a_drive_of_a_pool_is_told_by_its_name_and_refused(
+    player: Player, state: str, options: dict[str, t.Any]
+) -> None:
+    drive = player.host.plug(Spec("S1"), "nvme8")
+    player.run(serial="S1", password=PASSWORD)
+    # The kernel holds what ZFS has imported, and does not say for whom.
+    drive.media, drive.busy = label("vault", 17), True
+    shown = player.info()[0]
+    assert (shown["pool"], shown["uses"]) == ("vault", ['member of the imported pool "vault" (/dev/nvme8n1)'])
+    message = player.fails(serial="S1", password=PASSWORD, state=state, **options)
+    assert "is in use: member of the imported pool \"vault\" (/dev/nvme8n1)" in message and drive.readable()
+    # A pool that was lost with the power of its drives is not read by its name, but held all the same.
+    player.host.power_cycle()
+    shown = player.info()[0]
+    assert shown["pool"] is None and len(shown["uses"]) == 1 and shown["uses"][0].startswith("held by the kernel")
+    drive.busy = False
+    player.run(serial="S1", password=PASSWORD, state="unlocked")
+    assert (player.info()[0]["pool"], player.info()[0]["uses"]) == (None, [])
 
 
 @pytest.mark.parametrize("state,options", [("locked", {}), ("readonly", {}), ("absent", {"confirm_serial": ["S1"]})])
