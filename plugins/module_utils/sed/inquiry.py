@@ -186,8 +186,10 @@ def _owned(wish: Wish, found: Discovery, memory: Memory) -> Inquiry:
     """It does not tell whose it is, or that it is not the factory's any more."""
     master, target = uids.band_master(wish.range), wish.target
     if memory.refused(uids.ERASE_MASTER) == FACTORY:
-        # A set-up by this host, which is done or stopped somewhere after EraseMaster.
-        last = _ask(master, target) if found.locked else _one(memory, master, FACTORY_SECRET, target)
+        # A set-up by this host, which is done or stopped somewhere after EraseMaster. It sets all BandMasters at once.
+        done = any(map(uids.is_band_master, memory.all_refused(FACTORY)))
+        either = (target, FACTORY_SECRET) if done else (FACTORY_SECRET, target)
+        last = _ask(master, target) if found.locked else _one(memory, master, *either)
         first = replace(_ask(uids.ERASE_MASTER, target), others=True)
         for question in (first, _one(memory, uids.SID, FACTORY_SECRET, target), last):
             if not _taken((yield question)):

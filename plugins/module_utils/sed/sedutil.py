@@ -126,7 +126,7 @@ class Sedutil:
         word = f"try a password of {authority}"
         if authority == uids.ADMIN1:
             return self._on(state, word, "--listLockingRanges", secret)
-        if authority.startswith("BandMaster"):
+        if uids.is_band_master(authority):
             return self._on(state, word, "--listLockingRange", authority[len("BandMaster") :], secret)
         if authority == uids.ERASE_MASTER:
             return self._on(state, word, "--setPassword", secret, authority, secret)

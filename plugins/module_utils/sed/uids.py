@@ -84,9 +84,14 @@ def band_master(number: int) -> str:
     return f"{_BAND_MASTER}{number}"
 
 
+def is_band_master(name: str) -> bool:
+    """Whether an authority is one of those for the ranges of an Enterprise drive."""
+    return name.startswith(_BAND_MASTER)
+
+
 def authority_uid(name: str) -> bytes:
     """The object of an authority."""
-    if name.startswith(_BAND_MASTER):
+    if is_band_master(name):
         return _uid(f"00000009{0x8001 + int(name[len(_BAND_MASTER) :]):08x}")
     return _AUTHORITIES[name]
 

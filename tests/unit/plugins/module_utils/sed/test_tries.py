@@ -352,3 +352,13 @@ def test_a_note_that_the_drive_contradicts_is_asked_for_once() -> None:
     done = host.play(serial="S1", password=OLD, new_password=NEW)
     assert done.plan.steps and not done.plan.failures
     assert drive.wrong == [ADMIN]
+
+
+def test_a_second_range_of_a_drive_that_this_host_has_set_up_costs_no_try() -> None:
+    host = Host(Spec("S1", kind=ENTERPRISE, ranges=2))
+    host.play(serial="S1", password=OLD)
+    drive = host.drives[0]
+    drive.wrong.clear()
+    place: dict[str, t.Any] = {"range": 1, "range_start": 0, "range_length": 2048, "confirm_serial": ["S1"]}
+    done = host.play(serial="S1", password=OLD, **place)
+    assert done.plan.steps and not done.plan.failures and drive.wrong == []
