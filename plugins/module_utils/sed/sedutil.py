@@ -20,9 +20,9 @@ from . import sedutil_text as text
 from . import uids
 from .discovery import Discovery
 from .drive import Drive
-from .hold import Holder, hold
+from .hold import Hold, Holder, hold
 from .link import Identity, Link, open_link
-from .session import LockedOut, NotStored, Rejected, discover
+from .session import LockedOut, NotStored, Rejected, Session, discover
 from .state import (
     FACTORY,
     FOREIGN,
@@ -232,12 +232,23 @@ class Sedutil:
         self, state: DriveState, word: str, action: str, *rest: str | Secret, options: t.Sequence[str] | None = None
     ) -> Result:
         """Run an action on the drive of a state, if it is still that one. While it is open it keeps its name."""
-        with self._still(state):
-            return self._run(word, state.drive.node, action, rest, self._options if options is None else options)
+        chosen = self._options if options is None else options
+        with self._still(state) as (held, link):
+            ours = held.opened == state.key
+            held.note(state.key)
+            done = self._run(word, state.drive.node, action, rest, chosen)
+            if ours and text.is_busy(done.stderr):
+                # With a session that a task of this collection began and could not end; the program never drops one.
+                with contextlib.suppress(StorageError):
+                    Session(link, discover(link)).reset_stack()
+                done = self._run(word, state.drive.node, action, rest, chosen)
+            if text.leaves_no_session(done.rc, done.stderr):
+                held.note("")
+            return done
 
     @contextlib.contextmanager
-    def _still(self, state: DriveState) -> t.Iterator[None]:
-        with self._hold(state.drive.node), self._open(state.drive.node, False) as link:
+    def _still(self, state: DriveState) -> t.Iterator[tuple[Hold, Link]]:
+        with self._hold(state.drive.node) as held, self._open(state.drive.node, False) as link:
             there = link.identify()
             if not there.is_same(state.identity):
                 raise Refused(
@@ -245,7 +256,7 @@ class Sedutil:
                     f"'{state.key}'. Nothing was done to it.",
                     hint="Drives were added or removed meanwhile; run the task again.",
                 )
-            yield
+            yield held, link
 
     def _run(
         self, word: str, node: str, action: str, rest: t.Sequence[str | Secret], options: t.Sequence[str]
