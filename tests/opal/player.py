@@ -21,13 +21,18 @@ Result = dict[str, t.Any]
 
 
 class Worker:
-    """A process that sees the drives of whatever emulator it is told."""
+    """A process that sees the drives of whatever emulator it is told.
 
-    def __init__(self, shim: Path) -> None:
+    :param path: where it finds programs, in place of where this one does
+    """
+
+    def __init__(self, shim: Path, path: Path | None = None) -> None:
         search = os.pathsep.join(path for path in sys.path if path)
         environment = {**os.environ, "LD_PRELOAD": str(shim), "PYTHONPATH": search}
         folder = install_sedutil(shim, shim.parent)
-        if folder is not None:
+        if path is not None:
+            environment["PATH"] = str(path)
+        elif folder is not None:
             environment["PATH"] = f"{folder}{os.pathsep}{os.environ['PATH']}"
         self.process = subprocess.Popen(
             [sys.executable, str(Path(__file__).with_name("worker.py"))],

@@ -24,6 +24,8 @@ _MIB = 1024 * 1024
 _SIZE = 256 * _MIB
 _POOL = ("SED0001", "SED0002")
 _SPARE = "SED0003"
+# Enterprise, and not for a pool.
+_BAND = "SED0004"
 # That of the drive that sedutil-cli gets, which shows it in the list of processes: no key of the suite.
 _SHOWN = "shown-to-all-by-sedutil"
 _FOLDER = "tests/vm/playbooks"
@@ -91,7 +93,8 @@ def checks(playbooks: Playbooks, part: str) -> Iterator[Check]:
     """Each check of a part in turn. Some of them cut the power of the NAS."""
     sys.path.insert(0, str(link_collection()))
     playbooks.temporary.mkdir(exist_ok=True)
-    drives = Drives(playbooks.nas, (*_POOL, _SPARE), _SIZE)
+    more = (_BAND,) if part == PARTS[0] else ()
+    drives = Drives(playbooks.nas, (*_POOL, _SPARE, *more), _SIZE, {_BAND: "enterprise"})
     try:
         drives.plug()
         course = _Course(playbooks, drives)
@@ -141,12 +144,14 @@ class _Course:
 
     def by_hand(self) -> Iterator[Check]:
         """The drives without a pool, by Debian's sedutil-cli and by the native client."""
-        variables = {"serials": [*_POOL, _SPARE], "spare": _SPARE, "password": _SHOWN}
+        variables = {"serials": [*_POOL, _SPARE], "spare": _SPARE, "band": _BAND, "password": _SHOWN}
         yield self._playbooks.run("drives by sedutil-cli and natively", f"{_FOLDER}/sed.yml", variables, Wanted())
 
     def by_playbook(self) -> Iterator[Check]:
         """Provisioned, locked by power cuts, and unlocked by the playbook."""
         yield from self._provision("", self._inventory, 3)
+        used = {"serials": list(_POOL), "pool": "vault", "password": self._password}
+        yield self._playbooks.run("a drive of the pool is told by its name", f"{_FOLDER}/sed_used.yml", used, Wanted(0))
         yield self._reset("power cut, which locks the drives")
         yield self._shown("the pool is not there when both drives are locked", "locked\nlocked\n")
         described = f"drive {self._drives.path(_POOL[1])}, drive {_POOL[0]}"

@@ -90,7 +90,7 @@ def load(path: str) -> dict[str, t.Any]:
 
 
 def unlock(params: dict[str, t.Any], say: Say, refusals: Refusals | None = None) -> list[str]:
-    """Unlock the drives, and tell of each; returns those that stay locked.
+    """Unlock the drives, and tell of each; returns those that stay locked or can't be used yet.
 
     :raises StorageError: nothing could be done
     """
@@ -160,11 +160,13 @@ class _Opening:
         except StorageError as error:
             return self.tell(Failure(device, error.message, error.hint) for device in devices)
 
-    def tell(self, failures: t.Iterable[Failure]) -> list[str]:
-        """Name the drives that stay locked, with the reasons."""
+    def tell(self, failures: t.Iterable[Failure], found: Survey | None = None) -> list[str]:
+        """Name the drives that stay locked or can't be used yet, with the reasons."""
+        rows = found.rows if found is not None else ()
+        opened = [row.drive.label for row in rows if isinstance(row, DriveState) and not _is_closed(row)]
         told: list[str] = []
         for failure in failures:
-            self._say(f"'{failure.branch}' STAYS LOCKED: {failure}")
+            self._say(f"'{failure.branch}' {'IS OPEN, BUT' if failure.branch in opened else 'STAYS LOCKED'}: {failure}")
             told.append(failure.branch)
         return told
 
@@ -177,7 +179,7 @@ class _Opening:
             outcome = converge(task.read, task.plan, self.runner, False, task.read_again)
         for action in outcome.plan.actions:
             self._say(f"done: {action}")
-        return self.tell(outcome.plan.failures), outcome.state
+        return self.tell(outcome.plan.failures, outcome.state), outcome.state
 
 
 def _is_closed(state: DriveState) -> bool:

@@ -128,6 +128,19 @@ def is_wrong_password(status: int, errors: str) -> bool:
     return status == NOT_AUTHORIZED and ("NOT_AUTHORIZED" in errors or "Session start failed rc = 1" in errors)
 
 
+def is_busy(errors: str) -> bool:
+    """Whether the drive opened no session, since there is one. The exit status is one of several then."""
+    signs = ("NO_SESSIONS_AVAILABLE", "SP_BUSY", "Session start failed rc = 7", "Session start failed rc = 3")
+    return any(f"{sign}\n" in f"{errors}\n" for sign in signs)
+
+
+def leaves_no_session(status: int, errors: str) -> bool:
+    """Whether no session of the program is open now. That one could not be ended is also said where none was begun."""
+    if status == 0:
+        return "EndSession Failed" not in errors
+    return is_busy(errors) or (status == NOT_AUTHORIZED and is_wrong_password(status, errors))
+
+
 def words(status: int) -> str:
     """What an exit status means."""
     return _STATUS.get(status, "no known reason")

@@ -69,6 +69,7 @@ class DriveState:
     ``uses``: what uses the drive now, in words; ``system``: what of that the host needs to start. ``tried``: False if
     no credential was to be tried. ``filtered``: the kernel keeps security commands from it. ``reset``: this very task
     has just reset it. ``later``: authorities to which the next task offers another credential than this one did.
+    ``twice``: authorities that were offered two credentials and took neither.
     ``unread``: there is a partition table on it that the kernel has not read.
     """
 
@@ -83,6 +84,7 @@ class DriveState:
     filtered: bool = False
     reset: bool = False
     later: tuple[str, ...] = ()
+    twice: tuple[str, ...] = ()
     unread: bool = False
 
     @property

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from ..blockdev.host import read_table, this_host
 from ..command import Command, Runner
-from ..errors import Refused
+from ..errors import Refused, StorageError
 from ..plan import Plan, Work
 from .decide import Tools, decide
 from .drive import Drive
@@ -69,15 +69,24 @@ def unused(drive: Drive) -> Work:
 
 
 def rescan(drive: Drive) -> Work:
-    """Partitions and links of a drive that can be read again."""
+    """Partitions and links of a drive that can be read again. An error if the kernel does not know of them after that.
+
+    Whether it does is seen by what it knows: it refuses to read a table while something holds a partition, which says
+    nothing about those that are missing.
+    """
 
     def work(runner: Runner) -> None:
         nodes = [f"/dev/{name}" for name in drive.members]
-        for node in nodes:
-            reread_partitions(node)
+        refused = [node for node in nodes if not reread_partitions(node)]
         if runner.has("udevadm"):
             # What udev could not read when the drive was found: filesystems and labels, and the links made of them.
             runner.run(Command(("udevadm", "trigger", "--action=change", *nodes)), ok=range(256))
         this_host().settle(runner)
+        if unread(read_table(runner), drive):
+            why = f", which refused to read {', '.join(refused)} again" if refused else ""
+            raise StorageError(
+                f"The drive can be read, but the partitions on it are not known to the kernel{why}.",
+                hint="Something may hold the drive; see the kernel log. The next run of the task reads them again.",
+            )
 
     return work

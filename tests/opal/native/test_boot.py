@@ -49,3 +49,10 @@ def test_drives_are_unlocked_by_the_file_and_one_that_is_wrong_holds_up_no_other
     assert host.partitions("nvme7") == ["nvme7n1p1"], "the pool on it can be imported"
     player.run(serial="S3", password="another one", state="unlocked")
     assert start() == (0, "")
+    host.power_cycle()
+    player.run(serial="S3", password="another one", state="unlocked")
+    # That of S2, too, which has no partitions: the two go side by side.
+    host.fail_rescans = 2
+    status, shown = start()
+    assert status == 1 and "nasops-unlock-drives: 'S1' IS OPEN, BUT: Failed to read the partition table" in shown
+    assert start() == (0, "nasops-unlock-drives: done: Read the partition table of 'S1' again\n")
