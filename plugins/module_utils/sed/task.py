@@ -9,6 +9,7 @@ from ..blockdev.host import read_table, this_host
 from ..command import Command, Runner
 from ..errors import Refused, StorageError
 from ..plan import Plan, Work
+from .boot_refused import Refusals
 from .decide import Tools, decide
 from .drive import Drive
 from .journal import Journal
@@ -16,7 +17,7 @@ from .link import reread_partitions
 from .options import Wish
 from .partitions import unread
 from .read import Eyes, Survey, after, survey
-from .state import Backend
+from .state import Backend, DriveState
 from .usage import in_words, usage, users
 
 
@@ -34,7 +35,8 @@ class Task:
         self._wishes = wishes
         self._hand = hand
         self._trying = trying
-        self._journal = Journal(writes=not check_mode)
+        self._writes = not check_mode
+        self._journal = Journal(writes=self._writes)
 
     def read(self) -> Survey:
         """The drives as they are."""
@@ -46,7 +48,11 @@ class Task:
             lambda drive: unread(table, drive),
             self._trying,
         )
-        return survey(eyes, table, self._wishes)
+        found = survey(eyes, table, self._wishes)
+        if self._writes:
+            # A password that was not taken at boot may be given to a drive while it is open.
+            Refusals().forget(row.key for row in found.rows if isinstance(row, DriveState) and not row.found.locked)
+        return found
 
     def plan(self, found: Survey) -> Plan:
         """What is to be done."""
