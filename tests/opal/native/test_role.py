@@ -86,7 +86,9 @@ def test_what_unlocks_at_boot_has_passwords_that_drives_take_and_goes_when_no_dr
     assert settings.read_bytes() == good
     assert [pin.tries for pin in drives[0].pins.values() if pin.tries] == [1]
     task = r"TASK \[[^]]*Let the host unlock them when it starts\] \**\n(\w+): \[nas1\]"
-    for wanted, word in ((False, ["changed"]), (True, ["skipping"])):
-        shown = run(nas_drives=[], nas_drive_unlock_at_boot=wanted)
+    # It goes whatever else is set: here an object, and nobody to ask for it.
+    half = [{"device": "S1", "kmip": "drives/S1"}]
+    for described, wanted, word in ((half, False, ["changed"]), ([], True, ["skipping"])):
+        shown = run(nas_drives=described, nas_drive_unlock_at_boot=wanted)
         assert re.findall(task, shown) == word, shown
         assert not list((host.root / "etc").rglob("*nasops*"))
