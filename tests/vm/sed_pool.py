@@ -50,7 +50,7 @@ _OPEN = "vault\tavailable\tyes\nvault/own\tavailable\tyes\nvault/words\t{}\n"
 _AFTER_BOOT = """
 rm -r /etc/systemd/system/nasops-unlock-drives*.service.d
 systemctl is-active opal-drives nasops-unlock-drives nasops-unlock-drives-kmip zfs-import-cache nasops-zfs-unlock
-journalctl -b -u nasops-unlock-drives -u nasops-unlock-drives-kmip -o cat | grep '^nasops-unlock-drives: .*[Ll]ock' | sort
+journalctl -b -u 'nasops-unlock-drives*' -o cat | grep '^nasops-unlock-drives: .*[Ll]ock' | sort
 at() { systemctl show --property "$2TimestampMonotonic" --value "$1.service"; }
 before() { [ "$(at "$1" ActiveEnter)" -gt 0 ] && [ "$(at "$1" ActiveEnter)" -le "$(at "$2" ExecMainStart)" ]; }
 for unit in nasops-unlock-drives nasops-unlock-drives-kmip; do
@@ -81,7 +81,7 @@ held = json.load(open("/etc/zfs/nasops-drives.json"))
 print(sorted(held), list(held["passwords"]), held["kmip"]["objects"])
 '
 systemctl show --property After --value nasops-unlock-drives | grep -c network
-systemctl show --property After --value nasops-unlock-drives-kmip | grep -ow 'network[a-z-]*\.target'
+systemctl show --property After --value nasops-unlock-drives-kmip | grep -ow 'network[a-z-]*.target'
 journalctl -b -o cat | grep -i 'ordering cycle' || echo no unit waits for itself
 """
 _LEFT = """

@@ -56,9 +56,7 @@ class Timer:
         """
         now = time.monotonic()
         if now >= deadline:
-            raise LinkFailed(
-                f"The KMIP server {connection.place} answered too slowly: the time for all of it is over."
-            )
+            raise LinkFailed(f"The KMIP server {connection.place} answered too slowly: the time for all of it is over.")
         self._end = min(now + connection.timeout, deadline)
         self._seconds = max(1, round(self._end - now))
 
