@@ -143,8 +143,8 @@ options:
       - V(native) speaks to the drives by itself. V(auto) is V(native).
       - V(sedutil) starts C(sedutil-cli) (1.15 or later, or a fork), which gets passwords as arguments. Every user of
         the host can read them there while it runs, and the task warns of that. It can't make an Enterprise drive
-        read-only, nor change the password of its owner. To try a password of SID or EraseMaster, it sets the same one
-        again; with O(check_password) in check mode these are not tried.
+        read-only, nor change the password of its owner. To try a password of EraseMaster, or of SID where
+        locking is not on, it sets the same one again; with O(check_password) in check mode these are not tried.
     type: str
     choices: [auto, native, sedutil]
     default: auto

@@ -28,7 +28,7 @@ _BAND_VALUE = re.compile(r"(\w+):\s*(\d+)\s*$", re.M)
 _MOST = re.compile(r"Maximum ranges supported:? (\d+)")
 _MSID = re.compile(r"^MSID: (\S+)\s*$", re.M)
 
-NOT_AUTHORIZED, LOCKED_OUT, WRONG_ENTERPRISE = 1, 18, 135
+NOT_AUTHORIZED, LOCKED_OUT, IS_ON, WRONG_ENTERPRISE = 1, 18, 133, 135
 _STATUS = {
     3: "the drive is busy",
     7: "no session is available",
@@ -128,6 +128,11 @@ def is_wrong_password(status: int, errors: str) -> bool:
     return status == NOT_AUTHORIZED and ("NOT_AUTHORIZED" in errors or "Session start failed rc = 1" in errors)
 
 
+def is_taken(status: int, errors: str) -> bool:
+    """Whether the password was right: it succeeded, or the owner has turned locking on before."""
+    return status == 0 or (status == IS_ON and "is not Manufactured-Inactive" in errors)
+
+
 def is_busy(errors: str) -> bool:
     """Whether the drive opened no session, since there is one. The exit status is one of several then."""
     signs = ("NO_SESSIONS_AVAILABLE", "SP_BUSY", "Session start failed rc = 7", "Session start failed rc = 3")
@@ -136,7 +141,7 @@ def is_busy(errors: str) -> bool:
 
 def leaves_no_session(status: int, errors: str) -> bool:
     """Whether no session of the program is open now. That one could not be ended is also said where none was begun."""
-    if status == 0:
+    if is_taken(status, errors):
         return "EndSession Failed" not in errors
     return is_busy(errors) or (status == NOT_AUTHORIZED and is_wrong_password(status, errors))
 
