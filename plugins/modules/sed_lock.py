@@ -44,14 +44,14 @@ options:
     description:
       - V(present) sees to it that the drive belongs to O(password), that locking is turned on, that O(range) locks
         when the power was off, and that no shadow MBR is in the way. It finishes what an interrupted run, or an
-        interrupted C(sedutil-cli --initialSetup), left half-done. It does not lock or unlock, and no data is lost. Where
-        Admin1 has the password and the owner (SID) has another one, it says so and fails, since a change was not
-        finished. A
-        drive that this host starts from (C(/), C(/boot), C(/efi), C(/usr), C(/var), active swap) is refused unless
-        O(confirm_serial) names it, since the host would not start after a power cut. A data pool on it is no
-        hindrance.
+        interrupted C(sedutil-cli --initialSetup), left half-done. It does not lock or unlock, and no data is lost.
+        Where Admin1 has the password and the owner (SID) has another one, it says so and fails, since a change was
+        not finished. A drive that this host starts from (C(/), C(/boot), C(/efi), C(/usr), C(/var), active swap) is
+        refused unless O(confirm_serial) names it, since the host would not start after a power cut. A data pool on it
+        is no hindrance.
       - V(unlocked) opens O(range), and puts a shadow MBR away until the power was off. Then the partition table is
-        read again, and the links of udev are waited for. An open drive needs no password, and none is tried. If there
+        read again, and the links of udev are waited for. If the kernel does not know the partitions then, the task
+        fails, and the next run reads them again. An open drive needs no password, and none is tried. If there
         are partitions on it of which the kernel knows none, as after a task that was cut off, the table is read
         again.
       - V(readonly) opens O(range) for reading only.

@@ -184,7 +184,7 @@ def test_another_drive_in_its_place_is_left_alone(player: Player, backend: str) 
         player.run(**{**options, "backend": "native"}, state="unlocked")
         other.calls.clear()
         host.looks = 0
-        host.before_look = lambda look, place=place: host.exchange("nvme8", other) if look == place else None  # type: ignore[misc]
+        host.before_look = lambda look, place=place: host.exchange("nvme8", other) if look == place else None
         failed = player.fails(**options, state="locked")
         assert "meant was 'S1'. Nothing was done to it" in failed or "number is 'S2'" in failed, (place, failed)
         # A look at what it is needs no session.

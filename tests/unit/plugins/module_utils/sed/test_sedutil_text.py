@@ -91,7 +91,9 @@ def test_what_a_wrong_password_is_and_what_is_not() -> None:
     assert text.factory_password("MSID: ABC123\n") == "ABC123"
 
 
-NO_START = "method status code {}\nSession start failed rc = {}\nOne or more header fields have 0 length\nEndSession Failed\n"
+NO_START = (
+    "method status code {}\nSession start failed rc = {}\nOne or more header fields have 0 length\nEndSession Failed\n"
+)
 BUSY = NO_START.format("NO_SESSIONS_AVAILABLE", 7)
 
 
