@@ -61,7 +61,7 @@ class Native:
         with self._open(drive.node, False) as link:
             return link.identify(), discover(link)
 
-    def can_try(self, authority: str) -> bool:
+    def can_try(self, state: DriveState, authority: str) -> bool:
         return True
 
     def holder(self, state: DriveState, authority: str, offers: t.Sequence[Secret]) -> str:

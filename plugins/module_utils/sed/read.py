@@ -164,7 +164,7 @@ def _answer(backend: Backend, state: DriveState, question: Question, asked: list
     """What an authority answered; None if it can't be asked, and nothing is known that tells it."""
     if not question.offers:
         return FOREIGN
-    if not backend.can_try(question.authority):
+    if not backend.can_try(state, question.authority):
         # To try it would write. It is taken to have what the one before it has.
         return asked[-1][1] if asked else None
     answer = backend.holder(state, question.authority, question.offers)

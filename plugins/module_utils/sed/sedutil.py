@@ -83,9 +83,9 @@ class Sedutil:
                     found = replace(found, blocked=told.blocked, frozen=told.frozen)
         return identity, found
 
-    def can_try(self, authority: str) -> bool:
-        # The program has no other way to try these than to set the password that is there once more.
-        return self._writes or authority not in (uids.SID, uids.ERASE_MASTER)
+    def can_try(self, state: DriveState, authority: str) -> bool:
+        # The program has no other way to try the others than to set the password that is there once more.
+        return self._writes or authority not in (uids.SID, uids.ERASE_MASTER) or _is_on(state, authority)
 
     def holder(self, state: DriveState, authority: str, offers: t.Sequence[Secret]) -> str:
         if state.found.enterprise and authority == uids.SID:
@@ -112,7 +112,7 @@ class Sedutil:
             if mark in self._refused:
                 continue
             done = self._try(state, authority, secret)
-            if done.rc == 0:
+            if text.is_taken(done.rc, done.stderr):
                 return secret.origin
             if done.rc == text.LOCKED_OUT:
                 return LOCKED_OUT
@@ -130,11 +130,13 @@ class Sedutil:
             return self._on(state, word, "--listLockingRange", authority[len("BandMaster") :], secret)
         if authority == uids.ERASE_MASTER:
             return self._on(state, word, "--setPassword", secret, authority, secret)
-        if secret.origin == FACTORY:
-            # To set the password that is there is the only way to try it.
-            msid = self._factory(state)
-            return self._on(state, word, "--setSIDPassword", msid, msid, options=("-n",))
-        return self._on(state, word, "--setSIDPassword", secret, secret)
+        options = ("-n",) if secret.origin == FACTORY else None
+        offer = self._factory(state) if secret.origin == FACTORY else secret
+        if _is_on(state, authority):
+            # It begins a session of the owner, sees that there is nothing to turn on, and ends it.
+            return self._on(state, word, "--activateLockingSP", offer, options=options)
+        # To set the password that is there is the only way to try it.
+        return self._on(state, word, "--setSIDPassword", offer, offer, options=options)
 
     def read_range(self, state: DriveState, number: int, secret: Secret) -> Range:
         word = f"tell of range {number}"
@@ -293,5 +295,10 @@ class Sedutil:
         if text.is_wrong_password(done.rc, done.stderr):
             # The program knows no way to set another one but by the one that is there.
             raise NotStored(authority, "does not take it; sedutil-cli can't set the former one again")
-        if done.rc:
+        if not text.is_taken(done.rc, done.stderr):
             raise self._failed(f"take the new password of {authority}", done)
+
+
+def _is_on(state: DriveState, authority: str) -> bool:
+    """Whether an authority is the owner of an Opal drive whose locking is on: it can be tried without writing."""
+    return authority == uids.SID and state.found.enabled and not state.found.enterprise

@@ -59,9 +59,7 @@ class NotStored(StorageError):
 
     def __init__(self, authority: str, more: str) -> None:
         super().__init__(f"The drive was to set the password of {authority}, said that it had, and {more}.")
-        self.hint = (
-            "Do not take its power: what is open stays open until then. Copy what is on it first."
-        )
+        self.hint = "Do not take its power: what is open stays open until then. Copy what is on it first."
 
 
 class Busy(StorageError):

@@ -112,7 +112,7 @@ class Backend(t.Protocol):
     def look(self, drive: Drive) -> tuple[Identity, Discovery]:
         """What the drive tells without a password."""
 
-    def can_try(self, authority: str) -> bool:
+    def can_try(self, state: DriveState, authority: str) -> bool:
         """Whether a credential can be tried by this task; False where that writes and the task must not."""
 
     def holder(self, state: DriveState, authority: str, offers: t.Sequence[Secret]) -> str:

@@ -128,7 +128,7 @@ def test_a_drive_of_a_pool_is_told_by_its_name_and_refused(
     shown = player.info()[0]
     assert (shown["pool"], shown["uses"]) == ("vault", ['member of the imported pool "vault" (/dev/nvme8n1)'])
     message = player.fails(serial="S1", password=PASSWORD, state=state, **options)
-    assert "is in use: member of the imported pool \"vault\" (/dev/nvme8n1)" in message and drive.readable()
+    assert 'is in use: member of the imported pool "vault" (/dev/nvme8n1)' in message and drive.readable()
     # A pool that was lost with the power of its drives is not read by its name, but held all the same.
     player.host.power_cycle()
     shown = player.info()[0]
@@ -153,7 +153,7 @@ def test_a_drive_that_is_mounted_between_plan_and_step_is_left_alone(
     for place in range(1, host.looks + 1):
         host.looks = 0
         host.write("proc/self/mountinfo", mounts)
-        host.before_look = lambda look, place=place: host.mount("nvme8n1", "/srv") if look == place else None  # type: ignore[misc]
+        host.before_look = lambda look, place=place: host.mount("nvme8n1", "/srv") if look == place else None
         drive.calls.clear()
         message = player.fails(serial="S1", password=PASSWORD, state=state, **options)
         found = [words for words in said if words in message]

@@ -44,6 +44,7 @@ OPERATIONS = {
     "reset by its label": Operation({**RESET, "password": None, "psid": Spec("").psid.decode()}, ({},)),
 }
 CASES = [(name, kind) for name, one in OPERATIONS.items() for kind in one.kinds]
+FAULTS = [(*case, how) for number, case in enumerate(CASES) for how in (HOW if ALL else [HOW[number % len(HOW)]])]
 
 
 def prepared(player: Player, kind: str, operation: Operation) -> Drive:
@@ -63,8 +64,8 @@ def opens(drive: Drive) -> bool:
     return opener and drive.pins[names.PIN_SID].value in known
 
 
-@pytest.mark.parametrize("name,kind", CASES)
-def test_whatever_goes_wrong_the_next_run_finishes(player: Player, name: str, kind: str) -> None:
+@pytest.mark.parametrize("name,kind,how", FAULTS)
+def test_whatever_goes_wrong_the_next_run_finishes(player: Player, name: str, kind: str, how: str) -> None:
     operation = OPERATIONS[name]
     wanted = {**BASE, **operation.options, "backend": "sedutil"}
     drive = prepared(player, kind, operation)
@@ -72,18 +73,16 @@ def test_whatever_goes_wrong_the_next_run_finishes(player: Player, name: str, ki
     # What each process begins with, and sedutil-cli does not look at, is no matter.
     calls = [number for number, (called, _uid, _who) in enumerate(drive.calls) if called != "Properties"]
     player.host.unplug("nvme8")
-    case = CASES.index((name, kind))
-    some = [(HOW[case % len(HOW)], calls[(2 + 5 * case) % len(calls)])]
-    for how, place in [(how, place) for how in HOW for place in calls] if ALL else some:
+    for place in calls if ALL else [calls[(2 + 5 * CASES.index((name, kind))) % len(calls)]]:
         drive = prepared(player, kind, operation)
         drive.faults.inject("*", how, skip=place)
         done = player.run(**wanted)
-        assert opens(drive), (how, place)
+        assert opens(drive), place
         drive.faults.clear()
         if drive.gone:
             player.host.attach(drive, "nvme8")
         again = player.run(**wanted)
-        assert not again.get("failed"), (how, place, done.get("msg"), again.get("msg"))
-        assert player.run(**{**wanted, "backend": "native"})["changed"] is False, (how, place)
+        assert not again.get("failed"), (place, done.get("msg"), again.get("msg"))
+        assert player.run(**{**wanted, "backend": "native"})["changed"] is False, place
         assert not any(pin.locked_out for pin in drive.pins.values())
         player.host.unplug("nvme8")

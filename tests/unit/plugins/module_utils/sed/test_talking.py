@@ -11,6 +11,7 @@ import os
 import struct
 import typing as t
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -150,8 +151,11 @@ def test_sedutil_runs_while_the_drive_is_held_and_writes_nothing_in_check_mode()
     hand = Sedutil(RecordedRunner(default=started.answer), Mask(), True, True, emulated.open, started.hold)
     checking = Sedutil(RecordedRunner(), Mask(), True, False, emulated.open, started.hold)
     for one, writes in ((hand, True), (checking, False)):
-        assert one.can_try(uids.ADMIN1) and one.can_try(uids.band_master(0))
-        assert one.can_try(uids.SID) is writes and one.can_try(uids.ERASE_MASTER) is writes
+        assert one.can_try(state, uids.ADMIN1) and one.can_try(state, uids.band_master(0))
+        # That locking is on is seen after the owner has begun a session.
+        assert one.can_try(state, uids.SID) and one.can_try(state, uids.ERASE_MASTER) is writes
+        for other in (Discovery("opal2", locking=True), Discovery("enterprise", enabled=True, locking=True)):
+            assert one.can_try(replace(state, found=other), uids.SID) is writes
     hand.look(drive)
     hand.holder(state, uids.ADMIN1, (Secret("ours", b"secret"),))
     assert [held for _argv, held in started.ran] == [1, 1]
