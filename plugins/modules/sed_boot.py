@@ -22,10 +22,12 @@ description:
   - The program is F(/etc/zfs/nasops-unlock-drives.pyz), one file that needs Python's own library alone. Each run of the
     module makes it the one of this version of the collection.
   - No drive is touched, and no password tried.
+  - At boot, a password that a drive did not take is not offered to it again until the host restarts or somebody opens
+    the drive, wherever it comes from.
 requirements:
   - root
   - systemd, and the units of OpenZFS
-  - for O(kmip), a network that is up before local file systems are mounted, such as that of systemd-networkd; nothing
+  - for O(kmip), a network that is set up before local file systems are mounted, such as by systemd-networkd; nothing
     is installed where it is not
 extends_documentation_fragment:
   - nasops.encryption.attributes
@@ -58,10 +60,11 @@ options:
     description:
       - The KMIP server that has passwords of drives, and who asks. Those of other drives may be in O(passwords) or
         O(password) all the same.
-      - The paths are those of the host. The private key has to be readable for root only, and not encrypted.
-      - The unit then waits for the network. If the server does not answer within O(kmip.wait), or has no such object,
-        the drives stay locked, and none of them was offered a password. One that a drive has refused is not offered to
-        it again until the host restarts.
+      - The paths are those of the host. The private key has to be readable for root only, and not encrypted. None of
+        the files may lie in a pool of ZFS, but for a root file system that is one.
+      - These drives have a unit of their own, C(nasops-unlock-drives-kmip.service), which comes after the network; the
+        others do not wait for it. If all are open, it ends at once. If the server does not answer within O(kmip.wait),
+        or has no such object, the drives stay locked, and none of them was offered a password.
     type: dict
     suboptions:
       server:
@@ -123,14 +126,15 @@ options:
       wait:
         description:
           - Seconds in which a server that does not answer is asked again, from 0 to 600. The network of a host that
-            starts may come up late. ZFS imports no pool meanwhile.
+            starts may come up late. ZFS imports no pool meanwhile. After these and twice O(kmip.timeout) all of it is
+            over, whatever the server does.
         type: int
         default: 120
       validate:
         description:
           - See that the server hands out all of these objects to the host now, also in check mode, and install nothing
-            if it does not. With V(false), the server need not be there. The files of the connection are looked at in
-            any case.
+            if it does not. With V(false), the server need not be there. The files of the connection and the order of
+            the units are looked at in any case.
         type: bool
         default: true
   hash:
@@ -181,6 +185,7 @@ actions:
 
 import os
 import typing as t
+from dataclasses import replace
 
 from ..module_utils.command import Command, HostRunner, Runner
 from ..module_utils.entry import Module, fail, protect, run
@@ -188,11 +193,17 @@ from ..module_utils.errors import BadInput, StorageError
 from ..module_utils.plan import Plan, Step
 from ..module_utils.secrets import Key, Mask
 from ..module_utils.sed import options
-from ..module_utils.sed.boot_files import UNITS, File, decide, read, unwanted, wanted
+from ..module_utils.sed.boot_files import UNITS, File, decide, places, read, unwanted, wanted
 from ..module_utils.sed.boot_keys import check_files, collect
-from ..module_utils.sed.boot_network import check_order
+from ..module_utils.sed.boot_network import check_order, check_places
 from ..module_utils.sed.boot_options import Kmip, check, kmip_spec
 from ..module_utils.sed.link import require_linux
+
+_UNKNOWN = (
+    "systemd does not run here, so it was not looked at whether the network of this host can be up before pools are "
+    "imported. Where it can't, systemd leaves out a unit when the host starts, maybe the network: run this again when "
+    "the host is up."
+)
 
 
 def main() -> None:
@@ -206,7 +217,7 @@ def main() -> None:
     try:
         require_linux()
         protect(module, mask, (Key("passphrase", text.encode("utf-8")) for text in options.secrets(module.params)))
-        files = _files(module.params, runner, mask) if present else unwanted()
+        files, warnings = _files(module.params, runner) if present else (unwanted(), ())
     except StorageError as error:
         fail(module, error)
 
@@ -214,13 +225,13 @@ def main() -> None:
         return read(file.path for file in files)
 
     def plan(found: dict[str, File | None]) -> Plan:
-        return decide(files, present, found, Step("Let systemd read its units again", _reload))
+        return replace(decide(files, found, Step("Let systemd read its units again", _reload)), warnings=warnings)
 
     run(module, runner, look, plan, lambda _done: {})
 
 
-def _files(params: t.Mapping[str, t.Any], runner: Runner, mask: Mask) -> tuple[File, ...]:
-    """What is to be there.
+def _files(params: t.Mapping[str, t.Any], runner: Runner) -> tuple[tuple[File, ...], tuple[str, ...]]:
+    """What is to be there and what is not, and what a person is to know of it.
 
     :raises BadInput: the options are none of a task that unlocks, or the host starts without systemd
     :raises StorageError: the host can't use the KMIP server when it starts
@@ -229,32 +240,58 @@ def _files(params: t.Mapping[str, t.Any], runner: Runner, mask: Mask) -> tuple[F
         raise BadInput("No drive is named.", hint="Name them in devices, or say state: absent.")
     # What the program would refuse at boot is refused now.
     sources = check(params)
-    if sources.kmip is not None:
-        check_files(sources.kmip.connection)
-        if params["kmip"]["validate"]:
-            _validate(sources.kmip, params["hash"], mask)
     if not os.path.isdir(UNITS):
         raise BadInput(
             f"There is no {UNITS} on this host, so nothing starts the program at boot.",
             hint="Unlock the drives of this host by the playbook unlock.",
         )
+    warnings: tuple[str, ...] = ()
     if sources.kmip is not None:
-        check_order(runner)
-    return wanted(params)
+        try:
+            warnings = _look_ahead(sources.kmip, params, runner)
+        except StorageError as error:
+            error.hint = f"{error.hint} {_left()}".strip()
+            raise
+    return wanted(params), warnings
 
 
-def _validate(kmip: Kmip, kind: str, mask: Mask) -> None:
+def _look_ahead(kmip: Kmip, params: t.Mapping[str, t.Any], runner: Runner) -> tuple[str, ...]:
+    """Whether the host can use the server when it starts; returns what could not be found out.
+
+    :raises StorageError: it can't
+    """
+    check_files(kmip.connection)
+    paths = places(kmip.files)
+    check_places(paths)
+    if params["kmip"]["validate"]:
+        _validate(kmip, params["hash"])
+    if check_order(runner, paths):
+        return ()
+    return (_UNKNOWN,)
+
+
+def _left() -> str:
+    """What is there of an earlier run, in words."""
+    if not any(read(file.path for file in unwanted()).values()):
+        return "Nothing was installed."
+    return (
+        "Nothing was changed: what an earlier run has installed is still there, and the host starts with that. "
+        "state: absent removes it, in the role sed_drives nas_drive_unlock_at_boot: false."
+    )
+
+
+def _validate(kmip: Kmip, kind: str) -> None:
     """Whether the server hands out all passwords to this host: the next restart is a bad time to learn of it.
 
     :raises BadInput: it does not; the message tells of each drive why
     """
     # They are of no use here, and go where this function ends.
-    faults = collect(kmip, kmip.objects, kind, mask, 0.0, lambda _line: None).faults
+    faults = collect(kmip, kmip.objects, kind, lambda _line: None, patient=False).faults
     if faults:
         lines = dict.fromkeys(str(error) for error in faults.values())
         raise BadInput(
             f"The KMIP server does not give this host the passwords of {', '.join(faults)}. {' '.join(lines)}",
-            hint="Nothing was installed or changed. With kmip.validate: false the server is not asked now.",
+            hint="With kmip.validate: false the server is not asked now.",
         )
 
 

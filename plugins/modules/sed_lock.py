@@ -24,7 +24,8 @@ description:
   - A drive counts wrong passwords, and after a few (five on many) takes none until its power was off. So a task
     offers each authority of a drive one password, and check mode offers none. Where a drive tells how many tries are
     left, the last one is not used up. What a drive may have besides is noted in F(/run/nasops.encryption.drives),
-    without any password, and offered by the next task.
+    without any password, and offered by the next task. Only an authority whose password was being changed when a
+    task was cut off may refuse two, if the next task gives other passwords than that one.
   - Two tasks of this collection never talk to one drive at the same time, whatever backend they use.
 requirements:
   - root
@@ -43,12 +44,14 @@ options:
     description:
       - V(present) sees to it that the drive belongs to O(password), that locking is turned on, that O(range) locks
         when the power was off, and that no shadow MBR is in the way. It finishes what an interrupted run, or an
-        interrupted C(sedutil-cli --initialSetup), left half-done. It does not lock or unlock, and no data is lost. A
-        drive that this host starts from (C(/), C(/boot), C(/efi), C(/usr), C(/var), active swap) is refused unless
-        O(confirm_serial) names it, since the host would not start after a power cut. A data pool on it is no
-        hindrance.
+        interrupted C(sedutil-cli --initialSetup), left half-done. It does not lock or unlock, and no data is lost.
+        Where Admin1 has the password and the owner (SID) has another one, it says so and fails, since a change was
+        not finished. A drive that this host starts from (C(/), C(/boot), C(/efi), C(/usr), C(/var), active swap) is
+        refused unless O(confirm_serial) names it, since the host would not start after a power cut. A data pool on it
+        is no hindrance.
       - V(unlocked) opens O(range), and puts a shadow MBR away until the power was off. Then the partition table is
-        read again, and the links of udev are waited for. An open drive needs no password, and none is tried. If there
+        read again, and the links of udev are waited for. If the kernel does not know the partitions then, the task
+        fails, and the next run reads them again. An open drive needs no password, and none is tried. If there
         are partitions on it of which the kernel knows none, as after a task that was cut off, the table is read
         again.
       - V(readonly) opens O(range) for reading only.
@@ -92,6 +95,7 @@ options:
         next is begun.
       - SID is offered O(password). Whether it takes that tells which of the two the others have. A change that was cut
         off is gone on with by the same task on the same host.
+      - A drive of the task whose password is this one already is left as it is.
     type: str
   psid:
     description:
@@ -140,8 +144,8 @@ options:
       - V(native) speaks to the drives by itself. V(auto) is V(native).
       - V(sedutil) starts C(sedutil-cli) (1.15 or later, or a fork), which gets passwords as arguments. Every user of
         the host can read them there while it runs, and the task warns of that. It can't make an Enterprise drive
-        read-only, nor change the password of its owner. To try a password of SID or EraseMaster, it sets the same one
-        again; with O(check_password) in check mode these are not tried.
+        read-only, nor change the password of its owner. To try a password of EraseMaster, or of SID where
+        locking is not on, it sets the same one again; with O(check_password) in check mode these are not tried.
     type: str
     choices: [auto, native, sedutil]
     default: auto

@@ -57,6 +57,8 @@ class Spec:
     wwn: str = ""
     # Seagate's Enterprise drives take both lock flags at once or none.
     both_locks: bool = False
+    # Whether an authority of a session can authenticate once more in it.
+    reauthenticates: bool = True
 
     @property
     def enterprise(self) -> bool:
@@ -259,6 +261,11 @@ class Drive:
             return False
         pin.tries = 0
         return True
+
+    def spoil(self, pin_uid: bytes) -> None:
+        """Another value in the place of a credential, if it is one."""
+        if pin_uid in self.pins:
+            self.pins[pin_uid].value = bytes(byte ^ 0x55 for byte in self.pins[pin_uid].value)
 
     def overlaps(self) -> bool:
         """Whether two ranges share blocks."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-HOW = ("refuse", "lose", "vanish", "vanish_after", "garble", "empty")
+HOW = ("refuse", "lose", "vanish", "vanish_after", "garble", "empty", "other_value")
 
 
 @dataclass
@@ -16,7 +16,8 @@ class Fault:
 
     ``how``: ``refuse`` answers with ``status`` and does nothing; ``lose`` does it and loses the answer; ``vanish``
     pulls the drive before, ``vanish_after`` after it was done; ``garble`` answers with nonsense, ``empty`` with
-    nothing, both without doing anything. ``skip``: so many calls go well first.
+    nothing, both without doing anything; ``other_value`` stores another credential than the one that is set and says
+    that all is well, and is nothing to any other call. ``skip``: so many calls go well first.
     """
 
     method: str

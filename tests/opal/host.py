@@ -18,6 +18,7 @@ import tempfile
 import threading
 import time
 import typing as t
+import zlib
 from pathlib import Path
 
 from . import transports
@@ -27,7 +28,7 @@ from .tper import TPer, Vanished
 
 _REQUEST = struct.Struct("=III")
 _ANSWER = struct.Struct("=iIII")
-_OPEN, _NVME, _SG, _OTHER, _READ = 1, 2, 3, 4, 5
+_OPEN, _NVME, _SG, _OTHER, _READ, _SIZE = 1, 2, 3, 4, 5, 6
 _PLACE = struct.Struct("=QQ")
 _BLKRRPART = 0x125F
 _SECTOR = 512
@@ -47,6 +48,10 @@ class Emulator:
         self.fail_rescans = 0
         # How many drives were at work at the same time at most, if they wait for each other.
         self.gate: threading.Barrier | None = None
+        # How often a drive was opened for reading alone, as this collection does it and sedutil-cli does not; and what
+        # happens right before one of these, such as another drive in its place.
+        self.looks = 0
+        self.before_look: t.Callable[[int], None] | None = None
         # Seconds that a drive takes for each command; all of them at the same time.
         self.delay = 0.0
         self._tpers: dict[int, TPer] = {}
@@ -85,6 +90,14 @@ class Emulator:
         block = nodes[-1]
         self._show(drive, name, block)
 
+    def exchange(self, name: str, drive: Drive) -> None:
+        """Another drive where one was: what is open stays that one, what is opened from now on is the other."""
+        self._tpers.setdefault(id(drive), TPer(drive))
+        self._locks.setdefault(id(drive), threading.Lock())
+        for node in (name, f"{name}n1"):
+            if node in self.drives:
+                self.drives[node] = drive
+
     def unplug(self, name: str) -> Drive:
         """Pull a drive: its nodes go, and what is open to it fails."""
         drive = self.drives[name]
@@ -113,10 +126,12 @@ class Emulator:
         first = bytearray(3 * _SECTOR)
         first[446:462] = bytes([0, 0, 2, 0, 0xEE, 255, 255, 255, 1, 0, 0, 0, 255, 255, 255, 255])
         first[510:512] = b"\x55\xaa"
-        struct.pack_into("<8s64xQII", first, _SECTOR, b"EFI PART", 2, 1, 128)
         # The type of a partition of ZFS, and its first and last block.
         kind = bytes.fromhex("c38c896ad21db211 99a6080020736631")
         struct.pack_into("<16s16sQQ", first, 2 * _SECTOR, kind, b"\1" * 16, 2048, 4095)
+        entries = zlib.crc32(first[2 * _SECTOR : 2 * _SECTOR + 128])
+        struct.pack_into("<8sII56xQIII", first, _SECTOR, b"EFI PART", 0x10000, 92, 2, 1, 128, entries)
+        struct.pack_into("<I", first, _SECTOR + 16, zlib.crc32(first[_SECTOR : _SECTOR + 92]))
         self.drives[name].media = bytes(first)
         self._reread(f"{name}n1" if name.startswith("nvme") else name)
 
@@ -149,6 +164,8 @@ class Emulator:
 
     def _skeleton(self) -> None:
         for folder in ("run", "var", "dev/disk/by-id", "sys/class/block", "sys/class/nvme", "sys/devices", "proc/self"):
+            (self.root / folder).mkdir(parents=True)
+        for folder in ("etc/zfs", "etc/systemd/system"):
             (self.root / folder).mkdir(parents=True)
         self._link("var/run", "../run")
         self.write("proc/self/mountinfo", "1 0 0:1 / / rw - rootfs none rw\n")
@@ -217,12 +234,19 @@ class Emulator:
                 head, data = receive(connection, head_length), receive(connection, data_length)
                 if kind == _OPEN:
                     name = os.path.basename(head.decode())
+                    self._looked(int.from_bytes(data, "little"))
                     drive = self.drives.get(name)
                     connection.sendall(_ANSWER.pack(-self._opening(drive, data), 0, 0, 0))
                 elif drive is None:
                     return
                 else:
                     connection.sendall(self._command(kind, name, drive, head, data))
+
+    def _looked(self, flags: int) -> None:
+        if flags & os.O_ACCMODE == os.O_RDONLY:
+            self.looks += 1
+            if self.before_look is not None:
+                self.before_look(self.looks)
 
     def _opening(self, drive: Drive | None, flags: bytes) -> int:
         if drive is None or drive.gone:
@@ -246,6 +270,9 @@ class Emulator:
             return _ANSWER.pack(-errno.ENODEV if drive.gone else 0, 0, 0, 0)
         if kind == _READ:
             return self._content(drive, head)
+        if kind == _SIZE:
+            size = (drive.spec.blocks * drive.spec.block_size).to_bytes(8, "little")
+            return _ANSWER.pack(0, 0, 0, len(size)) + size
         if (kind == _NVME) != nvme:
             return _ANSWER.pack(-errno.ENOTTY, 0, 0, 0)
         if drive.gone:
@@ -265,7 +292,7 @@ class Emulator:
         offset, length = _PLACE.unpack(head)
         if drive.gone or not drive.readable():
             return _ANSWER.pack(-errno.EIO, 0, 0, 0)
-        data = drive.media.ljust(offset + length, b"\0")[offset : offset + length]
+        data = drive.media[offset : offset + length].ljust(length, b"\0")
         return _ANSWER.pack(0, 0, 0, len(data)) + data
 
 

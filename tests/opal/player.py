@@ -21,13 +21,18 @@ Result = dict[str, t.Any]
 
 
 class Worker:
-    """A process that sees the drives of whatever emulator it is told."""
+    """A process that sees the drives of whatever emulator it is told.
 
-    def __init__(self, shim: Path) -> None:
+    :param path: where it finds programs, in place of where this one does
+    """
+
+    def __init__(self, shim: Path, path: Path | None = None) -> None:
         search = os.pathsep.join(path for path in sys.path if path)
         environment = {**os.environ, "LD_PRELOAD": str(shim), "PYTHONPATH": search}
         folder = install_sedutil(shim, shim.parent)
-        if folder is not None:
+        if path is not None:
+            environment["PATH"] = str(path)
+        elif folder is not None:
             environment["PATH"] = f"{folder}{os.pathsep}{os.environ['PATH']}"
         self.process = subprocess.Popen(
             [sys.executable, str(Path(__file__).with_name("worker.py"))],
@@ -91,13 +96,16 @@ class Player:
                     assert not self._worker.is_bare(spelling)
         return t.cast(Result, json.loads(shown))
 
-    def four_runs(self, **options: t.Any) -> Result:
-        """Check, apply, check, apply: the first two tell the same, the other two that nothing is left to do."""
+    def four_runs(self, changes: bool = True, **options: t.Any) -> Result:
+        """Check, apply, check, apply: the first two tell the same, the other two that nothing is left to do.
+
+        :param changes: whether there is something to do at first
+        """
         runs = [self.run(check_mode, **options) for check_mode in (True, False, True, False)]
         assert not any(one.get("failed") for one in runs), [one.get("msg") for one in runs]
         for word in ("changed", "actions", "diff"):
             assert runs[0][word] == runs[1][word]
-        assert [one["changed"] for one in runs] == [True, True, False, False]
+        assert [one["changed"] for one in runs] == [changes, changes, False, False]
         return runs[1]
 
     def fails(self, **options: t.Any) -> str:

@@ -4,7 +4,8 @@
  *
  * Preloaded into a program, it shows it emulated drives. $OPAL_EMULATOR is the folder of the emulator:
  *   root/    a tree; what is there below /sys, /dev and /proc is seen instead of the host's own, and so are the locks
- *            and notes of this collection in /run, which is /var/run, too
+ *            and notes of this collection in /run, which is /var/run, too. What it installs for the boot is written
+ *            there: never to /etc of the host
  *   socket   where the commands go that are sent to a device node of that tree
  * A device node that is opened is a connection to the socket, so every open is a client of its own.
  */
@@ -29,7 +30,7 @@
 #include <linux/nvme_ioctl.h>
 #include <scsi/sg.h>
 
-enum { OPEN = 1, NVME = 2, SG = 3, OTHER = 4, READ = 5, MOST = 1024 };
+enum { OPEN = 1, NVME = 2, SG = 3, OTHER = 4, READ = 5, SIZE = 6, MOST = 1024 };
 
 struct request {
     uint32_t kind, head, data;
@@ -46,10 +47,19 @@ static char drives[MOST];
 
 #define OWN "/run/nasops.encryption."
 
-/* A lock or a note of this collection, in either spelling. */
+/* A folder, or what is in it. */
+static int is_below(const char *path, const char *folder)
+{
+    size_t length = strlen(folder);
+
+    return !strncmp(path, folder, length) && (!path[length] || path[length] == '/');
+}
+
+/* A lock or a note of this collection, in either spelling, and where it puts what a host starts. */
 static int is_own(const char *path)
 {
-    return !strncmp(path, OWN, sizeof OWN - 1) || !strncmp(path, "/var" OWN, sizeof "/var" OWN - 1);
+    return !strncmp(path, OWN, sizeof OWN - 1) || !strncmp(path, "/var" OWN, sizeof "/var" OWN - 1)
+        || is_below(path, "/etc/zfs") || is_below(path, "/etc/systemd/system") || is_below(path, "/run/systemd/system");
 }
 
 /* The same path in the tree of the emulator, if it is there; otherwise as it was. */
@@ -278,6 +288,34 @@ static ssize_t read_drive(int fd, void *room, size_t size, off_t offset)
 READING(pread)
 READING(pread64)
 
+/* Nobody seeks in a drive but to its end, to learn how large it is. */
+static off_t size_drive(int fd, off_t offset, int whence)
+{
+    struct answer answer;
+    uint64_t size;
+
+    if (offset || whence != SEEK_END) {
+        errno = ESPIPE;
+        return -1;
+    }
+    if (ask(fd, SIZE, NULL, 0, NULL, 0, &answer) || fetch(fd, answer.data, &size, sizeof size))
+        return -1;
+    return size;
+}
+
+#define SEEKING(name)                                                   \
+    off_t name(int fd, off_t offset, int whence)                        \
+    {                                                                   \
+        static off_t (*real)(int, off_t, int);                          \
+        if (fd >= 0 && fd < MOST && drives[fd])                         \
+            return size_drive(fd, offset, whence);                      \
+        if (!real)                                                      \
+            real = dlsym(RTLD_NEXT, #name);                             \
+        return real(fd, offset, whence);                                \
+    }
+SEEKING(lseek)
+SEEKING(lseek64)
+
 /* Everything else that takes a path sees the tree. */
 #define SEES(type, name, parameters, ...)                               \
     type name parameters                                                \
@@ -291,6 +329,9 @@ READING(pread64)
     }
 struct stat64;
 SEES(int, unlink, (const char *path), path)
+SEES(int, mkdir, (const char *path, mode_t mode), path, mode)
+SEES(int, chmod, (const char *path, mode_t mode), path, mode)
+SEES(int, symlink, (const char *target, const char *path), target, path)
 SEES(int, access, (const char *path, int mode), path, mode)
 SEES(int, stat, (const char *path, struct stat *status), path, status)
 SEES(int, stat64, (const char *path, struct stat64 *status), path, status)

@@ -177,7 +177,7 @@ class TPer:
         if fault is not None and fault.how == "vanish_after":
             self.drive.gone = True
             raise Vanished
-        if fault is not None:
+        if fault is not None and fault.how != "other_value":
             raise _Silent
 
     # The session manager
@@ -261,6 +261,8 @@ class TPer:
             if name not in methods:
                 raise MethodError(names.NOT_AUTHORIZED)
             answer = methods[name](session, invoking, arguments)
+            if fault is not None and fault.how == "other_value" and name == "Set":
+                self.drive.spoil(invoking)
         except MethodError as error:
             return _result(error.status)
         self._after(fault)
@@ -357,6 +359,8 @@ class TPer:
 
     def _authenticate(self, session: Session, uid: bytes, arguments: Arguments) -> list[Item]:
         if uid != names.THIS_SP or not arguments or not isinstance(arguments[0], bytes):
+            raise MethodError(names.INVALID_PARAMETER)
+        if arguments[0] in session.authorities and not self.drive.spec.reauthenticates:
             raise MethodError(names.INVALID_PARAMETER)
         proof = next((one.value for one in arguments[1:] if isinstance(one, Named)), b"")
         return [int(self._prove(session, arguments[0], proof))]

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import typing as t
 from pathlib import Path
@@ -20,6 +21,7 @@ from ansible_collections.nasops.encryption.plugins.module_utils.kmip.connection 
 from ansible_collections.nasops.encryption.plugins.module_utils.kmip.session import Session
 from ansible_collections.nasops.encryption.plugins.module_utils.secrets import Mask
 from ansible_collections.nasops.encryption.plugins.module_utils.sed import boot, boot_files
+from ansible_collections.nasops.encryption.plugins.module_utils.sed.boot_network import check_places
 from ansible_collections.nasops.encryption.plugins.modules import sed_boot
 from ansible_collections.nasops.encryption.tests.opal.drive import Spec
 from ansible_collections.nasops.encryption.tests.opal.host import emulator
@@ -38,14 +40,17 @@ class Player:
     def __init__(self, server: KmipServer, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
         self.server = server
         self.root = root
+        # Ansible tells each warning once in a process.
+        self.warned = ""
         self._capsys = capsys
 
     def run(self, check_mode: bool = False, **options: t.Any) -> Result:
         arguments = {**options, "_ansible_check_mode": check_mode, "_ansible_diff": True}
         with patch_module_args(arguments), pytest.raises(SystemExit):
             sed_boot.main()
-        shown = "".join(self._capsys.readouterr())
-        assert "Traceback" not in shown and not any(text in shown for text in TEXTS.values())
+        shown, warned = self._capsys.readouterr()
+        assert "Traceback" not in shown + warned and not any(text in shown + warned for text in TEXTS.values())
+        self.warned += warned
         return t.cast(Result, json.loads(shown))
 
     def four_runs(self, **options: t.Any) -> Result:
@@ -80,11 +85,11 @@ def player(
     root = tmp_path / "root"
     units = root / "etc/systemd/system"
     units.mkdir(parents=True)
-    for name in ("SETTINGS", "PROGRAM", "UNIT", "WANTED"):
+    for name in ("SETTINGS", "PROGRAM", "UNIT", "WANTED", "KMIP_UNIT", "KMIP_WANTED"):
         monkeypatch.setattr(boot_files, name, f"{root}{getattr(boot_files, name)}")
     monkeypatch.setattr(sed_boot, "UNITS", str(units))
     # This machine's own units are none of the test's business.
-    monkeypatch.setattr(sed_boot, "check_order", lambda _runner: None)
+    monkeypatch.setattr(sed_boot, "check_order", lambda _runner, _paths: True)
     monkeypatch.setattr(sed_boot, "_reload", lambda _runner: None)
     kmip.alice.key.chmod(0o600)
     store(kmip, TEXTS)
@@ -98,10 +103,17 @@ def test_it_is_installed_without_any_password_and_removed(player: Player) -> Non
     assert not any(secret in text for secret in (*TEXTS.values(), "of-no-drive"))
     settings = json.loads((player.root / boot.SETTINGS.lstrip("/")).read_text())
     assert settings["kmip"]["objects"] == {"S1": "drives/S1", "S2": "drives/S2"} and "validate" not in settings["kmip"]
-    assert "network-online.target" in Path(boot_files.UNIT).read_text()
-    # Back to the file: the unit no longer waits for the network.
+    files = {str(one) for one in player.files()}
+    assert files == {boot_files.PROGRAM, boot_files.SETTINGS, boot_files.KMIP_UNIT, boot_files.KMIP_WANTED}
+    # One of them in the file: the unit of that one is another, which knows no network.
+    kmip = player.kmip(objects={"S1": "drives/S1"})
+    player.four_runs(devices=["S1", "S2"], kmip=kmip, passwords={"S2": "of-s2"})
+    assert " network.target" in Path(boot_files.KMIP_UNIT).read_text()
+    assert "network" not in Path(boot_files.UNIT).read_text()
     player.four_runs(devices=["S1", "S2"], password="of-all-drives")
-    assert "network-online.target" not in Path(boot_files.UNIT).read_text()
+    files = {str(one) for one in player.files()}
+    assert files == {boot_files.PROGRAM, boot_files.SETTINGS, boot_files.UNIT, boot_files.WANTED}
+    player.four_runs(devices=["S1", "S2"], kmip=player.kmip())
     player.four_runs(state="absent")
     assert player.files() == []
 
@@ -132,15 +144,27 @@ def test_nothing_is_installed_that_would_not_work_at_boot(player: Player, monkey
     assert "holds a private key that others than root may read" in fails()
     player.server.alice.key.chmod(0o600)
 
-    def refuse(_runner: object) -> None:
+    def refuse(_runner: object, _paths: object) -> t.NoReturn:
         raise Refused("the network comes late.")
 
     with monkeypatch.context() as patch:
         patch.setattr(sed_boot, "check_order", refuse)
-        assert fails() == "the network comes late."
+        assert fails() == "the network comes late. Nothing was installed."
+    with monkeypatch.context() as patch:
+        table = player.root.parent / "mountinfo"
+        table.write_text(f"22 20 0:20 / {player.root.parent} rw - zfs tank/keys rw\n")
+        patch.setattr(sed_boot, "check_places", functools.partial(check_places, table=str(table)))
+        assert "lies on tank/keys, which is in a pool of ZFS" in fails()
     player.server.kill()
     assert "refuses the connection" in fails()
-    player.four_runs(devices=["S1", "S2"], kmip=player.kmip(validate=False))
+    with monkeypatch.context() as patch:
+        patch.setattr(sed_boot, "check_order", lambda _runner, _paths: False)
+        player.four_runs(devices=["S1", "S2"], kmip=player.kmip(validate=False))
+        assert "systemd does not run here" in player.warned
+    # What was there before is not gone by that, and it is said how it goes.
+    done = player.run(devices=["S1", "S2"], kmip=player.kmip())
+    assert "Nothing was changed: what an earlier run has installed is still there" in done["msg"]
+    assert "state: absent removes it" in done["msg"] and "Nothing was installed" not in done["msg"]
 
 
 def test_the_role_tells_the_host_which_object_is_for_which_drive(kmip: KmipServer, tmp_path: Path) -> None:
@@ -166,8 +190,10 @@ def test_the_role_tells_the_host_which_object_is_for_which_drive(kmip: KmipServe
     server = kmip.options()
     store(kmip, {"drives/S1": OWN})
     drives = [{"device": "S1", "password": lookup, "kmip": "none/S1"}, {"device": "S2", "password": OWN}, "S3"]
-    shown = told(drives, nas_drive_kmip=server)
+    shown = told([*drives, "S4"], nas_drive_kmip=server)
     assert "does not give this host the passwords of S1. There is no key 'none/S1'" in shown
+    # That does not hide what is wrong with a drive.
+    assert "S4: There is no drive 'S4'" in shown and "What unlocks the drives at boot: The KMIP server" in shown
     shown = told(drives, nas_drive_kmip={**server, "object": "none/all"})
     assert "does not give this host the passwords of S1, S3." in shown and COMMON not in shown
     # An object, and nobody to ask for it: its password does not go into the file in place of that.

@@ -77,7 +77,7 @@ _UNIT = f"""\
 Description=Record of all that is executed
 DefaultDependencies=no
 After=systemd-remount-fs.service
-Before=nasops-unlock-drives.service zfs-import-cache.service zfs-import-scan.service
+Before=nasops-unlock-drives.service nasops-unlock-drives-kmip.service zfs-import-cache.service zfs-import-scan.service
 Before=nasops-zfs-unlock.service local-fs.target shutdown.target
 Conflicts=shutdown.target
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +29,19 @@ _FIRMWARE = {"model": "EMU OPAL", "firmware": "1.0"}
 class Drives:
     """Drives of one NAS, and what its kernel calls them. Their package must be where Python finds it."""
 
-    def __init__(self, nas: Nas, serials: Sequence[str], size: int) -> None:
-        """:param size: bytes"""
+    def __init__(self, nas: Nas, serials: Sequence[str], size: int, kinds: Mapping[str, str] | None = None) -> None:
+        """
+        :param size: bytes
+        :param kinds: of what is not Opal 2, by serial number
+        """
         self._nas = nas
         self._target = importlib.import_module(f"{PACKAGE}.nvme_tcp").Target()
         spec = importlib.import_module(f"{PACKAGE}.drive").Spec
         self._name_of = importlib.import_module(f"{PACKAGE}.nvme_tcp").name_of
         self.by_serial: dict[str, Any] = {
-            serial: self._target.plug(spec(serial, blocks=size // 512, **_FIRMWARE)) for serial in serials
+            serial: self._target.plug(spec(serial, blocks=size // 512, **_FIRMWARE, **kind))
+            for serial in serials
+            for kind in [{"kind": kinds[serial]} if kinds and serial in kinds else {}]
         }
 
     def plug(self) -> None:

@@ -24,6 +24,8 @@ _MIB = 1024 * 1024
 _SIZE = 256 * _MIB
 _POOL = ("SED0001", "SED0002")
 _SPARE = "SED0003"
+# Enterprise, and not for a pool.
+_BAND = "SED0004"
 # That of the drive that sedutil-cli gets, which shows it in the list of processes: no key of the suite.
 _SHOWN = "shown-to-all-by-sedutil"
 _FOLDER = "tests/vm/playbooks"
@@ -46,23 +48,25 @@ _SAME = "sha256sum </vault/file | cmp - /root/vault.sum && echo the same\n"
 _DATASETS = "zfs list -H -o name,keystatus,mounted -r vault\n"
 _OPEN = "vault\tavailable\tyes\nvault/own\tavailable\tyes\nvault/words\t{}\n"
 _AFTER_BOOT = """
-rm -r /etc/systemd/system/nasops-unlock-drives.service.d
-systemctl is-active opal-drives nasops-unlock-drives zfs-import-cache nasops-zfs-unlock
-journalctl -b -u nasops-unlock-drives -o cat | grep '^nasops-unlock-drives: .*[Ll]ock' | sort
+rm -r /etc/systemd/system/nasops-unlock-drives*.service.d
+systemctl is-active opal-drives nasops-unlock-drives nasops-unlock-drives-kmip zfs-import-cache nasops-zfs-unlock
+journalctl -b -u 'nasops-unlock-drives*' -o cat | grep '^nasops-unlock-drives: .*[Ll]ock' | sort
 at() { systemctl show --property "$2TimestampMonotonic" --value "$1.service"; }
 before() { [ "$(at "$1" ActiveEnter)" -gt 0 ] && [ "$(at "$1" ActiveEnter)" -le "$(at "$2" ExecMainStart)" ]; }
-before opal-drives nasops-unlock-drives && echo drives before they are unlocked
-before nasops-unlock-drives zfs-import-cache && echo unlocked before the import
+for unit in nasops-unlock-drives nasops-unlock-drives-kmip; do
+    before opal-drives $unit && before $unit zfs-import-cache && echo $unit between drives and import
+done
 """
 _BOOTED = """\
 active
 active
 active
 active
+active
 nasops-unlock-drives: done: Unlock range 0 of 'SED0001'
 nasops-unlock-drives: done: Unlock range 0 of 'SED0002'
-drives before they are unlocked
-unlocked before the import
+nasops-unlock-drives between drives and import
+nasops-unlock-drives-kmip between drives and import
 """
 _KMIP = "ansible_collections.nasops.encryption.plugins.module_utils.kmip"
 _SERVER = "ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.kmip.kmip_server"
@@ -76,7 +80,8 @@ import json
 held = json.load(open("/etc/zfs/nasops-drives.json"))
 print(sorted(held), list(held["passwords"]), held["kmip"]["objects"])
 '
-systemctl show --property After --value nasops-unlock-drives | grep -o network-online.target
+systemctl show --property After --value nasops-unlock-drives | grep -c network
+systemctl show --property After --value nasops-unlock-drives-kmip | grep -ow 'network[a-z-]*.target'
 journalctl -b -o cat | grep -i 'ordering cycle' || echo no unit waits for itself
 """
 _LEFT = """
@@ -91,7 +96,8 @@ def checks(playbooks: Playbooks, part: str) -> Iterator[Check]:
     """Each check of a part in turn. Some of them cut the power of the NAS."""
     sys.path.insert(0, str(link_collection()))
     playbooks.temporary.mkdir(exist_ok=True)
-    drives = Drives(playbooks.nas, (*_POOL, _SPARE), _SIZE)
+    more = (_BAND,) if part == PARTS[0] else ()
+    drives = Drives(playbooks.nas, (*_POOL, _SPARE, *more), _SIZE, {_BAND: "enterprise"})
     try:
         drives.plug()
         course = _Course(playbooks, drives)
@@ -141,12 +147,14 @@ class _Course:
 
     def by_hand(self) -> Iterator[Check]:
         """The drives without a pool, by Debian's sedutil-cli and by the native client."""
-        variables = {"serials": [*_POOL, _SPARE], "spare": _SPARE, "password": _SHOWN}
+        variables = {"serials": [*_POOL, _SPARE], "spare": _SPARE, "band": _BAND, "password": _SHOWN}
         yield self._playbooks.run("drives by sedutil-cli and natively", f"{_FOLDER}/sed.yml", variables, Wanted())
 
     def by_playbook(self) -> Iterator[Check]:
         """Provisioned, locked by power cuts, and unlocked by the playbook."""
         yield from self._provision("", self._inventory, 3)
+        used = {"serials": list(_POOL), "pool": "vault", "password": self._password}
+        yield self._playbooks.run("a drive of the pool is told by its name", f"{_FOLDER}/sed_used.yml", used, Wanted(0))
         yield self._reset("power cut, which locks the drives")
         yield self._shown("the pool is not there when both drives are locked", "locked\nlocked\n")
         described = f"drive {self._drives.path(_POOL[1])}, drive {_POOL[0]}"
@@ -240,14 +248,18 @@ class _Course:
         }
         yield from self._provision(" that the NAS unlocks", inventory, 4)
         start = time.monotonic()
-        mark, complaints = self._playbooks.mark_at_boot("nasops-unlock-drives")
+        marks, complaints = [], []
+        for unit in ("nasops-unlock-drives", "nasops-unlock-drives-kmip"):
+            mark, lost = self._playbooks.mark_at_boot(unit)
+            marks.append(mark)
+            complaints += lost
         yield "all was recorded before the power of the drives was cut", time.monotonic() - start, complaints
         yield self._reset("power cut, which locks the drives that are unlocked at boot")
-        self._playbooks.marks.append(mark)
+        self._playbooks.marks += marks
         yield self._playbooks.on_nas("the drives are unlocked before pools are imported", _AFTER_BOOT, _BOOTED)
         parts, filed = ["devices", "hash", "kmip", "passwords"], [self._drives.path(_POOL[1])]
         objects = {_POOL[0]: f"drives/{_POOL[0]}"}
-        held = f"{parts} {filed} {objects}\nnetwork-online.target\nno unit waits for itself\n"
+        held = f"{parts} {filed} {objects}\n0\nnetwork.target\nno unit waits for itself\n"
         yield self._playbooks.on_nas("the NAS has one of the two passwords, and asks for the other", _HELD, held)
         there = _OPEN.format("unavailable\tno") + "the same\n"
         yield self._playbooks.on_nas("what has keys in files came up by itself", _DATASETS + _SAME, there)

@@ -19,6 +19,11 @@ from .connection import Connection
 _LONGEST_MESSAGE = 4 * 1024 * 1024
 _HEADER = 8
 
+# No end but those that each request has by itself.
+FOREVER = float("inf")
+# Seconds; 0 would mean not to wait at all, which is another kind of error.
+_INSTANT = 0.001
+
 # What OpenSSL found wrong with the certificate of the server (X509_V_ERR_*).
 _VERDICTS = {
     9: "it is not valid yet",
@@ -42,16 +47,40 @@ class NotTrusted(LinkFailed):
     """One side does not take the certificate of the other, which waiting does not mend."""
 
 
-def connect(connection: Connection) -> ssl.SSLSocket:
+class Timer:
+    """The time of one request or handshake: that of the connection, or what is left of an attempt if that is less."""
+
+    def __init__(self, connection: Connection, deadline: float) -> None:
+        """
+        :raises LinkFailed: nothing is left
+        """
+        now = time.monotonic()
+        if now >= deadline:
+            raise LinkFailed(f"The KMIP server {connection.place} answered too slowly: the time for all of it is over.")
+        self._end = min(now + connection.timeout, deadline)
+        self._seconds = max(1, round(self._end - now))
+
+    @property
+    def left(self) -> float:
+        """Seconds; 0 or less when it is over."""
+        return self._end - time.monotonic()
+
+    def __str__(self) -> str:
+        return f"{self._seconds} seconds"
+
+
+def connect(connection: Connection, deadline: float = FOREVER) -> ssl.SSLSocket:
     """A TLS connection on which both sides have shown their certificates.
 
+    :param deadline: when it is to stand, by the clock that nobody sets
     :raises BadInput: a certificate or key file is missing or no good
     :raises LinkFailed: no connection; the message tells which of the many reasons it was
     """
     context = tls_context(connection)
     place = connection.place
+    timer = Timer(connection, deadline)
     try:
-        plain = _reach(connection)
+        plain = _reach(connection, timer)
     except socket.gaierror as error:
         raise LinkFailed(
             f"The name of the KMIP server {place} can't be resolved: {error.strerror or error}.",
@@ -64,7 +93,7 @@ def connect(connection: Connection) -> ssl.SSLSocket:
         ) from None
     except socket.timeout:
         raise LinkFailed(
-            f"The KMIP server {place} did not answer within {connection.timeout} seconds.",
+            f"The KMIP server {place} did not answer within {timer}.",
             hint="Is the host up, and does a firewall drop the packets?",
         ) from None
     except ValueError:
@@ -77,21 +106,25 @@ def connect(connection: Connection) -> ssl.SSLSocket:
         plain.close()
         raise LinkFailed(f"TLS with the KMIP server {place} can't begin: {error}.") from None
     try:
+        timer = Timer(connection, deadline)
+        channel.settimeout(max(_INSTANT, timer.left))
         channel.do_handshake()
+    except LinkFailed:
+        channel.close()
+        raise
     except (OSError, ValueError) as error:
         channel.close()
-        raise _handshake_failed(error, connection) from None
+        raise _handshake_failed(error, connection, timer) from None
     return channel
 
 
-def _reach(connection: Connection) -> socket.socket:
+def _reach(connection: Connection, timer: Timer) -> socket.socket:
     """A connection to the first address of the server that takes one; all of them together have one time limit."""
-    deadline = time.monotonic() + connection.timeout
-    addresses = _resolve(connection)
+    addresses = _resolve(connection, timer)
     failure: OSError = socket.timeout()
     for number, (family, kind, protocol, _name, address) in enumerate(addresses):
         # A dead address must not use up the time of those behind it.
-        left = (deadline - time.monotonic()) / (len(addresses) - number)
+        left = timer.left / (len(addresses) - number)
         if left <= 0:
             break
         plain = socket.socket(family, kind, protocol)
@@ -105,7 +138,7 @@ def _reach(connection: Connection) -> socket.socket:
     raise failure
 
 
-def _resolve(connection: Connection) -> list[t.Any]:
+def _resolve(connection: Connection, timer: Timer) -> list[t.Any]:
     """The addresses of the server. The system's resolver knows no time limit, so it is left behind when it hangs."""
     answers: list[t.Any] = []
 
@@ -117,10 +150,10 @@ def _resolve(connection: Connection) -> list[t.Any]:
 
     asking = threading.Thread(target=ask, daemon=True)
     asking.start()
-    asking.join(connection.timeout)
+    asking.join(max(0.0, timer.left))
     if not answers:
         raise LinkFailed(
-            f"The name of the KMIP server {connection.place} was not resolved within {connection.timeout} seconds.",
+            f"The name of the KMIP server {connection.place} was not resolved within {timer}.",
             hint="Does this machine reach its name server?",
         )
     if isinstance(answers[0], Exception):
@@ -184,7 +217,7 @@ def _reason(error: Exception) -> str:
     return str(reason or error).replace("_", " ").lower()
 
 
-def _handshake_failed(error: Exception, connection: Connection) -> LinkFailed:
+def _handshake_failed(error: Exception, connection: Connection, timer: Timer) -> LinkFailed:
     place = connection.place
     if isinstance(error, ssl.SSLCertVerificationError):
         verdict = _VERDICTS.get(error.verify_code, error.verify_message)
@@ -199,8 +232,7 @@ def _handshake_failed(error: Exception, connection: Connection) -> LinkFailed:
         return kind(f"The certificate of the KMIP server {place} is not trusted: {verdict}.", hint=hint)
     if isinstance(error, socket.timeout):
         return LinkFailed(
-            f"The KMIP server {place} accepted the connection, but did not finish the TLS handshake within "
-            f"{connection.timeout} seconds.",
+            f"The KMIP server {place} accepted the connection, but did not finish the TLS handshake within {timer}.",
             hint="Is this the KMIP port, and is the server overloaded or stopped?",
         )
     if is_refusal(error):
@@ -232,25 +264,33 @@ def refused(error: Exception, connection: Connection) -> NotTrusted:
 class Wire:
     """Whole messages on a connection, each within a time limit. It writes no log: messages hold keys.
 
-    ``stream`` makes what the library reads a message from.
+    ``stream`` makes what the library reads a message from. ``deadline``: when all of them are to be through.
     """
 
-    def __init__(self, channel: ssl.SSLSocket, connection: Connection, stream: t.Callable[[bytes], t.Any]) -> None:
+    def __init__(
+        self,
+        channel: ssl.SSLSocket,
+        connection: Connection,
+        stream: t.Callable[[bytes], t.Any],
+        deadline: float = FOREVER,
+    ) -> None:
         self._channel = channel
         self._connection = connection
         self._stream = stream
+        self._deadline = deadline
 
     def write(self, data: bytes) -> None:
         """Send one message."""
-        self._channel.settimeout(self._connection.timeout)
-        with self._translated():
+        timer = Timer(self._connection, self._deadline)
+        with self._translated(timer):
+            self._channel.settimeout(max(_INSTANT, timer.left))
             self._channel.sendall(bytes(data))
 
     def read(self) -> t.Any:
         """Receive one message."""
-        deadline = time.monotonic() + self._connection.timeout
-        with self._translated():
-            header = self._exactly(_HEADER, deadline)
+        timer = Timer(self._connection, self._deadline)
+        with self._translated(timer):
+            header = self._exactly(_HEADER, timer)
             size = int.from_bytes(header[4:], "big")
             if size > _LONGEST_MESSAGE:
                 raise LinkFailed(
@@ -258,16 +298,16 @@ class Wire:
                     f"{size} bytes.",
                     hint="Is this the KMIP port, or that of another service with TLS?",
                 )
-            return self._stream(header + self._exactly(size, deadline))
+            return self._stream(header + self._exactly(size, timer))
 
     def close(self) -> None:
         with contextlib.suppress(OSError):
             self._channel.close()
 
-    def _exactly(self, size: int, deadline: float) -> bytes:
+    def _exactly(self, size: int, timer: Timer) -> bytes:
         found = bytearray()
         while len(found) < size:
-            left = deadline - time.monotonic()
+            left = timer.left
             if left <= 0:
                 raise socket.timeout
             self._channel.settimeout(left)
@@ -281,13 +321,13 @@ class Wire:
         return bytes(found)
 
     @contextlib.contextmanager
-    def _translated(self) -> t.Iterator[None]:
+    def _translated(self, timer: Timer) -> t.Iterator[None]:
         place = self._connection.place
         try:
             yield
         except socket.timeout:
             raise LinkFailed(
-                f"The KMIP server {place} did not answer within {self._connection.timeout} seconds.",
+                f"The KMIP server {place} did not answer within {timer}.",
                 hint="Whether it carried out the request is not known. Run the task again: it looks first.",
             ) from None
         except OSError as error:

@@ -64,9 +64,11 @@ def key_text(stored: Stored, value: bytes) -> str:
     Secret data is text, as TrueNAS and this collection store it. A symmetric key is bytes, and becomes hexadecimal
     digits; so does secret data of 32 bytes that is no text.
 
-    :raises StorageError: it is neither
+    :raises StorageError: it is neither, or nothing
     """
     if stored.kind == SYMMETRIC_KEY:
+        if not value:
+            raise StorageError(f"The symmetric key {stored.uid} on the KMIP server is empty.")
         return value.hex()
     if stored.kind != SECRET_DATA:
         raise StorageError(

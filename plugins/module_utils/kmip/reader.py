@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import typing as t
 
-from ..errors import StorageError
+from ..errors import BadInput, StorageError
 from ..secrets import Mask
 from . import names
 from .connection import Connection
-from .link import Wire, connect
+from .link import FOREVER, Wire, connect
 from .objects import GONE, SECRET_DATA, SYMMETRIC_KEY, Stored, as_key, key_text
-from .refusal import HINTS, UNKNOWN, RequestRefused
+from .refusal import HINTS, UNKNOWN, RequestRefused, words_of
 from .ttlv import BYTES, ENUMERATION, INTEGER, TEXT, BadMessage, Item, decode, encode, structure
 
 # Tags (KMIP 1.2, 9.1.3.1).
@@ -32,6 +32,8 @@ _HOLDERS = {SECRET_DATA: 0x420085, SYMMETRIC_KEY: 0x42008F}
 
 _LOCATE, _GET, _GET_ATTRIBUTES = 0x08, 0x0A, 0x0B
 _UNINTERPRETED_TEXT = 1
+_MOST_OF_A_NAME = 64
+_LONGEST_UID = 256
 _SECRET_DATA = 7
 _KINDS = {
     1: "certificate",
@@ -68,15 +70,16 @@ _REASONS = {
 class Reader:
     """A connection on which nothing is changed: each method is one request."""
 
-    def __init__(self, connection: Connection, mask: Mask) -> None:
+    def __init__(self, connection: Connection, mask: Mask, deadline: float = FOREVER) -> None:
         """Connect.
 
+        :param deadline: when all of it is to be over, by the clock that nobody sets
         :raises BadInput: a file of the connection can't be used
         :raises LinkFailed: the server can't be reached, or does not take this client
         """
         self._connection = connection
         self._mask = mask
-        self._wire = Wire(connect(connection), connection, decode)
+        self._wire = Wire(connect(connection, deadline), connection, decode, deadline)
 
     @property
     def place(self) -> str:
@@ -92,7 +95,11 @@ class Reader:
             Item(_NAME_VALUE, TEXT, names.stored(name)),
             Item(_NAME_TYPE, ENUMERATION, _UNINTERPRETED_TEXT),
         )
-        return self._located(f"look for '{name}'", "Name", value)
+        found = self._located(f"look for '{name}'", "Name", value)
+        if len(found) > _MOST_OF_A_NAME:
+            # Each costs a request, and what it stands for is one.
+            raise StorageError(f"'{name}' stands for {len(found)} objects on the KMIP server {self.place}.")
+        return found
 
     def locate_secrets(self) -> tuple[str, ...]:
         """The unique identifiers of all secret data that this client may see."""
@@ -153,7 +160,19 @@ class Reader:
     def _located(self, task: str, attribute: str, value: Item) -> tuple[str, ...]:
         condition = structure(_ATTRIBUTE, Item(_ATTRIBUTE_NAME, TEXT, attribute), value)
         answer = self._ask(task, _LOCATE, condition)
-        return tuple(one.value for one in answer.all(_UID) if isinstance(one.value, str))
+        return tuple(self._checked(task, one.value) for one in answer.all(_UID) if isinstance(one.value, str))
+
+    def _checked(self, task: str, uid: str) -> str:
+        """A unique identifier of the server, which goes into messages."""
+        try:
+            if len(uid) <= _LONGEST_UID:
+                return names.check_uid(uid)
+        except BadInput:
+            pass
+        raise StorageError(
+            f"The answer of the KMIP server {self.place} to the request to {task} can't be understood: it names an "
+            "object by what is no uid."
+        )
 
     def _ask(self, task: str, operation: int, *payload: Item) -> Item:
         """Make one request; returns what the answer is about.
@@ -180,7 +199,7 @@ class Reader:
 
     def _refusal(self, task: str, batch: Item) -> RequestRefused:
         reason = _REASONS.get(batch.number(_RESULT_REASON) or 0, "OTHER_REASON")
-        words = self._mask.text((batch.text(_RESULT_MESSAGE) or "without words").encode("utf-8")).rstrip(".")
+        words = words_of(batch.text(_RESULT_MESSAGE) or "", self._mask)
         return RequestRefused(
             f"The KMIP server {self.place} refused to {task}: {words} ({reason.replace('_', ' ').lower()}).",
             reason,

@@ -6,6 +6,10 @@
 from __future__ import annotations
 
 from ..errors import StorageError
+from ..secrets import Mask
+
+# Characters of what a server says, which may be anything.
+_LONGEST = 200
 
 # What it says when there is no such object (any more).
 UNKNOWN = ("ITEM_NOT_FOUND", "OBJECT_NOT_FOUND", "OBJECT_DESTROYED")
@@ -27,6 +31,13 @@ HINTS = {
     "NON_UNIQUE_NAME_ATTRIBUTE": "An object of this name exists, maybe of another client that this one can't see.",
     "OBJECT_ARCHIVED": "It was archived; recover it on the server first.",
 }
+
+
+def words_of(text: str, mask: Mask) -> str:
+    """What a server says, as a part of one line: without secrets, without what would begin another, and not endless."""
+    plain = "".join(one if one.isprintable() else " " for one in mask.text(text.encode("utf-8", "replace")))
+    cut = plain[:_LONGEST] + ("..." if len(plain) > _LONGEST else "")
+    return cut.strip().rstrip(".") or "without words"
 
 
 class RequestRefused(StorageError):

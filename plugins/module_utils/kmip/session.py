@@ -16,7 +16,7 @@ from .connection import Connection
 from .library import Library, load
 from .link import LinkFailed, Wire, connect
 from .objects import GONE, Stored, as_key, key_text
-from .refusal import HINTS, UNKNOWN, RequestRefused
+from .refusal import HINTS, UNKNOWN, RequestRefused, words_of
 
 _ATTRIBUTES = ["Object Type", "Name", "State", "Cryptographic Algorithm", "Cryptographic Length"]
 
@@ -188,7 +188,7 @@ class Session:
 
     def _refusal(self, task: str, error: t.Any) -> RequestRefused:
         reason = str(getattr(error.reason, "name", error.reason))
-        words = self._mask.text(str(getattr(error, "message", "") or error).encode("utf-8")).rstrip(".")
+        words = words_of(str(getattr(error, "message", "") or error), self._mask)
         return RequestRefused(
             f"The KMIP server {self.place} refused to {task}: {words} ({reason.replace('_', ' ').lower()}).",
             reason,

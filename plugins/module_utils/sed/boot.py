@@ -4,8 +4,9 @@
 """Unlocks drives when a host starts, before pools are imported; it runs without Ansible.
 
 It is the program in the archive that the module sed_boot installs. It reads a file that only root can read, unlocks
-what is locked, and prints a line for each drive. Drives whose passwords are in the file come first; only then, and only
-if one of the others is locked, a KMIP server is asked.
+what is locked, and prints a line for each drive. Drives whose passwords are in the file are for one start of it, those
+whose passwords are on a KMIP server for another one, side by side: the first one knows no network. The server is asked
+only if a drive is locked, or is not there.
 
 Exit status: 0 if every drive is open, 1 if one is not.
 """
@@ -24,32 +25,40 @@ from ..command import HostRunner, Runner
 from ..errors import BadInput, Refused, StorageError
 from ..lock import exclusive
 from ..plan import Failure, converge
-from ..secrets import Key, Mask
-from .boot_keys import Password, collect
+from ..secrets import Mask
+from .boot_careful import Careful
+from .boot_keys import Fetched, collect
 from .boot_options import KEYS, Kmip, lock_params, parse_sources
 from .boot_refused import Refusals
 from .drive import drives, find
 from .link import require_linux
-from .native import Native
-from .options import Wish, argument_spec, parse_wishes, secrets
-from .read import Survey
-from .state import FOREIGN, UNLOCKED, DriveState
+from .options import Wish, argument_spec, parse_wishes
+from .read import Row
+from .state import FOREIGN, UNLOCKED, DriveState, Fault
 from .task import Task
 
 SETTINGS = "/etc/zfs/nasops-drives.json"
+# The argument by which the drives are meant whose passwords are on a server.
+BY_SERVER = "--kmip"
 # Seconds in which drives are to show themselves.
-_PATIENCE = 30.0
+PATIENCE = 30.0
+# Seconds in which another task is to end: a boot does not wait for a person's.
+LOCK_PATIENCE = 240.0
 _PAUSE = 1.0
 _LONGEST = 1 << 20
 
 Say = t.Callable[[str], None]
 
 
-def main(path: str = SETTINGS) -> None:
-    """Unlock, and end the process."""
+def main(*arguments: str) -> None:
+    """Unlock, and end the process.
+
+    :param arguments: the file with the settings, and :data:`BY_SERVER`, or either of them, or neither
+    """
+    path = next((one for one in arguments if one != BY_SERVER), SETTINGS)
     try:
         require_linux()
-        failures = unlock(load(path), _say)
+        failures = unlock(load(path), _say, BY_SERVER in arguments)
     except StorageError as error:
         _say(f"no drive was unlocked: {error}")
         raise SystemExit(1) from None
@@ -57,7 +66,9 @@ def main(path: str = SETTINGS) -> None:
 
 
 def _say(line: str) -> None:
-    sys.stdout.write(f"nasops-unlock-drives: {line}\n")
+    # Drives and servers have a part in it; it stays one line.
+    plain = "".join(one if one.isprintable() else " " for one in line)
+    sys.stdout.write(f"nasops-unlock-drives: {plain}\n")
     sys.stdout.flush()
 
 
@@ -89,114 +100,130 @@ def load(path: str) -> dict[str, t.Any]:
     return {**defaults, "kmip": None, **found, "state": UNLOCKED}
 
 
-def unlock(params: dict[str, t.Any], say: Say, refusals: Refusals | None = None) -> list[str]:
-    """Unlock the drives, and tell of each; returns those that stay locked.
+def unlock(params: dict[str, t.Any], say: Say, by_server: bool = False, refusals: Refusals | None = None) -> list[str]:
+    """Unlock drives, and tell of each; returns those that stay locked or can't be used yet.
 
+    :param by_server: those whose passwords are on the server, in place of the others
     :raises StorageError: nothing could be done
     """
     sources = parse_sources(params)
-    mask = Mask()
-    for text in secrets(params):
-        mask.add(Key("passphrase", text.encode("utf-8")))
-    opening = _Opening(HostRunner(mask), mask, Native(params["hash"]), params["hash"], say)
-    _wait(opening.runner, params["devices"])
+    opening = _Opening(params["hash"], refusals or Refusals(), say)
+    if not by_server:
+        return opening.by_file(params, sources.filed) if sources.filed else []
     if sources.kmip is None:
-        return opening.open(parse_wishes(params))
-    locked: list[str] = []
-    if sources.filed:
-        wishes = parse_wishes(lock_params(params, sources.filed))
-        locked += opening.tried(sources.filed, lambda: opening.open(wishes))
-    kmip, notes = sources.kmip, refusals or Refusals()
-    return [*locked, *opening.tried(tuple(kmip.objects), lambda: opening.open_by(kmip, notes))]
+        return []
+    try:
+        return opening.by_server(sources.kmip)
+    except StorageError as error:
+        return opening.tell(Failure(device, error.message, error.hint) for device in sources.kmip.objects)
 
 
 class _Opening:
     """What is used to open drives, and who is told of it."""
 
-    def __init__(self, runner: Runner, mask: Mask, hand: Native, kind: str, say: Say) -> None:
-        self.runner = runner
-        self._mask = mask
-        self._hand = hand
+    def __init__(self, kind: str, refusals: Refusals, say: Say) -> None:
+        # No program is given a password. A mask that has a short one would let no program be started at all.
+        self._runner = HostRunner(Mask())
         self._kind = kind
+        self._refusals = refusals
         self._say = say
 
-    def open(self, wishes: tuple[Wish, ...]) -> list[str]:
-        """Open drives with the passwords in their wishes."""
-        return self._open(wishes)[0]
+    def by_file(self, params: dict[str, t.Any], devices: t.Sequence[str]) -> list[str]:
+        """Open drives with passwords from the file."""
+        wishes = parse_wishes(lock_params(params, devices))
+        _wait(self._runner, devices)
+        return self._open(wishes, dict.fromkeys(devices, "the password in the file"))
 
-    def open_by(self, kmip: Kmip, refusals: Refusals) -> list[str]:
-        """Open drives with passwords from a server. It is asked for those of locked drives alone."""
+    def by_server(self, kmip: Kmip) -> list[str]:
+        """Open drives with passwords from a server. It is asked for those of drives that are not open alone."""
         bare = {device: Wish(device, UNLOCKED) for device in kmip.objects}
-        seen = Task(self.runner, self._hand, tuple(bare.values()), check_mode=True, trying=False).read()
-        rows = dict(zip(bare, seen.rows))
-        closed = {device: row for device, row in rows.items() if isinstance(row, DriveState) and _is_closed(row)}
+        _wait(self._runner, list(bare))
+        hand = Careful(self._kind, self._refusals)
+        seen = Task(self._runner, hand, tuple(bare.values()), check_mode=True, trying=False).read()
+        # One that is not there may show itself while the server is waited for.
+        due = {device: row for device, row in zip(bare, seen.rows) if isinstance(row, Fault) or _is_closed(row)}
         # Not within the lock: a person who is at the drives meanwhile need not wait for the server.
-        fetched = collect(kmip, closed, self._kind, self._mask, kmip.wait, self._say) if closed else None
-        passwords = dict(fetched.passwords) if fetched else {}
-        faults = dict(fetched.faults) if fetched else {}
-        for device, row in closed.items():
-            if device in passwords and refusals.has(row.key, passwords[device].origin):
-                faults[device] = _refused_before(passwords.pop(device), refusals.path)
-        left = self.tell(Failure(device, error.message, error.hint) for device, error in faults.items())
+        fetched = collect(kmip, due, self._kind, self._say) if due else Fetched({}, {})
+        left = self.tell(_unfetched(device, due[device], error) for device, error in fetched.faults.items())
+        origins = {device: password.origin for device, password in fetched.passwords.items()}
         wishes = tuple(
-            self._wish(device, passwords[device]) if device in passwords else wish
+            self._wish(device, fetched.passwords[device].text) if device in origins else wish
             for device, wish in bare.items()
-            if device not in faults
+            if device not in fetched.faults
         )
-        if not wishes:
-            return left
-        locked, found = self._open(wishes)
-        for wish, one in zip(wishes, found.rows):
-            if wish.address in passwords and isinstance(one, DriveState) and FOREIGN in one.holders.values():
-                origin = passwords[wish.address].origin
-                self._say(f"what '{one.drive.label}' did not take is {origin}")
-                refusals.add(one.key, origin)
-        return [*left, *locked]
+        return [*left, *(self._open(wishes, origins) if wishes else ())]
 
-    def tried(self, devices: t.Sequence[str], work: t.Callable[[], list[str]]) -> list[str]:
-        """Do this for some of the drives; what keeps all of them locked holds up no others."""
-        try:
-            return work()
-        except StorageError as error:
-            return self.tell(Failure(device, error.message, error.hint) for device in devices)
-
-    def tell(self, failures: t.Iterable[Failure]) -> list[str]:
-        """Name the drives that stay locked, with the reasons."""
+    def tell(self, failures: t.Iterable[Failure], opened: t.Collection[str] = ()) -> list[str]:
+        """Name the drives that stay locked or can't be used yet, with the reasons."""
         told: list[str] = []
         for failure in failures:
-            self._say(f"'{failure.branch}' STAYS LOCKED: {failure}")
+            self._say(f"'{failure.branch}' {'IS OPEN, BUT' if failure.branch in opened else 'STAYS LOCKED'}: {failure}")
             told.append(failure.branch)
         return told
 
-    def _wish(self, device: str, password: Password) -> Wish:
-        return parse_wishes(lock_params({"password": password.text, "hash": self._kind}, (device,)))[0]
+    def _wish(self, device: str, text: str) -> Wish:
+        return parse_wishes(lock_params({"password": text, "hash": self._kind}, (device,)))[0]
 
-    def _open(self, wishes: tuple[Wish, ...]) -> tuple[list[str], Survey]:
-        task = Task(self.runner, self._hand, wishes)
-        with exclusive():
-            outcome = converge(task.read, task.plan, self.runner, False, task.read_again)
+    def _open(self, wishes: tuple[Wish, ...], origins: t.Mapping[str, str]) -> list[str]:
+        """:param origins: by drive, where its password came from"""
+        hand = Careful(self._kind, self._refusals)
+        task = Task(self._runner, hand, wishes)
+        with exclusive(patience=LOCK_PATIENCE):
+            outcome = converge(task.read, task.plan, self._runner, False, task.read_again)
         for action in outcome.plan.actions:
             self._say(f"done: {action}")
-        return self.tell(outcome.plan.failures), outcome.state
+        # A drive that showed itself only now is called otherwise than when it was not there.
+        rows = {
+            name: (wish, row)
+            for wish, row in zip(wishes, outcome.state.rows)
+            for name in (wish.address, row.drive.label)
+        }
+        opened = [name for name, (_wish, row) in rows.items() if isinstance(row, DriveState) and not _is_closed(row)]
+        failures: list[Failure] = []
+        for failure in outcome.plan.failures:
+            wish, row = rows[failure.branch]
+            if failure.branch in hand.withheld:
+                failure = _withheld(failure.branch, origins[wish.address], self._refusals.path)
+            elif isinstance(row, DriveState) and FOREIGN in row.holders.values():
+                self._say(f"what '{failure.branch}' did not take is {origins[wish.address]}")
+            elif wish.ours is None and _is_closed(row):
+                failure = _bare(failure)
+            failures.append(failure)
+        return self.tell(failures, opened)
 
 
-def _is_closed(state: DriveState) -> bool:
+def _is_closed(row: Row) -> bool:
     """Whether it takes a password to open it."""
-    found = state.found
-    return found.enabled and (found.locked or found.shadowed)
+    return isinstance(row, DriveState) and row.found.enabled and (row.found.locked or row.found.shadowed)
 
 
-def _refused_before(password: Password, path: str) -> StorageError:
-    return Refused(
-        f"It has refused {password.origin} since the host started, so that was not offered again.",
-        hint=f"Put the right password there, as another object, or unlock the drive by the playbook unlock. {path} "
-        "holds what was refused; remove it to offer the same once more.",
+def _unfetched(device: str, row: Row, error: StorageError) -> Failure:
+    if isinstance(row, Fault):
+        return Failure(device, f"{row.error.message} Nor could its password be fetched: {error.message}", error.hint)
+    return Failure(device, error.message, error.hint)
+
+
+def _withheld(label: str, origin: str, path: str) -> Failure:
+    return Failure(
+        label,
+        f"It was offered {origin} since the host started, and did not take it as far as is known, so that was not "
+        "offered again.",
+        f"Put the right password there, or unlock the drive by the playbook unlock. {path} holds what was offered; "
+        "remove it to offer the same once more.",
+    )
+
+
+def _bare(failure: Failure) -> Failure:
+    return Failure(
+        failure.branch,
+        "Its password was not fetched, since it was open before; nothing was offered to it.",
+        "Start this again.",
     )
 
 
 def _wait(runner: Runner, addresses: t.Sequence[str]) -> None:
     """Until all drives are there, or for a while: what is missing then is told of as missing."""
-    end = time.monotonic() + _PATIENCE
+    end = time.monotonic() + PATIENCE
     while time.monotonic() < end:
         table = read_table(runner)
         known = drives(table)

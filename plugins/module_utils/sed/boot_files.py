@@ -22,16 +22,19 @@ from dataclasses import dataclass, field
 from ..durable import make_folder, sync_folder
 from ..errors import StorageError
 from ..plan import Change, Plan, Step
-from .boot import SETTINGS
-from .boot_network import ONLINE
+from .boot import BY_SERVER, LOCK_PATIENCE, PATIENCE, SETTINGS
+from .boot_network import NETWORK
 from .boot_options import Kmip, kept, parse_sources
 
 PROGRAM = "/etc/zfs/nasops-unlock-drives.pyz"
-SERVICE = "nasops-unlock-drives.service"
 UNITS = "/etc/systemd/system"
-UNIT = f"{UNITS}/{SERVICE}"
-# What wants the import of pools wants this before.
-WANTED = f"{UNITS}/zfs-import.target.wants/{SERVICE}"
+# What wants the import of pools wants these before.
+_WANTS = f"{UNITS}/zfs-import.target.wants"
+SERVICE = "nasops-unlock-drives.service"
+UNIT, WANTED = f"{UNITS}/{SERVICE}", f"{_WANTS}/{SERVICE}"
+# For drives whose passwords are on a server, so that no others wait for the network.
+KMIP_SERVICE = "nasops-unlock-drives-kmip.service"
+KMIP_UNIT, KMIP_WANTED = f"{UNITS}/{KMIP_SERVICE}", f"{_WANTS}/{KMIP_SERVICE}"
 _VERSION = re.compile(r"python3\.([0-9]+)")
 # The second number of the oldest version that runs it.
 _OLDEST = 9
@@ -42,18 +45,18 @@ _MAIN = f"""import sys
 
 from {_PACKAGE}.{_START} import main
 
-main(*sys.argv[1:2])
+main(*sys.argv[1:])
 """
-# Seconds for drives alone.
-_SECONDS = 600
+# Seconds, when drives have shown themselves and others have let go of them.
+_OPENING = 330
 _UNIT = """# Installed by the role nasops.encryption.sed_drives, which overwrites what is changed here.
 
 [Unit]
-Description=Unlock self-encrypting drives
+Description=Unlock self-encrypting drives{where}
 Documentation=https://github.com/nasops/nasops.encryption/blob/main/docs/sed.md
 DefaultDependencies=no
-Wants=systemd-udev-settle.service{online}
-After=systemd-udev-settle.service systemd-modules-load.service systemd-remount-fs.service{online}
+Wants=systemd-udev-settle.service
+After=systemd-udev-settle.service systemd-modules-load.service systemd-remount-fs.service{network}
 RequiresMountsFor={mounts}
 Before=zfs-import-cache.service zfs-import-scan.service zfs-import.target
 Conflicts=shutdown.target
@@ -62,11 +65,12 @@ Before=shutdown.target
 [Service]
 Type=oneshot
 RemainAfterExit=yes
-ExecStart={python} -I {program}
+ExecStart={python} -I {program}{argument}
 StandardInput=null
 StandardOutput=journal+console
 # A drive that stays locked holds up nothing else: the pools that need it are not imported.
 TimeoutStartSec={seconds}
+TimeoutStopSec=10
 
 [Install]
 WantedBy=zfs-import.target
@@ -75,13 +79,17 @@ WantedBy=zfs-import.target
 
 @dataclass(frozen=True)
 class File:
-    """A file, or a link if ``target`` is given. ``mode``: its permissions; ``owner``: the number of its user."""
+    """A file, or a link if ``target`` is given. ``mode``: its permissions; ``owner``: the number of its user.
+
+    ``gone``: it is not to be there.
+    """
 
     path: str
     content: bytes = b""
     mode: int = 0o644
     target: str = ""
     owner: int = field(default_factory=os.geteuid)
+    gone: bool = False
 
 
 def interpreter(usual: str = "/usr/bin/python3") -> str:
@@ -98,24 +106,39 @@ def wanted(settings: t.Mapping[str, t.Any], python: str | None = None) -> tuple[
     :param python: what starts it, that of :func:`interpreter` if it is not given
     """
     sources = parse_sources(settings)
-    return (
-        File(SETTINGS, json.dumps(kept(settings, sources), indent=2, sort_keys=True).encode("utf-8") + b"\n", 0o600),
+    start = python or interpreter()
+    # A program reads the settings of an older one, which would refuse newer ones.
+    files = [
         File(PROGRAM, archive(), 0o644),
-        File(UNIT, _unit(python or interpreter(), sources.kmip).encode("utf-8")),
-        File(WANTED, target=UNIT),
-    )
+        File(SETTINGS, json.dumps(kept(settings, sources), indent=2, sort_keys=True).encode("utf-8") + b"\n", 0o600),
+    ]
+    if sources.filed:
+        files += [File(UNIT, _unit(start).encode("utf-8")), File(WANTED, target=UNIT)]
+    if sources.kmip is not None:
+        files += [File(KMIP_UNIT, _unit(start, sources.kmip).encode("utf-8")), File(KMIP_WANTED, target=KMIP_UNIT)]
+    there = {file.path for file in files}
+    return (*files, *(File(path, gone=True) for path in (WANTED, UNIT, KMIP_WANTED, KMIP_UNIT) if path not in there))
 
 
-def _unit(python: str, kmip: Kmip | None) -> str:
-    """The unit. It waits for the network only where a server is to be asked: on many hosts that comes later."""
-    folders, online, seconds = [os.path.dirname(SETTINGS)], "", _SECONDS
+def _unit(python: str, kmip: Kmip | None = None) -> str:
+    """The unit for drives with passwords in the file, or for those with passwords on a server.
+
+    That one comes after what sets up the network, if there is such a thing, and does not wait until it is online: what
+    does so may hang, and the program asks again by itself.
+    """
+    folders, words = [os.path.dirname(SETTINGS)], {"where": "", "network": "", "argument": ""}
+    seconds = int(PATIENCE + LOCK_PATIENCE) + _OPENING
     if kmip is not None:
         folders += kmip.files
-        online = f" {ONLINE}"
-        # An attempt that begins when the time is nearly over may take the time of each of its steps.
-        seconds += kmip.wait + 4 * kmip.connection.timeout
-    mounts = " ".join(_quoted(one) for one in folders)
-    return _UNIT.format(python=python, program=PROGRAM, online=online, mounts=mounts, seconds=seconds)
+        words = {"where": ", by a KMIP server", "network": f" {NETWORK}", "argument": f" {BY_SERVER}"}
+        seconds += kmip.limit
+    mounts = " ".join(map(_quoted, places(folders)))
+    return _UNIT.format(python=python, program=PROGRAM, mounts=mounts, seconds=seconds, **words)
+
+
+def places(paths: t.Iterable[str]) -> tuple[str, ...]:
+    """The paths, and where they lead to by links: both are to be mounted."""
+    return tuple(dict.fromkeys(one for path in paths for one in (path, os.path.realpath(path))))
 
 
 def _quoted(path: str) -> str:
@@ -126,8 +149,8 @@ def _quoted(path: str) -> str:
 
 def unwanted() -> tuple[File, ...]:
     """The same files when they are to go, what starts first, and what a run that was killed had begun to write."""
-    paths = (WANTED, UNIT, PROGRAM, SETTINGS)
-    return tuple(File(path) for path in (*paths, *(_part(path) for path in paths)))
+    paths = (WANTED, KMIP_WANTED, UNIT, KMIP_UNIT, PROGRAM, SETTINGS)
+    return tuple(File(path, gone=True) for path in (*paths, *(_part(path) for path in paths)))
 
 
 def _part(path: str) -> str:
@@ -156,16 +179,16 @@ def _read(path: str) -> File | None:
         raise StorageError(f"{path} can't be read: {error.strerror}.") from None
 
 
-def decide(files: t.Sequence[File], present: bool, found: t.Mapping[str, File | None], reload: Step) -> Plan:
+def decide(files: t.Sequence[File], found: t.Mapping[str, File | None], reload: Step) -> Plan:
     """What is to be written or removed, and the step that follows it."""
     steps: list[Step] = []
     for file in files:
         there = found[file.path]
-        if present and there != file:
+        if not file.gone and there != file:
             before = None if there is None else "another one"
             change = Change((file.path,), before, f"link to {file.target}" if file.target else "as described")
             steps.append(_step(f"Write {file.path}", functools.partial(write, file), change))
-        elif not present and there is not None:
+        elif file.gone and there is not None:
             remove = functools.partial(_remove, file.path)
             steps.append(_step(f"Remove {file.path}", remove, Change((file.path,), "there", None)))
     return Plan((*steps, reload) if steps else ())

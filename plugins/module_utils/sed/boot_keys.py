@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import os
 import stat
@@ -42,24 +43,26 @@ class Fetched:
     faults: t.Mapping[str, StorageError]
 
 
-def collect(kmip: Kmip, devices: t.Collection[str], kind: str, mask: Mask, wait: float, say: Say) -> Fetched:
+def collect(kmip: Kmip, devices: t.Collection[str], kind: str, say: Say, patient: bool = True) -> Fetched:
     """Fetch the passwords of these drives. What is wrong with one of them does not hold up the others.
 
+    It ends within the limit of the server, whatever that does.
+
     :param kind: how a password becomes a credential
-    :param wait: seconds in which a server that does not answer is asked again
+    :param patient: a server that does not answer is asked again as long as it is to be waited for
     """
     wanted = {device: term for device, term in kmip.objects.items() if device in devices}
-    found: dict[str, Password | StorageError] = {}
+    asking = _Asking(kmip, dict.fromkeys(wanted.values()), say, patient)
     try:
-        check_private(kmip.connection)
-        _ask_patiently(kmip, dict.fromkeys(wanted.values()), mask, wait, say, found)
+        check_files(kmip.connection)
+        asking.run()
     except StorageError as error:
-        for term in wanted.values():
-            found.setdefault(term, error)
+        for term in asking.terms:
+            asking.found.setdefault(term, error)
     passwords: dict[str, Password] = {}
     faults: dict[str, StorageError] = {}
     for device, term in wanted.items():
-        one = found[term]
+        one = asking.found[term]
         if isinstance(one, Password):
             try:
                 pin.check(one.text, kind, f"The password that is {one.origin}")
@@ -71,31 +74,72 @@ def collect(kmip: Kmip, devices: t.Collection[str], kind: str, mask: Mask, wait:
     return Fetched(passwords, faults)
 
 
-def _ask_patiently(
-    kmip: Kmip, terms: t.Iterable[str], mask: Mask, wait: float, say: Say, found: dict[str, Password | StorageError]
-) -> None:
-    """Ask until the server has answered to all of it.
+class _Asking:
+    """What is still to be asked, and what was found."""
 
-    :raises StorageError: it did not within that time, or waiting would not help
-    """
-    end = time.monotonic() + wait
-    told = False
-    while True:
-        try:
-            with contextlib.closing(Reader(kmip.connection, mask)) as server:
-                for term in terms:
-                    if term not in found:
-                        found[term] = _ask(server, term, kmip.by)
-            return
-        except NotTrusted:
-            raise
-        except LinkFailed as error:
-            if time.monotonic() + _PAUSE >= end:
+    def __init__(self, kmip: Kmip, terms: t.Iterable[str], say: Say, patient: bool) -> None:
+        now = time.monotonic()
+        self.terms = tuple(terms)
+        self.found: dict[str, Password | StorageError] = {}
+        self._kmip = kmip
+        # Those at which the server hung or broke off are asked for behind all others.
+        self._queue = collections.deque(self.terms)
+        self._say = say
+        # Nothing else is masked by it: a short password would be a part of nearly every line.
+        self._mask = Mask()
+        self._until = now + (kmip.wait if patient else 0.0)
+        self._deadline = now + kmip.limit
+        self._told = False
+
+    def run(self) -> None:
+        """Ask until the server has answered to all of it.
+
+        :raises StorageError: it did not in time, or waiting would not help
+        """
+        while self._queue:
+            failures: dict[str, LinkFailed] = {}
+            try:
+                self._ask_each_once(failures)
+            except NotTrusted:
                 raise
-            if not told:
-                say(f"asking the KMIP server again for {wait:.0f} seconds at the most: {error.message}")
-                told = True
+            except LinkFailed as error:
+                # There is no connection at all.
+                if not self._goes_on(error):
+                    self.found.update(failures)
+                    raise
+            else:
+                if failures and not self._goes_on(next(iter(failures.values()))):
+                    self.found.update(failures)
+                    return
+
+    def _ask_each_once(self, failures: dict[str, LinkFailed]) -> None:
+        """One request after the other; what breaks a connection costs that alone.
+
+        :raises LinkFailed: there is no (new) one
+        """
+        while set(self._queue) - set(failures):
+            with contextlib.closing(Reader(self._kmip.connection, self._mask, self._deadline)) as server:
+                while self._queue and self._queue[0] not in failures:
+                    term = self._queue[0]
+                    try:
+                        self.found[term] = _ask(server, term, self._kmip.by)
+                    except NotTrusted:
+                        raise
+                    except LinkFailed as error:
+                        failures[term] = error
+                        self._queue.rotate(-1)
+                        break
+                    self._queue.popleft()
+
+    def _goes_on(self, error: LinkFailed) -> bool:
+        """Whether there is time for another round; waits a little then."""
+        if time.monotonic() + _PAUSE >= min(self._until, self._deadline):
+            return False
+        if not self._told:
+            self._say(f"asking the KMIP server again for {self._kmip.wait} seconds at the most: {error.message}")
+            self._told = True
         time.sleep(_PAUSE)
+        return True
 
 
 def _ask(server: Reader, term: str, by: str) -> Password | StorageError:

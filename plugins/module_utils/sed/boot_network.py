@@ -1,25 +1,34 @@
 # Copyright (c) 2026 nasops.encryption contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Whether the network of a host can be up before pools are imported.
+"""Whether the network of a host can be up before pools are imported, and what is needed to ask a server by it.
 
-A unit that waits for the network, and that the import of pools waits for, closes a circle where the network itself
-waits for local file systems: those of ZFS are among them. systemd then leaves out one of these units when the host
-starts, whichever it finds first.
+A unit that comes after the network, and that the import of pools waits for, closes a circle where the network itself
+waits for local file systems: those of ZFS are among them. So does one that waits for a file which is on ZFS. systemd
+then leaves out one of these units when the host starts, whichever it finds first.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import typing as t
 from dataclasses import dataclass
 
 from ..command import Command, Runner
 from ..errors import Refused
 
-ONLINE = "network-online.target"
+# What comes after that which sets up the network; nothing waits there until it works.
+NETWORK = "network.target"
 IMPORTS = ("zfs-import-cache.service", "zfs-import-scan.service", "zfs-import.target")
+_LOCAL = "local-fs.target"
+# What tells the generator of OpenZFS which file systems to make units for, so that a later boot has other ones.
+_LISTS = "/etc/zfs/zfs-list.cache"
 _PROPERTIES = ("LoadState", "ActiveState", "UnitFileState", "After")
+_MOUNTS = "/proc/self/mountinfo"
+_PLAIN = re.compile(rb"[A-Za-z0-9:_]")
+# Devices of volumes in pools.
+_VOLUMES = ("/dev/zd", "/dev/zvol/")
 
 
 @dataclass(frozen=True)
@@ -33,35 +42,110 @@ class Unit:
 Read = t.Callable[[t.Sequence[str]], t.Mapping[str, Unit]]
 
 
-def check_order(runner: Runner, folder: str = "/run/systemd/system") -> None:
-    """Refuses where the network comes after what it would have to come before.
+def check_order(
+    runner: Runner, paths: t.Iterable[str] = (), folder: str = "/run/systemd/system", lists: str = _LISTS
+) -> bool:
+    """Refuses where the network, or a file that is needed, comes after what it would have to come before.
 
+    :param paths: those that are to be mounted, and those behind their links
+    :return: False where systemd does not run, as in a container that is being built: nothing can be asked then
     :raises Refused: it does; the message names the units
     """
     if not os.path.isdir(folder):
-        # systemd does not run, as in a container that is being built: nothing can be asked.
-        return
-    found = chain(lambda names: read_units(runner, names), ONLINE, IMPORTS)
-    if found:
-        way = f"{found[0]} comes after {', that after '.join(found[1:])}"
+        return False
+    goals = (*IMPORTS, _LOCAL) if os.path.isdir(lists) else IMPORTS
+    starts = (NETWORK, *dict.fromkeys(mount for path in paths for mount in mounts(path)))
+    found = chain(lambda names: read_units(runner, names), starts, goals)
+    if not found:
+        return True
+    way = f"{found[0]} comes after {', that after '.join(found[1:])}"
+    if found[-1] == _LOCAL:
+        way += f", and with {lists} OpenZFS makes units that mount file systems before that"
+    again = "systemd would leave out one of these units when the host starts."
+    if found[0] != NETWORK:
         raise Refused(
-            f"On this host the network comes up after pools are imported, so no password can be fetched before: {way}. "
-            "Nothing was installed, since systemd would leave out one of these units when the host starts.",
-            hint="systemd-networkd needs no local file systems; networking.service (ifupdown), NetworkManager and some "
-            "firewalls do. Otherwise leave kmip out and unlock the drives by the playbook unlock.",
+            f"A file by which the host asks the KMIP server is not there before pools are imported: {way}. {again}",
+            hint="Put the files of the connection on the root file system, such as into /etc.",
         )
+    raise Refused(
+        "On this host the network comes up after pools are imported, so no password can be fetched before: "
+        f"{way}. {again}",
+        hint="systemd-networkd needs no local file systems; networking.service (ifupdown), NetworkManager and some "
+        "firewalls do. Otherwise leave kmip out and unlock the drives by the playbook unlock.",
+    )
 
 
-def chain(read: Read, start: str, goals: t.Collection[str]) -> tuple[str, ...]:
-    """The shortest way from a unit over what it comes after to one of the goals; empty if there is none."""
-    ways: dict[str, tuple[str, ...]] = {start: (start,)}
-    level = [start]
+def check_places(paths: t.Iterable[str], table: str = _MOUNTS) -> None:
+    """Refuses files that are in a pool: they are not there before it is imported.
+
+    What is on the root file system is there before all of that, also if it is of ZFS.
+
+    :param paths: as for :func:`check_order`
+    :raises Refused: one is
+    """
+    try:
+        with open(table, encoding="utf-8", errors="surrogateescape") as file:
+            rows = [line.split() for line in file]
+    except OSError:
+        # No /proc: then it is no host that starts by systemd either.
+        return
+    # Fields 5, and behind a dash the type and the source (proc(5)). What was mounted last is above the others.
+    mounted: dict[str, tuple[str, str]] = {}
+    for row in rows:
+        dash = row.index("-") if "-" in row else len(row)
+        if dash + 2 < len(row):
+            mounted[_unescaped(row[4])] = (row[dash + 1], row[dash + 2])
+    for path in paths:
+        place = max((one for one in mounted if _is_below(path, one)), key=len, default="/")
+        kind, source = mounted.get(place, ("", ""))
+        if place != "/" and (kind == "zfs" or source.startswith(_VOLUMES)):
+            raise Refused(
+                f"{path} lies on {source}, which is in a pool of ZFS and not there before pools are imported.",
+                hint="Put it on the root file system, such as into /etc.",
+            )
+
+
+def _is_below(path: str, place: str) -> bool:
+    return path == place or path.startswith(place.rstrip("/") + "/")
+
+
+def _unescaped(text: str) -> str:
+    return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), text)
+
+
+def mounts(path: str) -> tuple[str, ...]:
+    """The units that mount a path and what is above it, as far as there are such."""
+    parts = [one for one in path.split("/") if one]
+    return tuple(_mount("/".join(parts[:count])) for count in range(len(parts) + 1))
+
+
+def _mount(path: str) -> str:
+    """The name of the unit, as systemd-escape makes it of a path without the first slash."""
+    if not path:
+        return "-.mount"
+    raw = os.fsencode(path)
+    name = ""
+    for at in range(len(raw)):
+        one = raw[at : at + 1]
+        if one == b"/":
+            name += "-"
+        elif _PLAIN.match(one) or (one == b"." and at):
+            name += one.decode("ascii")
+        else:
+            name += f"\\x{one[0]:02x}"
+    return f"{name}.mount"
+
+
+def chain(read: Read, starts: t.Sequence[str], goals: t.Collection[str]) -> tuple[str, ...]:
+    """The shortest way from one of these units over what it comes after to one of the goals; empty if there is none."""
+    ways: dict[str, tuple[str, ...]] = {start: (start,) for start in starts}
+    level = list(ways)
     while level:
         units = read(level)
         following: list[str] = []
         for name in level:
             unit = units.get(name, Unit(starts=False))
-            if not unit.starts and name != start:
+            if not unit.starts and name not in starts:
                 continue
             for other in unit.after:
                 if other in goals:

@@ -29,13 +29,21 @@ Params = t.Mapping[str, t.Any]
 class Kmip:
     """A server, and by drive the name or the uid of the object that holds its password.
 
-    ``wait``: seconds in which the server is to answer.
+    ``wait``: seconds in which a server that does not answer is asked again.
     """
 
     connection: Connection
     by: str
     objects: t.Mapping[str, str]
     wait: int
+
+    @property
+    def limit(self) -> int:
+        """Seconds after which all of it is over: an attempt may begin when the time to wait nearly is.
+
+        That attempt may be one that hangs at an object, and those behind it are asked for after it.
+        """
+        return self.wait + 2 * self.connection.timeout
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -71,11 +79,13 @@ def parse_sources(params: Params) -> Sources:
     :raises BadInput: the options contradict each other, one of them can't be right, or a drive has no password
     """
     devices = [str(one) for one in params["devices"] or ()]
+    passwords = params.get("passwords") or {}
+    _check_named("passwords", passwords, devices)
     if params.get("kmip") is None:
         return Sources(tuple(devices))
     given = _with_defaults(params["kmip"])
     own = {str(device): one for device, one in (given["objects"] or {}).items()}
-    passwords = params.get("passwords") or {}
+    _check_named("kmip.objects", own, devices)
     _check_objects(given, own, devices, passwords, params.get("password"))
     objects = {
         device: _term(given["by"], own.get(device, given["object"]), device)
@@ -136,16 +146,18 @@ def _with_defaults(given: t.Any) -> dict[str, t.Any]:
     return {name: given.get(name, one.get("default")) for name, one in spec.items()}
 
 
+def _check_named(option: str, entries: t.Iterable[str], devices: t.Sequence[str]) -> None:
+    unknown = sorted(set(entries) - set(devices))
+    if unknown:
+        raise BadInput(
+            f"{option} has entries for what the task is not about: {', '.join(unknown)}.",
+            hint="Its keys are spelled as the drives in devices.",
+        )
+
+
 def _check_objects(
     given: Params, own: t.Mapping[str, t.Any], devices: t.Sequence[str], passwords: Params, password: t.Any
 ) -> None:
-    for name, entries in (("kmip.objects", own), ("passwords", passwords)):
-        unknown = sorted(set(entries) - set(devices))
-        if unknown:
-            raise BadInput(
-                f"{name} has entries for what the task is not about: {', '.join(unknown)}.",
-                hint="Its keys are spelled as the drives in devices.",
-            )
     both = [device for device in devices if device in own and device in passwords]
     if both:
         raise BadInput(f"Both a password and an object on the KMIP server are given for {', '.join(both)}.")
@@ -173,6 +185,12 @@ def _term(by: str, term: t.Any, device: str) -> str:
 
 def _connection(given: Params) -> Connection:
     for name in _PATHS:
-        if given[name] is not None and not os.path.isabs(given[name]):
-            raise BadInput(f"kmip.{name} is '{given[name]}'; wanted is an absolute path on the host.")
+        path = given[name]
+        if path is None:
+            continue
+        if not isinstance(path, str) or not os.path.isabs(path) or not path.isprintable():
+            raise BadInput(f"kmip.{name} is {path!r}; wanted is an absolute path on the host.")
+        if path != os.path.normpath(path) or path.startswith("//"):
+            # systemd does not take it, and leaves out what the unit needs.
+            raise BadInput(f"kmip.{name} is '{path}'; wanted is that without '.', '..' and needless slashes.")
     return parse_connection({**given, "private_key_passphrase": None})

@@ -18,7 +18,7 @@ from ..plan import Change, Failure, Plan, Step, Work, join
 from . import uids
 from .discovery import KIND_WORDS, WITHOUT_ENCRYPTION
 from .drive import Drive
-from .inquiry import secret_of
+from .inquiry import is_blocked, secret_of
 from .journal import Journal
 from .options import ABSENT, PRESENT, Wish
 from .read import Row, Survey, may_ask
@@ -107,7 +107,7 @@ def _check_kind(wish: Wish, state: DriveState) -> None:
             f"'{label}' is a {KIND_WORDS[kind]} drive: it can be locked, but does not encrypt.",
             "Encrypt what is on it by ZFS.",
         )
-    if state.found.blocked and wish.state == PRESENT and (not state.found.enabled or state.found.enterprise):
+    if is_blocked(wish, state.found):
         raise _Refusal(
             f"The firmware of this host keeps everybody from taking ownership of '{label}' (Block SID).",
             "Turn that off in the setup of the firmware, or pull the drive and plug it in again while the host runs.",
@@ -149,11 +149,14 @@ class _Planner:
             raise _Refusal(f"No password is given for '{self._label}'.")
         if self._found.enterprise:
             self._own_enterprise(target)
+        elif self._found.enabled and self._wish.new is None:
+            self._keep_opal(target)
         elif self._found.enabled:
             self._change_opal(target)
         else:
             self._own_opal(target)
-        fresh = not self._found.enabled or (self._state.range is None and self._found.owned is False)
+        unread = self._found.enterprise and self._state.range is None and self._found.owned is False
+        fresh = not self._found.enabled or unread
         self._arrange(Range(self._wish.range) if fresh else self._range(), target)
         if self._found.shadow and not self._wish.range:
             self._check_bootable()
@@ -172,9 +175,23 @@ class _Planner:
             Change((self._label, "locking"), "off", "on"),
         )
 
+    def _keep_opal(self, target: Secret) -> None:
+        """Admin1 has the password. Nobody sees that SID has another one until that is needed, and then it is lost."""
+        self._holder(uids.ADMIN1, OURS)
+        holder = self._state.holders.get(uids.SID, FACTORY if self._found.owned is False else OURS)
+        if holder == FOREIGN:
+            raise _Refusal(
+                f"Admin1 of '{self._label}' takes the password that is given, but its owner, SID, does not.",
+                "That cost one of the tries the drive allows. A change of the password was cut off between the two, or "
+                "another program changed that of Admin1 alone. Finish it: run the task with the former password as "
+                "password, and this one as new_password. Without the former one, only psid resets the drive; it is "
+                "opened and closed all the same.",
+            )
+        self._take(uids.SID, holder, target)
+
     def _change_opal(self, target: Secret) -> None:
         # Both are looked at before the first one is changed.
-        authorities = [uids.ADMIN1, uids.SID] if self._wish.new is not None else [uids.ADMIN1]
+        authorities = [uids.ADMIN1, uids.SID]
         if self._is_done(uids.ADMIN1):
             authorities.remove(uids.SID)
         for authority, holder in [(one, self._holder(one, OURS)) for one in authorities]:
@@ -366,7 +383,8 @@ class _Planner:
         authority, secret = uids.PSID, wish.psid
         if secret is None:
             authority = uids.SID
-            self._check_holder(authority, holder)
+            if wish.ours is not None:
+                self._check_holder(authority, holder)
             secret = secret_of(wish, holder)
         if secret is None:
             raise _Refusal(f"No password is given for '{self._label}'.")
@@ -445,6 +463,14 @@ class _Planner:
                 f"{authority} of '{self._label}' allows one more wrong password only, so none was tried.",
                 _TIRED,
             )
+        if holder == FOREIGN and authority in self._state.twice:
+            raise _Refusal(
+                f"{authority} of '{self._label}' takes neither the password that is given nor the one that it may have "
+                "had before.",
+                "That cost two of the tries the drive allows; a few more, and only taking its power helps. If a set-up "
+                "or a change of the password was cut off, give the passwords of that task. Was it set up with another "
+                "one? If the password is lost, psid erases the drive.",
+            )
         if holder == FOREIGN and authority in self._state.later:
             raise _Refusal(
                 f"{authority} of '{self._label}' does not take the password that it was offered.",
@@ -462,16 +488,11 @@ class _Planner:
 
     def _proven(self) -> Secret:
         """The password with which the range is opened and closed."""
-        master = uids.band_master(self._wish.range) if self._found.enterprise else uids.ADMIN1
-        holder = self._holder(master, OURS)
-        secret = secret_of(self._wish, holder)
-        if holder not in (OURS, NEW, FACTORY) or secret is None:
+        if self._wish.ours is None:
             raise _Refusal(f"No password is given for '{self._label}'.")
-        if holder == FACTORY:
-            raise _Refusal(
-                f"'{self._label}' still has the password of the factory.", "Set the drive up first: state: present."
-            )
-        return secret
+        # Nothing else is offered for that.
+        self._holder(uids.band_master(self._wish.range) if self._found.enterprise else uids.ADMIN1, OURS)
+        return self._wish.ours
 
     def _range(self) -> Range:
         if self._state.range is not None:

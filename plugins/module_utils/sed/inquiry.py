@@ -9,8 +9,15 @@ is known leaves no other: another authority of the drive took the one that is al
 noted that it was changing that very credential when it was cut off. Where several are possible and nothing tells which,
 the one that was refused is noted, and the next task offers the next one.
 
-That leaves one case in which a second one may be wrong: an Enterprise drive whose SID and EraseMaster have the
-factory's password, and whose open BandMaster has one that nobody told. No program is known to leave that.
+There are two cases in which the second one may be wrong, too, so that an authority refuses two in one task:
+
+* This host noted that it was changing the credential of that authority when it was cut off, and the task gives other
+  passwords than the one that was cut off did. Either may be in the drive, and nothing but offering it tells which; to
+  offer one in each task would need two runs after every second cut. What was noted is dropped then, but for what was
+  refused, so the tasks that follow offer one again.
+* An Enterprise drive that does not tell its owner has the factory's password for SID and EraseMaster, and an open
+  BandMaster that has another one than the task's. A drive that is new looks the same until its BandMaster is offered
+  the factory's. No program is known to leave that.
 
 What is relied upon: a change of the password gives it to SID last, which opens no data, so that nothing but SID has to
 tell whether it was finished. An Enterprise drive is set up in the order EraseMaster, SID, BandMaster.
@@ -46,15 +53,19 @@ Inquiry = t.Generator[Question, str, None]
 
 def inquiry(wish: Wish, found: Discovery, memory: Memory) -> Inquiry:
     """The questions for one drive, each made of the answers to those before. None where discovery tells enough."""
+    if is_blocked(wish, found):
+        return _nothing()
     if wish.state == ABSENT:
         return _absent(wish, found, memory)
     if not found.enabled:
         return _unset(wish, found, memory)
     if wish.state == UNLOCKED and not found.locked and not found.shadowed:
         return _nothing()
-    if wish.state != PRESENT or (wish.new is None and not found.enterprise):
+    if wish.state != PRESENT:
         return _opening(wish, found)
-    return _enterprise(wish, found, memory) if found.enterprise else _opal_change(wish, memory)
+    if found.enterprise:
+        return _enterprise(wish, found, memory)
+    return _opal(wish, found) if wish.new is None else _opal_change(wish, memory)
 
 
 def _ask(authority: str, *offers: Secret | None) -> Question:
@@ -84,14 +95,19 @@ def _unset(wish: Wish, found: Discovery, memory: Memory) -> Inquiry:
     """An Opal drive whose locking is not on. Only SID is of use, and it is the factory's, or a set-up stopped."""
     if wish.state != PRESENT:
         return
-    former = memory.begun(uids.SID)
-    if former:
-        yield _ask(uids.SID, wish.target, secret_of(wish, former))
-    elif found.owned is False:
+    former, factory = memory.begun(uids.SID), None if found.owned else FACTORY_SECRET
+    if found.owned is False:
         yield _ask(uids.SID, FACTORY_SECRET)
+    elif former:
+        yield _ask(uids.SID, wish.target, factory if former == FACTORY else secret_of(wish, former))
     else:
-        factory = None if found.owned else FACTORY_SECRET
         yield _one(memory, uids.SID, factory, wish.target, wish.ours if wish.new is not None else None)
+
+
+def _opal(wish: Wish, found: Discovery) -> Inquiry:
+    """Admin1 alone does not tell that a change of the password was finished: SID gets the new one after it."""
+    if _taken((yield _ask(uids.ADMIN1, wish.ours))) and found.owned is not False and not found.blocked:
+        yield _ask(uids.SID, wish.ours)
 
 
 def _opal_change(wish: Wish, memory: Memory) -> Inquiry:
@@ -170,8 +186,10 @@ def _owned(wish: Wish, found: Discovery, memory: Memory) -> Inquiry:
     """It does not tell whose it is, or that it is not the factory's any more."""
     master, target = uids.band_master(wish.range), wish.target
     if memory.refused(uids.ERASE_MASTER) == FACTORY:
-        # A set-up by this host, which is done or stopped somewhere after EraseMaster.
-        last = _ask(master, target) if found.locked else _one(memory, master, FACTORY_SECRET, target)
+        # A set-up by this host, which is done or stopped somewhere after EraseMaster. It sets all BandMasters at once.
+        done = any(map(uids.is_band_master, memory.all_refused(FACTORY)))
+        either = (target, FACTORY_SECRET) if done else (FACTORY_SECRET, target)
+        last = _ask(master, target) if found.locked else _one(memory, master, *either)
         first = replace(_ask(uids.ERASE_MASTER, target), others=True)
         for question in (first, _one(memory, uids.SID, FACTORY_SECRET, target), last):
             if not _taken((yield question)):
@@ -213,6 +231,12 @@ def _absent(wish: Wish, found: Discovery, memory: Memory) -> Inquiry:
         yield _one(memory, uids.SID, wish.ours, factory)
     else:
         yield Question(uids.SID, (FACTORY_SECRET,), True)
+
+
+def is_blocked(wish: Wish, found: Discovery) -> bool:
+    """Whether the firmware keeps everybody from the owner (SID), and what is wanted can't be without it."""
+    needed = not found.enabled or found.enterprise or wish.new is not None or found.owned is False
+    return found.blocked and wish.state == PRESENT and needed
 
 
 def _taken(answer: str) -> bool:

@@ -47,6 +47,10 @@ class Memory:
         """The authorities of which a change was begun and not ended."""
         return tuple(authority for authority in self._notes if self.begun(authority))
 
+    def all_refused(self, origin: str) -> tuple[str, ...]:
+        """The authorities that did not take the credential of this origin when they were asked last."""
+        return tuple(authority for authority in self._notes if self.refused(authority) == origin)
+
     def _origin(self, authority: str, word: str) -> str:
         note = self._notes.get(authority, ())
         return note[1] if len(note) == 2 and note[0] == word else ""

@@ -15,7 +15,7 @@ from .discovery import Discovery
 from .drive import Drive
 from .hold import Holder, hold
 from .link import Identity, Link, open_link
-from .session import Line, LockedOut, MethodFailed, Rejected, Session, discover, open_session
+from .session import Line, LockedOut, MethodFailed, NotStored, Rejected, Session, discover, open_session
 from .state import (
     CLOSED,
     FACTORY,
@@ -52,6 +52,8 @@ class Native:
         self._hold = holder
         self._lock = threading.Lock()
         self._derived: dict[tuple[bytes, bytes], bytes] = {}
+        # By the drive, what it left the factory with: it never changes.
+        self._made: dict[str, bytes] = {}
         # Credentials that a drive did not take: they are not offered again.
         self._refused: set[tuple[str, str, bytes]] = set()
 
@@ -59,7 +61,7 @@ class Native:
         with self._open(drive.node, False) as link:
             return link.identify(), discover(link)
 
-    def can_try(self, authority: str) -> bool:
+    def can_try(self, state: DriveState, authority: str) -> bool:
         return True
 
     def holder(self, state: DriveState, authority: str, offers: t.Sequence[Secret]) -> str:
@@ -94,9 +96,7 @@ class Native:
 
     def set_pin(self, state: DriveState, authority: str, old: Secret, new: Secret) -> None:
         with self._reach(state) as line:
-            with self._as(line, state, authority, old) as session:
-                what = f"set the password of {authority}"
-                session.set(what, uids.pin_uid(authority), PIN=self._credential(line, state, new))
+            self._replace(line, state, authority, old, new)
             self._prove(line, state, authority, new)
 
     def own_bands(self, state: DriveState, new: Secret, last: int) -> None:
@@ -107,11 +107,8 @@ class Native:
             if not isinstance(most, int) or not 0 <= most < 1024:
                 raise BadAnswer(f"The drive says that it has {most} ranges.")
             for number in sorted(range(most + 1), key=lambda one: one == last):
-                authority = uids.band_master(number)
                 try:
-                    with self._as(line, state, authority, factory) as session:
-                        what = f"set the password of {authority}"
-                        session.set(what, uids.pin_uid(authority), PIN=self._credential(line, state, new))
+                    self._replace(line, state, uids.band_master(number), factory, new)
                 except Rejected:
                     # Disabled, as drives leave the factory, or somebody's. Only the range that is meant has to be ours.
                     if number == last:
@@ -204,17 +201,49 @@ class Native:
                 yield session
         except Rejected:
             if not begun:
-                with self._lock:
-                    self._refused.add(mark)
+                self._note_refused(state, authority, credential)
             raise
+
+    def _replace(self, line: Line, state: DriveState, authority: str, old: Secret, new: Secret) -> None:
+        """Give an authority another credential, and the former one again if the drive does not know the new one.
+
+        That is only possible in the session of the former one, which is open until it is known whether the drive has
+        stored what it was given. So it is asked in this session, where the drive can tell: if it takes the one of which
+        that is certain.
+        """
+        former, wanted = self._credential(line, state, old), self._credential(line, state, new)
+        what, pin_uid = f"set the password of {authority}", uids.pin_uid(authority)
+        with self._as(line, state, authority, old) as session:
+            tells = session.knows(authority, former)
+            session.set(what, pin_uid, PIN=wanted)
+            if not tells or session.knows(authority, wanted) is not False:
+                return
+            self._note_refused(state, authority, wanted)
+            with contextlib.suppress(MethodFailed):
+                session.set(f"{what} back", pin_uid, PIN=former)
+            if session.knows(authority, former):
+                raise StorageError(
+                    f"The drive was to {what}, said that it had, and does not take the new one. So the former one was "
+                    "set again, and the drive takes that.",
+                    hint="Nothing was changed by that. The drive may be about to fail.",
+                )
+        self._note_refused(state, authority, former)
+        raise NotStored(authority, "takes neither that nor the former one, which it was to set again")
+
+    def _note_refused(self, state: DriveState, authority: str, credential: bytes) -> None:
+        with self._lock:
+            self._refused.add((state.drive.label, authority, credential))
 
     def _prove(self, line: Line, state: DriveState, authority: str, secret: Secret) -> None:
         """Open a session with a credential that was just set; what was refused before may be right by now."""
         mark = (state.drive.label, authority, self._credential(line, state, secret))
         with self._lock:
             self._refused.discard(mark)
-        with self._as(line, state, authority, secret):
-            return
+        try:
+            with self._as(line, state, authority, secret):
+                return
+        except Rejected:
+            raise NotStored(authority, "does not take it") from None
 
     def _tries_left(self, line: Line, authority: str) -> int | None:
         """How many wrong credentials the authority still takes; None if it does not tell everybody, as most."""
@@ -242,10 +271,13 @@ class Native:
         return self._derived[key]
 
     def _factory(self, line: Line) -> bytes:
+        if line.key in self._made:
+            return self._made[line.key]
         with open_session(line, uids.ADMIN_SP) as session:
             value = session.get(uids.PIN_MSID, "PIN").get("PIN")
         if not isinstance(value, bytes) or not value:
             raise StorageError("The drive does not show the credential that it left the factory with (MSID).")
+        self._made[line.key] = value
         return value
 
 

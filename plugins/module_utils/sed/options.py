@@ -94,11 +94,16 @@ def _wish(params: t.Mapping[str, t.Any], address: str) -> Wish:
     own = (params["passwords"] or {}).get(address)
     password = params["password"] if own is None else own
     where = "password" if own is None else f"passwords['{address}']"
+    ours = _secret("ours", password, params["hash"], where)
+    new = _secret("new", params["new_password"], params["hash"], "new_password")
+    if ours is not None and new is not None and ours.value == new.value:
+        # This drive has it already, others of the task may not.
+        new = None
     return Wish(
         address=address,
         state=params["state"],
-        ours=_secret("ours", password, params["hash"], where),
-        new=_secret("new", params["new_password"], params["hash"], "new_password"),
+        ours=ours,
+        new=new,
         psid=_psid(params["psid"]),
         range=params["range"],
         start=params["range_start"],
@@ -155,7 +160,7 @@ def _check_combination(params: t.Mapping[str, t.Any]) -> None:
             raise BadInput("range_start and range_length go together, with state: present and a range other than 0.")
         if min(geometry) < 0 or not params["range_length"]:
             raise BadInput("A range begins at block 0 or later and has at least one block.")
-    if params["new_password"] is not None and params["new_password"] == params["password"]:
+    if params["new_password"] is not None and params["new_password"] == params["password"] and not params["passwords"]:
         raise BadInput("new_password is the password that is there already.")
     if params["backend"] == "sedutil" and params["hash"] not in _SEDUTIL_HASHES:
         raise BadInput(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import struct
 import typing as t
+import zlib
 
 from ..blockdev.identity import BlockDevice, DeviceTable
 from .drive import Drive
@@ -15,8 +16,10 @@ from .drive import Drive
 # Bytes of a logical block; the header of a GPT is in the second one (UEFI 5.3.2).
 _BLOCKS = (512, 4096)
 _SIGNATURE = b"EFI PART"
-_HEADER = struct.Struct("<72xQII")
-_MOST_ENTRIES, _LONGEST_ENTRY = 128, 4096
+# Bytes of the header and their checksum; where the entries are, how many, of how many bytes, and their checksum.
+_HEADER = struct.Struct("<12xII52xQIII")
+_CHECKSUM = slice(16, 20)
+_MOST_ENTRIES, _LONGEST_ENTRY = 512, 4096
 # The table of a DOS disk: four entries of 16 bytes behind the code that boots (UEFI 5.2.1).
 _DOS_TABLE, _DOS_ENTRY, _DOS_END = 446, 16, b"\x55\xaa"
 # The type of an entry that stands for a GPT.
@@ -74,13 +77,24 @@ def _gpt(read: Read, block: int) -> bool:
     header = read(block, 512)
     if len(header) < 512 or not header.startswith(_SIGNATURE):
         return False
-    where, count, size = _HEADER.unpack_from(header)
-    if not 128 <= size <= _LONGEST_ENTRY or not 0 < count <= 4 * _MOST_ENTRIES:
+    length, checksum, where, count, size, entries_checksum = _HEADER.unpack_from(header)
+    if not 128 <= size <= _LONGEST_ENTRY or not 0 < count <= _MOST_ENTRIES:
         return False
-    count = min(count, _MOST_ENTRIES)
+    # What is left of a table that was overwritten in part is none to the kernel.
+    if not _HEADER.size <= length <= len(header) or zlib.crc32(_without_checksum(header[:length])) != checksum:
+        return False
     entries = read(where * block, count * size)
+    if zlib.crc32(entries) != entries_checksum:
+        return False
     # The type of an entry that is not used is all zeros.
     return any(any(entries[at : at + 16]) for at in range(0, len(entries), size))
+
+
+def _without_checksum(header: bytes) -> bytes:
+    """What the checksum of a header is made of."""
+    plain = bytearray(header)
+    plain[_CHECKSUM] = bytes(4)
+    return bytes(plain)
 
 
 def _dos(first: bytes) -> bool:

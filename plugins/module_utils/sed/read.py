@@ -156,14 +156,15 @@ def _ask(eyes: Eyes, wish: Wish, state: DriveState) -> DriveState:
             if secret is not None:
                 state = replace(state, range=eyes.backend.read_range(state, wish.range, secret))
         question = _next(questions, answer)
-    return replace(state, later=_note(eyes.journal, wish, state.key, memory, asked))
+    twice = _refused_two(asked)
+    return replace(state, later=_note(eyes.journal, wish, state, memory, asked, twice), twice=twice)
 
 
 def _answer(backend: Backend, state: DriveState, question: Question, asked: list[tuple[Question, str]]) -> str | None:
     """What an authority answered; None if it can't be asked, and nothing is known that tells it."""
     if not question.offers:
         return FOREIGN
-    if not backend.can_try(question.authority):
+    if not backend.can_try(state, question.authority):
         # To try it would write. It is taken to have what the one before it has.
         return asked[-1][1] if asked else None
     answer = backend.holder(state, question.authority, question.offers)
@@ -193,7 +194,17 @@ def _remembered(journal: Journal, state: DriveState) -> Memory:
     return memory
 
 
-def _is_void(wish: Wish, memory: Memory, answers: t.Mapping[str, str]) -> bool:
+def _refused_two(asked: t.Sequence[tuple[Question, str]]) -> tuple[str, ...]:
+    """The authorities that were offered two different credentials, at once or one after the other, and took none."""
+    offers: dict[str, set[str]] = {}
+    for question, answer in asked:
+        if answer == FOREIGN:
+            offers.setdefault(question.authority, set()).update(one.origin for one in question.offers)
+    taken = {question.authority for question, answer in asked if answer != FOREIGN}
+    return tuple(authority for authority, origins in offers.items() if len(origins) > 1 and authority not in taken)
+
+
+def _is_void(wish: Wish, found: Discovery, memory: Memory, answers: t.Mapping[str, str]) -> bool:
     """Whether what was noted of a drive does not hold: somebody else was at it since."""
     if answers.get(uids.SID) == FACTORY == memory.refused(uids.SID):
         # It was reset.
@@ -201,25 +212,42 @@ def _is_void(wish: Wish, memory: Memory, answers: t.Mapping[str, str]) -> bool:
     if FOREIGN not in answers.values() or wish.psid is not None:
         # With the code of its label, no password was offered.
         return False
+    if wish.state == PRESENT and wish.new is None and found.enabled and not found.enterprise:
+        # A change that was noted is one between two passwords, of which this task has one at most.
+        return False
     # What only opens or closes a range asks without regard to the notes.
     relied = wish.state in (PRESENT, ABSENT)
     return any(answers.get(one, FOREIGN if relied else "") == FOREIGN for one in memory.all_begun)
 
 
 def _note(
-    journal: Journal, wish: Wish, key: str, memory: Memory, asked: t.Sequence[tuple[Question, str]]
+    journal: Journal,
+    wish: Wish,
+    state: DriveState,
+    memory: Memory,
+    asked: t.Sequence[tuple[Question, str]],
+    twice: t.Collection[str],
 ) -> tuple[str, ...]:
-    """Note what was refused where another credential is possible; these are the authorities."""
+    """Note what was refused where another credential is possible; these are the authorities.
+
+    :param twice: those that refused two, to which there is no other to offer
+    """
+    key = state.key
     answers = {question.authority: answer for question, answer in asked}
     taken = {authority: answer for authority, answer in answers.items() if answer in (OURS, NEW, FACTORY)}
     later: list[str] = []
-    if _is_void(wish, memory, answers):
+    if _is_void(wish, state.found, memory, answers):
         journal.forget(key)
         memory = Memory()
     for question, answer in asked:
         authority, offered = question.authority, question.offers[0].origin
         if authority in taken:
-            _settle(journal, key, authority, memory, answers)
+            _settle(journal, key, authority, memory, answers, wish)
+        if authority in twice:
+            if len(question.offers) > 1:
+                # With the right password, the next task is to offer that, not what was there before the cut.
+                journal.refuse(key, authority, question.offers[-1].origin)
+            continue
         # Without any sign that it is ours, a password that was mistyped would be put off for a worse one.
         signs = bool(taken or memory.refused(authority) or offered == FACTORY)
         if authority not in taken and answer == FOREIGN and question.others and signs:
@@ -231,12 +259,18 @@ def _note(
     return tuple(later)
 
 
-def _settle(journal: Journal, key: str, authority: str, memory: Memory, answers: t.Mapping[str, str]) -> None:
+def _settle(
+    journal: Journal, key: str, authority: str, memory: Memory, answers: t.Mapping[str, str], wish: Wish
+) -> None:
     """Which credential an authority has is known: what was noted of it may be so no longer."""
     answer, former = answers[authority], memory.begun(authority)
     if former and answer != former:
         # The change of it was done. While others have the former one, that is what the next task has to know.
         journal.end(key, authority, former, last=former not in answers.values())
+        return
+    if former == OURS and wish.new is None and set(answers.values()) == {OURS} and len(answers) > 1:
+        # All have this one password, so no change is under way any more, whichever of the two it is.
+        journal.settle(key, authority)
         return
     if memory.refused(authority) == FACTORY:
         # That stays true, unless it is the factory's again.

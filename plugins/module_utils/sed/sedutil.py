@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import typing as t
+from dataclasses import replace
 
 from ..command import Command, CommandTimeout, Result, Runner
 from ..errors import Refused, StorageError
@@ -19,9 +20,9 @@ from . import sedutil_text as text
 from . import uids
 from .discovery import Discovery
 from .drive import Drive
-from .hold import Holder, hold
+from .hold import Hold, Holder, hold
 from .link import Identity, Link, open_link
-from .session import LockedOut, Rejected
+from .session import LockedOut, NotStored, Rejected, Session, discover
 from .state import (
     FACTORY,
     FOREIGN,
@@ -74,11 +75,17 @@ class Sedutil:
         with self._hold(drive.node), self._open(drive.node, False) as link:
             identity = link.identify()
             shown = self._run("ask the drive", drive.node, "--query", (), options=())
-        return identity, text.discovery(shown.stdout)
+            found = text.discovery(shown.stdout)
+            if found.kind:
+                # Most versions do not show what the firmware of the host keeps the drive from.
+                with contextlib.suppress(StorageError):
+                    told = discover(link)
+                    found = replace(found, blocked=told.blocked, frozen=told.frozen)
+        return identity, found
 
-    def can_try(self, authority: str) -> bool:
-        # The program has no other way to try these than to set the password that is there once more.
-        return self._writes or authority not in (uids.SID, uids.ERASE_MASTER)
+    def can_try(self, state: DriveState, authority: str) -> bool:
+        # The program has no other way to try the others than to set the password that is there once more.
+        return self._writes or authority not in (uids.SID, uids.ERASE_MASTER) or _is_on(state, authority)
 
     def holder(self, state: DriveState, authority: str, offers: t.Sequence[Secret]) -> str:
         if state.found.enterprise and authority == uids.SID:
@@ -105,7 +112,7 @@ class Sedutil:
             if mark in self._refused:
                 continue
             done = self._try(state, authority, secret)
-            if done.rc == 0:
+            if text.is_taken(done.rc, done.stderr):
                 return secret.origin
             if done.rc == text.LOCKED_OUT:
                 return LOCKED_OUT
@@ -119,15 +126,17 @@ class Sedutil:
         word = f"try a password of {authority}"
         if authority == uids.ADMIN1:
             return self._on(state, word, "--listLockingRanges", secret)
-        if authority.startswith("BandMaster"):
+        if uids.is_band_master(authority):
             return self._on(state, word, "--listLockingRange", authority[len("BandMaster") :], secret)
         if authority == uids.ERASE_MASTER:
             return self._on(state, word, "--setPassword", secret, authority, secret)
-        if secret.origin == FACTORY:
-            # To set the password that is there is the only way to try it.
-            msid = self._factory(state)
-            return self._on(state, word, "--setSIDPassword", msid, msid, options=("-n",))
-        return self._on(state, word, "--setSIDPassword", secret, secret)
+        options = ("-n",) if secret.origin == FACTORY else None
+        offer = self._factory(state) if secret.origin == FACTORY else secret
+        if _is_on(state, authority):
+            # It begins a session of the owner, sees that there is nothing to turn on, and ends it.
+            return self._on(state, word, "--activateLockingSP", offer, options=options)
+        # To set the password that is there is the only way to try it.
+        return self._on(state, word, "--setSIDPassword", offer, offer, options=options)
 
     def read_range(self, state: DriveState, number: int, secret: Secret) -> Range:
         word = f"tell of range {number}"
@@ -225,12 +234,23 @@ class Sedutil:
         self, state: DriveState, word: str, action: str, *rest: str | Secret, options: t.Sequence[str] | None = None
     ) -> Result:
         """Run an action on the drive of a state, if it is still that one. While it is open it keeps its name."""
-        with self._still(state):
-            return self._run(word, state.drive.node, action, rest, self._options if options is None else options)
+        chosen = self._options if options is None else options
+        with self._still(state) as (held, link):
+            ours = held.opened == state.key
+            held.note(state.key)
+            done = self._run(word, state.drive.node, action, rest, chosen)
+            if ours and text.is_busy(done.stderr):
+                # With a session that a task of this collection began and could not end; the program never drops one.
+                with contextlib.suppress(StorageError):
+                    Session(link, discover(link)).reset_stack()
+                done = self._run(word, state.drive.node, action, rest, chosen)
+            if text.leaves_no_session(done.rc, done.stderr):
+                held.note("")
+            return done
 
     @contextlib.contextmanager
-    def _still(self, state: DriveState) -> t.Iterator[None]:
-        with self._hold(state.drive.node), self._open(state.drive.node, False) as link:
+    def _still(self, state: DriveState) -> t.Iterator[tuple[Hold, Link]]:
+        with self._hold(state.drive.node) as held, self._open(state.drive.node, False) as link:
             there = link.identify()
             if not there.is_same(state.identity):
                 raise Refused(
@@ -238,7 +258,7 @@ class Sedutil:
                     f"'{state.key}'. Nothing was done to it.",
                     hint="Drives were added or removed meanwhile; run the task again.",
                 )
-            yield
+            yield held, link
 
     def _run(
         self, word: str, node: str, action: str, rest: t.Sequence[str | Secret], options: t.Sequence[str]
@@ -272,5 +292,13 @@ class Sedutil:
         if authority == uids.SID and state.found.enterprise:
             return
         done = self._try(state, authority, secret)
-        if done.rc:
+        if text.is_wrong_password(done.rc, done.stderr):
+            # The program knows no way to set another one but by the one that is there.
+            raise NotStored(authority, "does not take it; sedutil-cli can't set the former one again")
+        if not text.is_taken(done.rc, done.stderr):
             raise self._failed(f"take the new password of {authority}", done)
+
+
+def _is_on(state: DriveState, authority: str) -> bool:
+    """Whether an authority is the owner of an Opal drive whose locking is on: it can be tried without writing."""
+    return authority == uids.SID and state.found.enabled and not state.found.enterprise

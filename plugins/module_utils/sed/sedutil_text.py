@@ -26,9 +26,12 @@ _OPAL_RANGE = re.compile(
 _BAND = re.compile(r"Band\[(\d+)\]:")
 _BAND_VALUE = re.compile(r"(\w+):\s*(\d+)\s*$", re.M)
 _MOST = re.compile(r"Maximum ranges supported:? (\d+)")
+# One fork tells the status of a session only.
+_BUSY = re.compile(r"(?:NO_SESSIONS_AVAILABLE|SP_BUSY|Session start failed rc = [37])\s*$", re.M)
+_NOT_ENDED = "EndSession Failed"
 _MSID = re.compile(r"^MSID: (\S+)\s*$", re.M)
 
-NOT_AUTHORIZED, LOCKED_OUT, WRONG_ENTERPRISE = 1, 18, 135
+NOT_AUTHORIZED, LOCKED_OUT, IS_ON, WRONG_ENTERPRISE = 1, 18, 133, 135
 _STATUS = {
     3: "the drive is busy",
     7: "no session is available",
@@ -126,6 +129,26 @@ def is_wrong_password(status: int, errors: str) -> bool:
         return True
     # One fork tells the status of a session only.
     return status == NOT_AUTHORIZED and ("NOT_AUTHORIZED" in errors or "Session start failed rc = 1" in errors)
+
+
+def is_taken(status: int, errors: str) -> bool:
+    """Whether the password was right: it succeeded, or the owner has turned locking on before."""
+    return status == 0 or (status == IS_ON and "is not Manufactured-Inactive" in errors)
+
+
+def is_busy(errors: str) -> bool:
+    """Whether the drive opened no session, since there is one. The exit status is one of several then."""
+    return _BUSY.search(errors) is not None
+
+
+def leaves_no_session(status: int, errors: str) -> bool:
+    """Whether no session of the program is open now. That one could not be ended is also said where none was begun."""
+    if is_taken(status, errors):
+        return _NOT_ENDED not in errors
+    if is_busy(errors):
+        # Some actions take several sessions: the one in the way may be the program's own.
+        return _NOT_ENDED not in _BUSY.split(errors, maxsplit=1)[0]
+    return status == NOT_AUTHORIZED and is_wrong_password(status, errors)
 
 
 def words(status: int) -> str:

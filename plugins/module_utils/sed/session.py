@@ -54,6 +54,14 @@ class LockedOut(MethodFailed):
         )
 
 
+class NotStored(StorageError):
+    """A drive says that it has set a credential, and does not take it: which one it has is not known."""
+
+    def __init__(self, authority: str, more: str) -> None:
+        super().__init__(f"The drive was to set the password of {authority}, said that it had, and {more}.")
+        self.hint = "Do not take its power: what is open stays open until then. Copy what is on it first."
+
+
 class Busy(StorageError):
     """Another program has a session with the drive."""
 
@@ -173,6 +181,21 @@ class Session:
             raise _verdict(error, authority) from None
         if results != [1]:
             raise Rejected(what, uids.NOT_AUTHORIZED)
+
+    def knows(self, authority: str, credential: bytes) -> bool | None:
+        """Whether a credential is that of an authority, asked in this session; None if the drive does not answer that.
+
+        A wrong one costs a try, as everywhere.
+        """
+        enterprise = self._found.enterprise
+        method = uids.ENTERPRISE_AUTHENTICATE if enterprise else uids.AUTHENTICATE
+        proof = Named(b"Challenge" if enterprise else 0, credential)
+        try:
+            results = self.call("authenticate once more", uids.THIS_SP, method, [uids.authority_uid(authority), proof])
+        except MethodFailed:
+            # It has no such method, or no room for another authentication in one session.
+            return None
+        return {1: True, 0: False}.get(results[0]) if len(results) == 1 and isinstance(results[0], int) else None
 
     def get(self, uid: bytes, *columns: str) -> dict[str, t.Any]:
         """The values of neighbouring columns of an object, as far as the drive shows them."""

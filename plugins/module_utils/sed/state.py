@@ -69,6 +69,7 @@ class DriveState:
     ``uses``: what uses the drive now, in words; ``system``: what of that the host needs to start. ``tried``: False if
     no credential was to be tried. ``filtered``: the kernel keeps security commands from it. ``reset``: this very task
     has just reset it. ``later``: authorities to which the next task offers another credential than this one did.
+    ``twice``: authorities that were offered two credentials and took neither.
     ``unread``: there is a partition table on it that the kernel has not read.
     """
 
@@ -83,6 +84,7 @@ class DriveState:
     filtered: bool = False
     reset: bool = False
     later: tuple[str, ...] = ()
+    twice: tuple[str, ...] = ()
     unread: bool = False
 
     @property
@@ -110,7 +112,7 @@ class Backend(t.Protocol):
     def look(self, drive: Drive) -> tuple[Identity, Discovery]:
         """What the drive tells without a password."""
 
-    def can_try(self, authority: str) -> bool:
+    def can_try(self, state: DriveState, authority: str) -> bool:
         """Whether a credential can be tried by this task; False where that writes and the task must not."""
 
     def holder(self, state: DriveState, authority: str, offers: t.Sequence[Secret]) -> str:

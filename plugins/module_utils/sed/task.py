@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from ..blockdev.host import read_table, this_host
 from ..command import Command, Runner
-from ..errors import Refused
+from ..errors import Refused, StorageError
 from ..plan import Plan, Work
+from .boot_refused import Refusals
 from .decide import Tools, decide
 from .drive import Drive
 from .journal import Journal
@@ -16,7 +17,7 @@ from .link import reread_partitions
 from .options import Wish
 from .partitions import unread
 from .read import Eyes, Survey, after, survey
-from .state import Backend
+from .state import Backend, DriveState
 from .usage import in_words, usage, users
 
 
@@ -34,7 +35,8 @@ class Task:
         self._wishes = wishes
         self._hand = hand
         self._trying = trying
-        self._journal = Journal(writes=not check_mode)
+        self._writes = not check_mode
+        self._journal = Journal(writes=self._writes)
 
     def read(self) -> Survey:
         """The drives as they are."""
@@ -46,7 +48,11 @@ class Task:
             lambda drive: unread(table, drive),
             self._trying,
         )
-        return survey(eyes, table, self._wishes)
+        found = survey(eyes, table, self._wishes)
+        if self._writes:
+            # A password that was not taken at boot may be given to a drive while it is open.
+            Refusals().forget(row.key for row in found.rows if isinstance(row, DriveState) and not row.found.locked)
+        return found
 
     def plan(self, found: Survey) -> Plan:
         """What is to be done."""
@@ -69,15 +75,24 @@ def unused(drive: Drive) -> Work:
 
 
 def rescan(drive: Drive) -> Work:
-    """Partitions and links of a drive that can be read again."""
+    """Partitions and links of a drive that can be read again. An error if the kernel does not know of them after that.
+
+    Whether it does is seen by what it knows: it refuses to read a table while something holds a partition, which says
+    nothing about those that are missing.
+    """
 
     def work(runner: Runner) -> None:
         nodes = [f"/dev/{name}" for name in drive.members]
-        for node in nodes:
-            reread_partitions(node)
+        refused = [node for node in nodes if not reread_partitions(node)]
         if runner.has("udevadm"):
             # What udev could not read when the drive was found: filesystems and labels, and the links made of them.
             runner.run(Command(("udevadm", "trigger", "--action=change", *nodes)), ok=range(256))
         this_host().settle(runner)
+        if unread(read_table(runner), drive):
+            why = f", which refused to read {', '.join(refused)} again" if refused else ""
+            raise StorageError(
+                f"The drive can be read, but the partitions on it are not known to the kernel{why}.",
+                hint="Something may hold the drive; see the kernel log. The next run of the task reads them again.",
+            )
 
     return work

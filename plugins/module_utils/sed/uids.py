@@ -23,7 +23,7 @@ REVERT_SP = _uid("0000000600000011")
 # Opal numbers the columns, Enterprise names them.
 GET, SET = _uid("0000000600000016"), _uid("0000000600000017")
 ENTERPRISE_GET, ENTERPRISE_SET = _uid("0000000600000006"), _uid("0000000600000007")
-ENTERPRISE_AUTHENTICATE = _uid("000000060000000c")
+AUTHENTICATE, ENTERPRISE_AUTHENTICATE = _uid("000000060000001c"), _uid("000000060000000c")
 
 PIN_MSID = _uid("0000000b00008402")
 LOCKING_INFO = _uid("0000080100000001")
@@ -84,9 +84,14 @@ def band_master(number: int) -> str:
     return f"{_BAND_MASTER}{number}"
 
 
+def is_band_master(name: str) -> bool:
+    """Whether an authority is one of those for the ranges of an Enterprise drive."""
+    return name.startswith(_BAND_MASTER)
+
+
 def authority_uid(name: str) -> bytes:
     """The object of an authority."""
-    if name.startswith(_BAND_MASTER):
+    if is_band_master(name):
         return _uid(f"00000009{0x8001 + int(name[len(_BAND_MASTER) :]):08x}")
     return _AUTHORITIES[name]
 

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from ansible_collections.nasops.encryption.plugins.module_utils.sed.boot_files import archive
+from ansible_collections.nasops.encryption.plugins.module_utils.sed.boot_refused import REFUSED_FILE
 from ansible_collections.nasops.encryption.tests.opal.drive import Spec
 from ansible_collections.nasops.encryption.tests.opal.player import Player
 
@@ -47,5 +48,19 @@ def test_drives_are_unlocked_by_the_file_and_one_that_is_wrong_holds_up_no_other
     assert "nasops-unlock-drives: done: Unlock range 0 of 'S1'\n" in shown
     assert "nasops-unlock-drives: 'S3' STAYS LOCKED: Admin1 of 'S3' does not take the password" in shown
     assert host.partitions("nvme7") == ["nvme7n1p1"], "the pool on it can be imported"
+    # The same once more costs no more tries.
+    status, shown = start()
+    assert status == 1 and "'S3' STAYS LOCKED: It was offered the password in the file since the host started" in shown
+    assert [len(drive.wrong) for drive in drives] == [0, 0, 1]
+    notes = host.root / REFUSED_FILE.lstrip("/")
+    assert notes.stat().st_mode & 0o777 == 0o600 and COMMON not in notes.read_text()
     player.run(serial="S3", password="another one", state="unlocked")
     assert start() == (0, "")
+    assert not json.loads(notes.read_text())["drives"], "somebody was at the drive, so it may take another one by now"
+    host.power_cycle()
+    player.run(serial="S3", password="another one", state="unlocked")
+    # That of S2, too, which has no partitions: the two go side by side.
+    host.fail_rescans = 2
+    status, shown = start()
+    assert status == 1 and "nasops-unlock-drives: 'S1' IS OPEN, BUT: Failed to read the partition table" in shown
+    assert start() == (0, "nasops-unlock-drives: done: Read the partition table of 'S1' again\n")

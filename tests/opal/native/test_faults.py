@@ -7,38 +7,87 @@ from __future__ import annotations
 
 import os
 import typing as t
+from dataclasses import dataclass, field, replace
 
 import pytest
 
 from ansible_collections.nasops.encryption.tests.opal import faults, names
-from ansible_collections.nasops.encryption.tests.opal.drive import ENTERPRISE, OPAL2, Drive, Spec
+from ansible_collections.nasops.encryption.tests.opal.drive import ENTERPRISE, OPAL2, Drive, Mbr, Spec
 from ansible_collections.nasops.encryption.tests.opal.player import Player
 
 OLD, NEW, SERIAL = "old-password", "new-password", "SER1"
-# In every run of the tests the most telling ones at some of the calls; all of them by `make sed-faults`.
+# In every run of the tests the most telling ones, each at one of the calls; all of them at all by `make sed-faults`.
 ALL = bool(os.environ.get("NASOPS_ALL_FAULTS"))
-HOW = faults.HOW if ALL else ("vanish_after",)
+HOW = faults.HOW if ALL else ("refuse", "lose", "vanish_after")
 
 Options = dict[str, t.Any]
 BASE: Options = {"serial": SERIAL, "hash": "raw", "password": OLD}
-OPERATIONS: dict[str, tuple[list[Options], Options]] = {
-    "set up": ([], {}),
-    "unlock": ([{}, {"state": "locked"}], {"state": "unlocked"}),
-    "lock": ([{}], {"state": "locked"}),
-    "make read-only": ([{}], {"state": "readonly"}),
-    "change the password": ([{}], {"new_password": NEW}),
-    "reset": ([{}], {"state": "absent", "confirm_serial": [SERIAL]}),
+RESET: Options = {"state": "absent", "confirm_serial": [SERIAL]}
+LABEL = Spec("").psid.decode()
+RANGE: Options = {"range": 1, "range_start": 0, "range_length": 2048}
+
+
+def shadowed(drive: Drive) -> None:
+    """As sedutil-cli leaves a drive, after a power cut."""
+    drive.mbr = Mbr(enabled=True)
+
+
+def placed(drive: Drive) -> None:
+    """A range that does not lock."""
+    drive.ranges[1] = replace(drive.ranges[1], length=2048, read_enabled=False, write_enabled=False)
+
+
+@dataclass(frozen=True)
+class Operation:
+    """What is done to a drive that was made ready by these tasks, and by hand. ``cut``: one was cut off here before."""
+
+    options: Options = field(default_factory=dict)
+    before: tuple[Options, ...] = ()
+    by_hand: t.Callable[[Drive], None] | None = None
+    kinds: tuple[str, ...] = (OPAL2, ENTERPRISE)
+    cut: tuple[str, int] | None = None
+
+
+OPERATIONS = {
+    "set up": Operation(),
+    "finish a set-up": Operation(kinds=(OPAL2,), cut=("Activate", 0)),
+    "finish a set-up of bands": Operation(kinds=(ENTERPRISE,), cut=("Set", 1)),
+    "unlock": Operation({"state": "unlocked"}, ({}, {"state": "locked"})),
+    "lock": Operation({"state": "locked"}, ({},)),
+    "make read-only": Operation({"state": "readonly"}, ({},)),
+    "change the password": Operation({"new_password": NEW}, ({},)),
+    "reset": Operation(RESET, ({},)),
+    "reset by its label": Operation({**RESET, "password": None, "psid": LABEL}, ({},)),
+    "place a range": Operation({**RANGE, "confirm_serial": [SERIAL]}, ({},)),
+    "let a range be locked": Operation({"range": 1}, ({},), placed),
+    "remove the shadow": Operation({}, ({},), shadowed, (OPAL2,)),
+    "put the shadow away": Operation({"state": "unlocked"}, ({}, {"state": "locked"}), shadowed, (OPAL2,)),
 }
+CASES = [(name, kind) for name, one in OPERATIONS.items() for kind in one.kinds]
+# All of one sort in one test takes minutes.
+FAULTS = [(*case, hows) for case in CASES for hows in ([(how,) for how in HOW] if ALL else [HOW])]
 
 
-def prepared(player: Player, kind: str, before: list[Options]) -> Drive:
+def prepared(player: Player, kind: str, operation: Operation) -> Drive:
     # Not the drive before, though it has its serial number.
     player.host.restart()
     drive = player.host.plug(Spec(SERIAL, kind=kind, ranges=1), "nvme8")
-    for options in before:
+    if operation.cut is not None:
+        drive.faults.inject(operation.cut[0], skip=operation.cut[1])
+        assert player.run(**BASE).get("failed")
+    for options in operation.before:
         assert not player.run(**{**BASE, **options}).get("failed")
+    if operation.by_hand is not None:
+        operation.by_hand(drive)
     drive.calls.clear()
     return drive
+
+
+def places(calls: int, case: int, hows: tuple[str, ...]) -> list[tuple[str, int]]:
+    """What goes wrong, and with which call: with one that differs from case to case, or with each of them."""
+    if ALL:
+        return [(how, place) for how in hows for place in range(calls)]
+    return [(how, (calls * (2 * number + 1) // (2 * len(hows)) + case) % calls) for number, how in enumerate(hows)]
 
 
 def opens(drive: Drive) -> bool:
@@ -50,31 +99,30 @@ def opens(drive: Drive) -> bool:
     return not drive.locking_enabled or drive.pins[names.pin_of(master)].value in known
 
 
-@pytest.mark.parametrize("kind", [OPAL2, ENTERPRISE])
-@pytest.mark.parametrize("operation", OPERATIONS)
-def test_whatever_goes_wrong_the_next_run_finishes(player: Player, kind: str, operation: str) -> None:
-    before, options = OPERATIONS[operation]
-    wanted = {**BASE, **options}
-    drive = prepared(player, kind, before)
-    assert player.run(**wanted)["changed"]
+@pytest.mark.parametrize("name,kind,hows", FAULTS)
+def test_whatever_goes_wrong_the_next_run_finishes(player: Player, name: str, kind: str, hows: tuple[str, ...]) -> None:
+    operation = OPERATIONS[name]
+    wanted = {**BASE, **operation.options}
+    drive = prepared(player, kind, operation)
+    done = player.run(**wanted)
+    assert done["changed"] and not done.get("failed"), done.get("msg")
     calls = len(drive.calls)
-    assert calls >= 5
+    assert calls >= 4
     player.host.unplug("nvme8")
-    for how in HOW:
-        for place in range(calls) if ALL else range(3, calls, 8):
-            drive = prepared(player, kind, before)
-            drive.faults.inject("*", how, skip=place)
-            done = player.run(**wanted)
-            assert not drive.faults.pending(), (how, place, "there were fewer calls than before")
-            assert opens(drive), (how, place)
-            if not done.get("failed"):
-                # The end of a session says nothing, and what was done before it counts.
-                assert done["changed"], (how, place)
-            drive.faults.clear()
-            if drive.gone:
-                player.host.attach(drive, "nvme8")
-            again = player.run(**wanted)
-            assert not again.get("failed"), (how, place, done.get("msg"), again.get("msg"))
-            assert player.run(**wanted)["changed"] is False, (how, place)
-            assert not any(pin.locked_out for pin in drive.pins.values())
-            player.host.unplug("nvme8")
+    for how, place in places(calls, CASES.index((name, kind)), hows):
+        drive = prepared(player, kind, operation)
+        drive.faults.inject("*", how, skip=place)
+        done = player.run(**wanted)
+        assert not drive.faults.pending(), (how, place, "there were fewer calls than before")
+        assert opens(drive), (how, place)
+        if not done.get("failed"):
+            # The end of a session says nothing, and what was done before it counts.
+            assert done["changed"], (how, place)
+        drive.faults.clear()
+        if drive.gone:
+            player.host.attach(drive, "nvme8")
+        again = player.run(**wanted)
+        assert not again.get("failed"), (how, place, done.get("msg"), again.get("msg"))
+        assert player.run(**wanted)["changed"] is False, (how, place)
+        assert not any(pin.locked_out for pin in drive.pins.values())
+        player.host.unplug("nvme8")

@@ -5,12 +5,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
 from ansible_collections.nasops.encryption.tests.opal.drive import Spec
 from ansible_collections.nasops.encryption.tests.opal.host import Emulator
-from ansible_collections.nasops.encryption.tests.opal.roles import PLAY, play
+from ansible_collections.nasops.encryption.tests.opal.roles import COMMON, OWN, PLAY, play
 
 
 def changed(shown: str) -> list[bool]:
@@ -62,11 +63,32 @@ def test_the_role_unlock_tells_of_drives_too(host: Emulator, shim: Path, tmp_pat
     assert "nas1: nothing to do" in play(host, shim, tmp_path, "nasops.encryption.unlock", nas_hosts="nas")
 
 
-def test_what_unlocks_at_boot_goes_when_no_drive_is_left(host: Emulator, shim: Path, tmp_path: Path) -> None:
+def test_what_unlocks_at_boot_has_passwords_that_drives_take_and_goes_when_no_drive_is_left(
+    host: Emulator, shim: Path, tmp_path: Path
+) -> None:
+    drives = [host.plug(Spec(serial), name) for serial, name in (("S1", "nvme8"), ("S2", "nvme9"))]
     book = tmp_path / "play.yml"
     book.write_text(PLAY)
+    settings = host.root / "etc/zfs/nasops-drives.json"
+
+    def run(status: int = 0, **more: object) -> str:
+        return play(host, shim, tmp_path, str(book), status=status, **{"nas_drive_unlock_at_boot": True, **more})
+
+    # A drive that is not there refuses nothing.
+    both = ["S1", {"device": "S2", "password": OWN}]
+    shown = run(2, nas_drives=[*both, "S4"])
+    assert "S4: There is no drive 'S4'" in shown and "was left as it was" not in shown
+    good = settings.read_bytes()
+    assert json.loads(good)["password"] == COMMON and settings.stat().st_mode & 0o777 == 0o600
+    shown = run(2, nas_drives=both, nas_drive_password="mistyped")
+    assert "S1: Admin1 of 'S1' does not take the password" in shown
+    assert "was left as it was, with the passwords it had, because of S1." in shown
+    assert settings.read_bytes() == good
+    assert [pin.tries for pin in drives[0].pins.values() if pin.tries] == [1]
     task = r"TASK \[[^]]*Let the host unlock them when it starts\] \**\n(\w+): \[nas1\]"
-    for wanted, word in ((False, {"ok", "changed"}), (True, {"skipping"})):
-        # In check mode, since these are the files of this very machine.
-        shown = play(host, shim, tmp_path, "--check", str(book), nas_drives=[], nas_drive_unlock_at_boot=wanted)
-        assert set(re.findall(task, shown)) <= word and re.search(task, shown), shown
+    # It goes whatever else is set: here an object, and nobody to ask for it.
+    half = [{"device": "S1", "kmip": "drives/S1"}]
+    for described, wanted, word in ((half, False, ["changed"]), ([], True, ["skipping"])):
+        shown = run(nas_drives=described, nas_drive_unlock_at_boot=wanted)
+        assert re.findall(task, shown) == word, shown
+        assert not list((host.root / "etc").rglob("*nasops*"))

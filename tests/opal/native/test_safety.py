@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 import typing as t
 from dataclasses import replace
@@ -15,7 +16,10 @@ import pytest
 from ansible_collections.nasops.encryption.tests.opal import names
 from ansible_collections.nasops.encryption.tests.opal.drive import ENTERPRISE, OPALITE, PYRITE2, RUBY, Spec
 from ansible_collections.nasops.encryption.tests.opal.player import Player, Worker, at_once
+from ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.geli.nas import label
 
+# Where programs are searched for whatever PATH says.
+SYSTEM = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 PASSWORD, WRONG = "pass-word-1", "pass-word-2"
 ADMIN = names.pin_of(names.admin(1))
 
@@ -111,6 +115,52 @@ def test_a_drive_in_use_is_refused(player: Player, state: str, options: dict[str
     assert drive.readable() and drive.keys == keys
     drive.busy = False
     assert player.run(serial="S1", password=PASSWORD, state=state, **options)["changed"]
+
+
+@pytest.mark.parametrize("state,options", [("locked", {}), ("readonly", {}), ("absent", {"confirm_serial": ["S1"]})])
+def test_a_drive_of_a_pool_is_told_by_its_name_and_refused(
+    player: Player, state: str, options: dict[str, t.Any]
+) -> None:
+    drive = player.host.plug(Spec("S1"), "nvme8")
+    player.run(serial="S1", password=PASSWORD)
+    # The kernel holds what ZFS has imported, and does not say for whom.
+    drive.media, drive.busy = label("vault", 17), True
+    shown = player.info()[0]
+    assert (shown["pool"], shown["uses"]) == ("vault", ['member of the imported pool "vault" (/dev/nvme8n1)'])
+    message = player.fails(serial="S1", password=PASSWORD, state=state, **options)
+    assert 'is in use: member of the imported pool "vault" (/dev/nvme8n1)' in message and drive.readable()
+    # A pool that was lost with the power of its drives is not read by its name, but held all the same.
+    player.host.power_cycle()
+    shown = player.info()[0]
+    assert shown["pool"] is None and len(shown["uses"]) == 1 and shown["uses"][0].startswith("held by the kernel")
+    drive.busy = False
+    player.run(serial="S1", password=PASSWORD, state="unlocked")
+    assert (player.info()[0]["pool"], player.info()[0]["uses"]) == (None, [])
+
+
+@pytest.mark.parametrize("state,options", [("locked", {}), ("readonly", {}), ("absent", {"confirm_serial": ["S1"]})])
+def test_a_drive_that_is_mounted_between_plan_and_step_is_left_alone(
+    player: Player, state: str, options: dict[str, t.Any]
+) -> None:
+    host = player.host
+    drive = host.plug(Spec("S1"), "nvme8")
+    mounts = (host.root / "proc/self/mountinfo").read_text()
+    said: dict[str, int] = {"is in use: mounted on /srv": 0, "It is in use by now: mounted on /srv": 0}
+    player.run(serial="S1", password=PASSWORD)
+    host.looks = 0
+    player.run(serial="S1", password=PASSWORD, state=state, **options, check_mode=True, check_password=True)
+    # What check mode looks at comes before the plan; the next look is that of the step.
+    for place in range(1, host.looks + 1):
+        host.looks = 0
+        host.write("proc/self/mountinfo", mounts)
+        host.before_look = lambda look, place=place: host.mount("nvme8n1", "/srv") if look == place else None
+        drive.calls.clear()
+        message = player.fails(serial="S1", password=PASSWORD, state=state, **options)
+        found = [words for words in said if words in message]
+        assert found, (place, message)
+        said[found[-1]] += 1
+        assert drive.readable() and not {name for name, _uid, _who in drive.calls} & {"Set", "Revert", "RevertSP"}
+    assert said["It is in use by now: mounted on /srv"] >= 1, said
 
 
 @pytest.mark.parametrize(
@@ -225,11 +275,33 @@ def test_many_drives_at_once_and_one_of_them_is_wrong(player: Player) -> None:
         ({"serial": "S1", "passwords": {"S2": "x"}}, "what the task is not about: S2"),
         ({"devices": ["S1", "S1"], "password": "x"}, "more than once: S1"),
         ({"devices": ["S1", " "], "password": "x"}, "an empty name"),
+        ({"devices": ["S1", "S2"], "psid": "A" * 32, "state": "absent"}, "Every drive has a psid of its own"),
+        ({"serial": "S1", "password": "x", "range": 1, "state": "absent"}, "it goes without range"),
+        (
+            {"serial": "S1", "password": "x", "range": 1, "range_start": -8, "range_length": 8},
+            "begins at block 0 or later",
+        ),
+        ({"serial": "S1", "password": "x", "range": 1, "range_start": 8, "range_length": 0}, "at least one block"),
+        ({"serial": "S1", "password": "x", "range": 1024}, "range is 1024; ranges have numbers from 0 to 1023"),
+        ({"serial": "S1", "passwords": {"S1": 1234567}}, "passwords['S1'] is not text"),
+        ({"serial": "S1", "password": "\ud83d"}, "half a character"),
         ({"serial": "S1", "password": "x", "hash": "sha512", "backend": "sedutil"}, "can't be told another"),
     ],
 )
 def test_options_that_contradict_each_other(player: Player, options: dict[str, str], message: str) -> None:
     assert message in player.fails(**options)
+
+
+@pytest.mark.skipif(shutil.which("sedutil-cli", path=SYSTEM) is not None, reason="this machine has sedutil-cli itself")
+def test_a_host_without_sedutil(player: Player, shim: Path, tmp_path: Path) -> None:
+    drive = player.host.plug(Spec("S1"), "nvme8")
+    bare = Worker(shim, tmp_path)
+    try:
+        failed = Player(player.host, bare).run(serial="S1", password=PASSWORD, backend="sedutil")
+    finally:
+        bare.close()
+    assert failed["failed"] and "The program 'sedutil-cli' was not found on this host" in failed["msg"]
+    assert not drive.owned()
 
 
 def test_a_session_that_a_killed_program_left_open_is_ended(player: Player) -> None:
@@ -295,9 +367,14 @@ def test_a_rescan_that_failed_or_was_cut_off_is_done_by_the_next_run(player: Pla
     assert player.run(serial="S1", password=PASSWORD, state="unlocked")["changed"] is False
     player.host.power_cycle()
     assert player.host.partitions("nvme8") == []
-    player.host.fail_rescans = 1
-    assert player.run(serial="S1", password=PASSWORD, state="unlocked")["changed"]
-    assert player.host.partitions("nvme8") == []
+    player.host.fail_rescans = 2
+    for place in range(2):
+        failed = player.run(serial="S1", password=PASSWORD, state="unlocked")
+        assert failed["failed"] and "Failed to read the partition table of 'S1' again" in failed["msg"]
+        assert "which refused to read /dev/nvme8n1 again" in failed["msg"]
+        # It is open all the same, and that it was opened is told.
+        assert failed["changed"] is (place == 0) and failed["drives"][0]["locked"] is False
+        assert player.host.partitions("nvme8") == []
     done = player.four_runs(serial="S1", password=PASSWORD, state="unlocked")
     assert done["actions"] == ["Read the partition table of 'S1' again"]
     assert player.host.partitions("nvme8") == ["nvme8n1p1"]

@@ -3,7 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Debian's sedutil-cli against the emulator: what it prints is what it prints with hardware.
 
-The texts of the hardware are those of upstream's own baseline and of its public issues.
+The texts of the hardware are those of upstream's own baseline and of its public issues (216 and 474). The baseline is
+linux/sedutil_baseline of Drive-Trust-Alliance/sedutil, here at commit 01746a54b8883dc5e4270048e9788bfbe084d7c2: what
+linux/TestSuite.sh beside it printed in August 2017, by version 1.15-24-gb6f51bf, with a Seagate ST500LT025.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ SET_UP = (
     "MBRDone set on |MBRDone set on |MBREnable set on |Initial setup of TPer complete on {dev}"
 )
 
-# command -> (what it prints, how discovery looks afterwards), from upstream's baseline with real drives.
+# command -> (what it prints, how discovery looks afterwards), from upstream's baseline with a real drive.
 SEQUENCE = (
     (
         "--initialsetup passw0rd",

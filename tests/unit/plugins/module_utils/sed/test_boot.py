@@ -41,7 +41,10 @@ def test_passwords_are_in_one_file_for_root_alone() -> None:
     holding = [one for one in files if b"words-of-" in one.content]
     assert [(one.path, one.mode) for one in holding] == [("/etc/zfs/nasops-drives.json", 0o600)]
     assert json.loads(holding[0].content) == SETTINGS
-    assert files[-1] == File(boot_files.WANTED, target=boot_files.UNIT), "nothing starts before what it needs is there"
+    written = [one for one in files if not one.gone]
+    assert written[-1] == File(boot_files.WANTED, target=boot_files.UNIT), (
+        "nothing starts before what it needs is there"
+    )
 
 
 def test_the_program_is_one_file_that_needs_nothing_of_this_collection(tmp_path: Path) -> None:
@@ -60,13 +63,13 @@ def test_the_program_is_one_file_that_needs_nothing_of_this_collection(tmp_path:
 
 
 def moved(files: t.Iterable[File], root: Path) -> tuple[File, ...]:
-    return tuple(File(f"{root}{one.path}", one.content, one.mode, one.target) for one in files)
+    return tuple(replace(one, path=f"{root}{one.path}") for one in files)
 
 
-def play(files: tuple[File, ...], present: bool, check_mode: bool = False) -> Outcome[dict[str, File | None]]:
+def play(files: tuple[File, ...], check_mode: bool = False) -> Outcome[dict[str, File | None]]:
     return converge(
         lambda: boot_files.read(one.path for one in files),
-        lambda found: boot_files.decide(files, present, found, RELOAD),
+        lambda found: boot_files.decide(files, found, RELOAD),
         RecordedRunner(),
         check_mode,
     )
@@ -74,43 +77,43 @@ def play(files: tuple[File, ...], present: bool, check_mode: bool = False) -> Ou
 
 def test_it_is_written_mended_and_removed(tmp_path: Path) -> None:
     files = moved(boot_files.wanted(SETTINGS), tmp_path)
-    told = play(files, True, check_mode=True).plan
+    told = play(files, check_mode=True).plan
     assert not list(tmp_path.iterdir())
-    assert play(files, True).plan.actions == told.actions
+    assert play(files).plan.actions == told.actions
     assert [action.replace(str(tmp_path), "") for action in told.actions] == [
-        "Write /etc/zfs/nasops-drives.json",
         "Write /etc/zfs/nasops-unlock-drives.pyz",
+        "Write /etc/zfs/nasops-drives.json",
         "Write /etc/systemd/system/nasops-unlock-drives.service",
         "Write /etc/systemd/system/zfs-import.target.wants/nasops-unlock-drives.service",
         "Let systemd read its units again",
     ]
     assert "words-of-" not in str(told.diff())
-    assert not play(files, True).plan.changed
-    settings, program = Path(files[0].path), Path(files[1].path)
+    assert not play(files).plan.changed
+    program, settings = Path(files[0].path), Path(files[1].path)
     settings.chmod(0o644)
     program.write_bytes(b"")
     Path(f"{program}.part").write_text("of a run that was cut off")
-    assert len(play(files, True).plan.actions) == 3
+    assert len(play(files).plan.actions) == 3
     assert settings.stat().st_mode & 0o777 == 0o600 and program.read_bytes() == boot_files.archive()
     gone = moved(boot_files.unwanted(), tmp_path)
-    assert len(play(gone, False).plan.actions) == 5
-    assert not play(gone, False).plan.changed
+    assert len(play(gone).plan.actions) == 5
+    assert not play(gone).plan.changed
     assert not [path for path in tmp_path.rglob("*") if not path.is_dir()]
 
 
 def test_a_file_of_another_user_is_written_anew(tmp_path: Path) -> None:
     files = moved(boot_files.wanted(SETTINGS), tmp_path)
-    play(files, True)
-    path = files[0].path
+    play(files)
+    path = files[1].path
     found = boot_files.read(one.path for one in files)
     there = found[path]
-    assert there is not None and there == files[0]
+    assert there is not None and there == files[1]
     theirs = {**found, path: replace(there, owner=there.owner + 1)}
-    assert boot_files.decide(files, True, theirs, RELOAD).actions[0] == f"Write {path}"
+    assert boot_files.decide(files, theirs, RELOAD).actions[0] == f"Write {path}"
 
 
 def test_passwords_that_a_run_left_half_written_do_not_stay(tmp_path: Path) -> None:
-    settings = moved(boot_files.wanted(SETTINGS), tmp_path)[0]
+    settings = moved(boot_files.wanted(SETTINGS), tmp_path)[1]
     # A folder in its place keeps it from being written.
     Path(settings.path).mkdir(parents=True)
     with pytest.raises(StorageError, match="can't be written"):
@@ -119,7 +122,7 @@ def test_passwords_that_a_run_left_half_written_do_not_stay(tmp_path: Path) -> N
     Path(settings.path).rmdir()
     left = Path(f"{settings.path}.part")
     left.write_text("words-of-all")
-    done = play(moved(boot_files.unwanted(), tmp_path), False)
+    done = play(moved(boot_files.unwanted(), tmp_path))
     assert done.plan.actions[0] == f"Remove {left}" and not left.exists()
 
 

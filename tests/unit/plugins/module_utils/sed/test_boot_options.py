@@ -74,12 +74,17 @@ def test_where_each_drive_has_its_password(
         ({"object": "a", "wait": 601}, {}, "kmip.wait is 601"),
         ({"object": "a", "port": 0}, {}, "port is 0"),
         ({"object": "a", "private_key": "client.key"}, {}, "kmip.private_key is 'client.key'; wanted is an absolute"),
+        ({"object": "a", "certificate": "/etc/../a"}, {}, "kmip.certificate is '/etc/../a'; wanted is that without"),
+        ({"object": "a", "certificate": "/etc/a/"}, {}, "kmip.certificate is '/etc/a/'; wanted is that without"),
+        ({"object": "a", "ca_certificate": "//a"}, {}, "kmip.ca_certificate is '//a'; wanted is that without"),
+        ({"object": "a", "ca_certificate": "/a\nb"}, {}, "wanted is an absolute path"),
+        (None, {"password": "a", "passwords": {"S9": "b"}}, "passwords has entries for what the task is not about: S9"),
         ({"object": "a", "private_key_passphrase": "words"}, {}, "kmip holds something else than"),
         ({"object": "a", "by": "truenas"}, {}, "kmip.by is 'truenas'; it is one of name, uid"),
         ({"objects": {"S1": "a"}}, {"passwords": {"S2": "x" * 300}}, "passwords\\['S2'\\] has 300 bytes"),
     ],
 )
-def test_options_that_can_not_be(kmip: Params, more: Params, message: str) -> None:
+def test_options_that_can_not_be(kmip: Params | None, more: Params, message: str) -> None:
     with pytest.raises(BadInput, match=message):
         check(params(kmip, **more))
 
@@ -96,33 +101,76 @@ def test_the_file_holds_no_password_that_no_drive_has_there() -> None:
     assert parse_sources({**found, "passwords": None}) == parse_sources(given)
 
 
-def unit(given: Params) -> list[str]:
-    content = next(one.content for one in boot_files.wanted(given, "/usr/bin/python3") if one.path == boot_files.UNIT)
-    return content.decode().splitlines()
+def units(given: Params) -> dict[str, list[str]]:
+    """By its path, the lines of each unit that is to be there; none for one that is not to be."""
+    files = {one.path: one for one in boot_files.wanted(given, "/usr/bin/python3")}
+    paths = (boot_files.UNIT, boot_files.KMIP_UNIT)
+    for path, link in zip(paths, (boot_files.WANTED, boot_files.KMIP_WANTED)):
+        assert files[path].gone == files[link].gone and (files[link].target or path) == path
+    return {path: files[path].content.decode().splitlines() for path in paths}
 
 
-def test_only_a_host_that_asks_a_server_waits_for_the_network() -> None:
-    plain = unit(params(None, password="of-all"))
-    assert not [line for line in plain if "network" in line]
-    assert "RequiresMountsFor=/etc/zfs" in plain and "TimeoutStartSec=600" in plain
-    asking = unit(params({"object": "drives", "private_key": "/srv/100% mine/a key", "wait": 60, "timeout": 10}))
-    assert [line.split("=")[0] for line in asking if line.endswith(" network-online.target")] == ["Wants", "After"]
-    assert "Before=zfs-import-cache.service zfs-import-scan.service zfs-import.target" in asking
-    mounts = '/etc/zfs /etc/nas/kmip/client.crt "/srv/100%% mine/a key" /etc/nas/kmip/ca.crt'
-    assert f"RequiresMountsFor={mounts}" in asking
-    assert "TimeoutStartSec=700" in asking, "it ends by itself before systemd ends it"
+def test_only_what_asks_a_server_comes_after_the_network() -> None:
+    found = units(params({"objects": {"S1": "a"}, "wait": 60, "timeout": 10}, password="of-all"))
+    filed, asking = found[boot_files.UNIT], found[boot_files.KMIP_UNIT]
+    assert not [line for line in filed if "network" in line.lower() or "kmip" in line.lower()]
+    assert "RequiresMountsFor=/etc/zfs" in filed and "TimeoutStartSec=600" in filed
+    # What waits until the network works may hang, so nothing is said of that.
+    assert "online" not in "".join(asking)
+    assert [line.split("=")[0] for line in asking if line.endswith(" network.target")] == ["After"]
+    for lines in (filed, asking):
+        assert "Before=zfs-import-cache.service zfs-import-scan.service zfs-import.target" in lines
+    assert "ExecStart=/usr/bin/python3 -I /etc/zfs/nasops-unlock-drives.pyz --kmip" in asking
+    assert "TimeoutStartSec=680" in asking, "it ends by itself before systemd ends it"
 
 
-def test_what_was_refused_is_noted_by_drive_and_object(tmp_path: Path) -> None:
+def test_a_unit_is_there_only_for_drives_that_it_is_about() -> None:
+    assert list(map(bool, units(params(None, password="of-all")).values())) == [True, False]
+    assert list(map(bool, units(params({"object": "drives"})).values())) == [False, True]
+    assert list(map(bool, units(params({"object": "drives"}, passwords={"S1": "x"})).values())) == [True, True]
+
+
+def test_what_the_files_lie_on_is_mounted_before(tmp_path: Path) -> None:
+    (tmp_path / "a key").write_text("")
+    (tmp_path / "100%").symlink_to(tmp_path / "a key")
+    given = params({"object": "drives", "private_key": f"{tmp_path}/100%", "certificate": "/nowhere/client.crt"})
+    line = next(one for one in units(given)[boot_files.KMIP_UNIT] if one.startswith("RequiresMountsFor="))
+    key, there = f"{tmp_path}/100%%", f'"{tmp_path}/a key"'
+    assert line == f"RequiresMountsFor=/etc/zfs /nowhere/client.crt {key} {there} /etc/nas/kmip/ca.crt"
+
+
+def test_the_program_comes_before_settings_that_an_older_one_refuses() -> None:
+    files = [one.path for one in boot_files.wanted(params({"object": "drives"}), "/usr/bin/python3") if not one.gone]
+    assert files == [boot_files.PROGRAM, boot_files.SETTINGS, boot_files.KMIP_UNIT, boot_files.KMIP_WANTED]
+
+
+def test_what_was_offered_is_noted_by_drive_without_the_password(tmp_path: Path) -> None:
     path = tmp_path / "refused"
     notes = Refusals(str(path))
-    assert not notes.has("S1", "object '4'")
-    notes.add("S1", "object '4'")
-    notes.add("S2", "object '5'")
+    assert not notes.has("S1", b"raw:one")
+    for drive, password in (("S1", b"raw:one"), ("S1", b"raw:two"), ("S2", b"raw:two")):
+        notes.begin(drive, password)
+    # The next start of the program.
     again = Refusals(str(path))
-    assert again.has("S1", "object '4'") and again.has("S2", "object '5'")
-    assert not again.has("S1", "object '5'") and not again.has("S3", "object '4'")
+    offered = [
+        (drive, one) for drive in ("S1", "S2", "S3") for one in (b"raw:one", b"raw:two") if again.has(drive, one)
+    ]
+    assert offered == [("S1", b"raw:one"), ("S1", b"raw:two"), ("S2", b"raw:two")]
     assert path.stat().st_mode & 0o777 == 0o600
-    path.write_text("{")
-    assert not again.has("S1", "object '4'")
-    Refusals(str(tmp_path / "none" / "refused")).add("S1", "object '4'")
+    text = path.read_text()
+    assert not any(one in text for one in ("one", "two", b"one".hex(), b"two".hex()))
+    again.end("S1", b"raw:one")
+    assert not again.has("S1", b"raw:one") and again.has("S1", b"raw:two")
+    notes.forget(["S2", "S3"])
+    assert not again.has("S2", b"raw:two") and again.has("S1", b"raw:two")
+    for broken in ("{", "[]", '{"S1": ["an object"]}', '{"salt": "xx", "drives": {}}'):
+        path.write_text(broken)
+        assert not again.has("S1", b"raw:two")
+    Refusals(str(tmp_path / "none" / "refused")).begin("S1", b"raw:one")
+
+
+def test_notes_are_of_no_use_to_who_has_those_of_another_boot(tmp_path: Path) -> None:
+    paths = [tmp_path / "one", tmp_path / "two"]
+    for path in paths:
+        Refusals(str(path)).begin("S1", b"raw:one")
+    assert len({json.loads(path.read_text())["drives"]["S1"][0] for path in paths}) == 2

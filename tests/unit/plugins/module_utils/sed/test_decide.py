@@ -173,3 +173,39 @@ def test_a_drive_that_the_host_starts_from_is_not_set_up_unasked() -> None:
     assert not drive.owned() and not drive.locking_enabled
     assert host.play(serial="S1", password=OLD, confirm_serial=["S1"]).plan.steps
     assert not host.play(serial="S1", password=OLD).plan.failures, "there is nothing left to refuse"
+
+
+def test_a_new_password_that_one_of_the_drives_has_already_changes_nothing_there() -> None:
+    host = Host(Spec("S1"), Spec("S2"))
+    host.play(devices=["S1", "S2"], password=NEW, passwords={"S2": OLD})
+    options: dict[str, t.Any] = {"passwords": {"S1": NEW}, "new_password": NEW}
+    for check_mode in (True, False):
+        done = host.play(serial="S1", **options, check_mode=check_mode)
+        assert not done.plan.steps and not done.plan.failures
+    both: dict[str, t.Any] = {"devices": ["S1", "S2"], "password": NEW, "passwords": {"S2": OLD}, "new_password": NEW}
+    done = host.play(**both)
+    assert {one.branch for one in done.plan.steps} == {"S2"} and not done.plan.failures
+    assert not host.play(**both).plan.steps
+
+
+@pytest.mark.parametrize("state", ["locked", "readonly"])
+def test_a_drive_that_was_not_set_up_is_neither_closed_nor_offered_a_password(state: str) -> None:
+    host = Host(Spec("S1"))
+    for check_mode in (True, False):
+        done = host.play(check_mode, serial="S1", password=OLD, state=state)
+        said = [str(one) for one in done.plan.failures]
+        assert said == ["Locking of 'S1' is not turned on. Set the drive up first: state: present."]
+    assert host.drives[0].calls == []
+
+
+@pytest.mark.parametrize("kind", [OPAL2, ENTERPRISE])
+@pytest.mark.parametrize("state", ["present", "locked", "readonly", "unlocked", "absent"])
+def test_a_drive_without_a_password_among_others_is_told_so(kind: str, state: str) -> None:
+    host = Host(Spec("S1", kind=kind), Spec("S2", kind=kind))
+    host.play(devices=["S1", "S2"], password=OLD)
+    for drive in host.drives:
+        drive.power_cycle()
+        drive.wrong.clear()
+    done = host.play(devices=["S1", "S2"], passwords={"S1": OLD}, state=state, confirm_serial=["S1", "S2"])
+    assert [(one.branch, one.message) for one in done.plan.failures] == [("S2", "No password is given for 'S2'.")]
+    assert host.drives[1].pins[names.PIN_SID].tries <= 1

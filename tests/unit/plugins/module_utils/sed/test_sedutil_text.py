@@ -89,3 +89,32 @@ def test_what_a_wrong_password_is_and_what_is_not() -> None:
     assert not text.is_wrong_password(1, "Invalid response\n"), "two programs at once end with the same status"
     assert not text.is_wrong_password(18, "method status code AUTHORITY_LOCKED_OUT\nSession start failed rc = 18\n")
     assert text.factory_password("MSID: ABC123\n") == "ABC123"
+
+
+NO_START = (
+    "method status code {}\nSession start failed rc = {}\nOne or more header fields have 0 length\nEndSession Failed\n"
+)
+BUSY = NO_START.format("NO_SESSIONS_AVAILABLE", 7)
+
+
+@pytest.mark.parametrize(
+    "status,errors,busy,ended",
+    [
+        (0, "", False, True),
+        # Upstream says that it could not end a session, and that all is well.
+        (0, "One or more header fields have 0 length\nEndSession Failed\n", False, False),
+        (133, "Locking SP lifecycle is not Manufactured-Inactive\n", False, True),
+        (133, "something else\n", False, False),
+        (1, NO_START.format("NOT_AUTHORIZED", 1), False, True),
+        (15, "method status code TPER_MALFUNCTION\n", False, False),
+        (7, BUSY, True, True),
+        # A fork that does not tell the status of methods.
+        (7, BUSY.partition("\n")[2], True, True),
+        (3, NO_START.format("SP_BUSY", 3), True, True),
+        # Its own one, that of an action which takes two, is in the way.
+        (7, "One or more header fields have 0 length\nEndSession Failed\n" + BUSY, True, False),
+    ],
+)
+def test_whether_a_session_is_left_open(status: int, errors: str, busy: bool, ended: bool) -> None:
+    assert text.is_busy(errors) is busy
+    assert text.leaves_no_session(status, errors) is ended

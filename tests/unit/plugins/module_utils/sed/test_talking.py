@@ -6,18 +6,22 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import struct
 import typing as t
+import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from ansible_collections.nasops.encryption.plugins.module_utils.command import Command, Result
+from ansible_collections.nasops.encryption.plugins.module_utils.errors import StorageError
 from ansible_collections.nasops.encryption.plugins.module_utils.secrets import Mask
 from ansible_collections.nasops.encryption.plugins.module_utils.sed import hold as holding
+from ansible_collections.nasops.encryption.plugins.module_utils.sed import link, uids
 from ansible_collections.nasops.encryption.plugins.module_utils.sed import session as sessions
-from ansible_collections.nasops.encryption.plugins.module_utils.sed import uids
 from ansible_collections.nasops.encryption.plugins.module_utils.sed.discovery import Discovery
 from ansible_collections.nasops.encryption.plugins.module_utils.sed.drive import Drive as Seen
 from ansible_collections.nasops.encryption.plugins.module_utils.sed.hold import Hold, hold
@@ -25,7 +29,7 @@ from ansible_collections.nasops.encryption.plugins.module_utils.sed.journal impo
 from ansible_collections.nasops.encryption.plugins.module_utils.sed.link import Identity
 from ansible_collections.nasops.encryption.plugins.module_utils.sed.partitions import has_partitions
 from ansible_collections.nasops.encryption.plugins.module_utils.sed.sedutil import Sedutil
-from ansible_collections.nasops.encryption.plugins.module_utils.sed.state import DriveState, Secret
+from ansible_collections.nasops.encryption.plugins.module_utils.sed.state import WRITEONLY, DriveState, Secret
 from ansible_collections.nasops.encryption.tests.opal import names
 from ansible_collections.nasops.encryption.tests.opal.drive import Session, Spec
 from ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.recorded import RecordedRunner
@@ -147,18 +151,52 @@ def test_sedutil_runs_while_the_drive_is_held_and_writes_nothing_in_check_mode()
     hand = Sedutil(RecordedRunner(default=started.answer), Mask(), True, True, emulated.open, started.hold)
     checking = Sedutil(RecordedRunner(), Mask(), True, False, emulated.open, started.hold)
     for one, writes in ((hand, True), (checking, False)):
-        assert one.can_try(uids.ADMIN1) and one.can_try(uids.band_master(0))
-        assert one.can_try(uids.SID) is writes and one.can_try(uids.ERASE_MASTER) is writes
+        assert one.can_try(state, uids.ADMIN1) and one.can_try(state, uids.band_master(0))
+        # That locking is on is seen after the owner has begun a session.
+        assert one.can_try(state, uids.SID) and one.can_try(state, uids.ERASE_MASTER) is writes
+        for other in (Discovery("opal2", locking=True), Discovery("enterprise", enabled=True, locking=True)):
+            assert one.can_try(replace(state, found=other), uids.SID) is writes
     hand.look(drive)
     hand.holder(state, uids.ADMIN1, (Secret("ours", b"secret"),))
     assert [held for _argv, held in started.ran] == [1, 1]
     assert [argv[-1] for argv, _held in started.ran] == [NODE, NODE]
 
 
+def test_sedutil_is_not_asked_for_what_it_can_not_do() -> None:
+    emulated = Host(Spec("S1"))
+    identity = Identity("nvme", "S1", "EMU OPAL 1TB", "1.0EMU", b"S1".ljust(20))
+    state = DriveState(Seen("nvme0n1", NODE, "S1"), identity, Discovery("opal2", enabled=True, locking=True))
+    hand = Sedutil(RecordedRunner(), Mask(), False, True, emulated.open, emulated.hold)
+    with pytest.raises(StorageError, match="can't keep a range from being read alone. Use backend: native"):
+        hand.lock(state, 0, WRITEONLY, Secret("ours", b"secret"))
+
+
+def test_the_lock_of_a_drive_that_another_program_holds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(link, "_PATIENCE", 0.2)
+    node = tmp_path / "sda"
+    node.touch()
+    with node.open() as theirs:
+        fcntl.flock(theirs, fcntl.LOCK_EX)
+        with pytest.raises(link.Gone, match=f"Another program has held the lock of {node}") as caught:
+            link.open_link(str(node)).__enter__()
+        assert f"fuser {node}" in caught.value.hint
+        fcntl.flock(theirs, fcntl.LOCK_UN)
+        # It is no drive, which is another matter.
+        with pytest.raises(StorageError, match="does not take security commands"), link.open_link(str(node)) as one:
+            one.identify()
+
+
 def disk(first: bytes = b"", block: int = 512, entry: bytes = b"", signature: bytes = b"EFI PART") -> bytes:
     """A disk with a GPT of 128 entries whose first one is given."""
-    header = struct.pack("<8s64xQII", signature, 2, 128, 128)
-    return first.ljust(block, b"\0") + header.ljust(block, b"\0") + entry.ljust(128 * 128, b"\0")
+    entries = entry.ljust(128 * 128, b"\0")
+    header = struct.pack("<8sIIII48xQIII", signature, 0x10000, 92, 0, 0, 2, 128, 128, zlib.crc32(entries))
+    header = header[:16] + struct.pack("<I", zlib.crc32(header)) + header[20:]
+    return first.ljust(block, b"\0") + header.ljust(block, b"\0") + entries
+
+
+def broken(content: bytes, at: int) -> bytes:
+    """The same with one other byte."""
+    return content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
 
 
 def dos(*rows: bytes) -> bytes:
@@ -181,6 +219,9 @@ COVER = struct.pack("<BxxxBxxxII", 0, 0xEE, 1, 0xFFFFFFFF)
         (disk(dos(COVER), block=4096, entry=b"\1" * 16), True),
         (disk(dos(COVER), entry=b"\1" * 16), True),
         (disk(dos(COVER)), False),
+        # What is left of an old table: nor does Linux take one whose checksums are wrong.
+        (broken(disk(dos(COVER), entry=b"\1" * 16), 512 + 60), False),
+        (broken(disk(dos(COVER), entry=b"\1" * 16), 1024 + 40), False),
         (disk(dos(COVER), entry=b"\1" * 16, signature=b"EFI NONE"), False),
         (dos(PART), True),
         (dos(COVER), False),

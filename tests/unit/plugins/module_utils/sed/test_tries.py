@@ -59,13 +59,66 @@ def test_no_mixture_of_passwords_costs_two_tries_of_an_enterprise_drive(
         host, drive = set_up(ENTERPRISE, tells_owner=tells_owner)
         if options.get("state") == "unlocked":
             drive.power_cycle()
-        if (owner, band) == (FACTORY, THIRD) and not drive.locked():
-            # The page about drives names this one.
-            continue
         for uid, text in ((SID, owner), (MASTER, eraser), (BAND, band)):
             drive.pins[uid].value = text.encode()
+        # The page about drives names this exception.
+        both = not tells_owner and not options and (owner, eraser, band) == (FACTORY, FACTORY, THIRD)
         for _run in range(2):
-            host.play(serial="S1", password=OLD, confirm_serial=["S1"], **options)
+            done = host.play(serial="S1", password=OLD, confirm_serial=["S1"], twice=[BAND] if both else [], **options)
+            assert not both or "BandMaster0 of 'S1' takes neither the password that is given nor" in message(done)
+
+
+def test_a_set_up_that_was_cut_off_and_a_mistyped_password_cost_two_tries_once() -> None:
+    for tells_owner in (False, True):
+        host = Host(Spec("S1", tells_owner=tells_owner))
+        drive = host.drives[0]
+        drive.faults.inject("Set", "vanish_after")
+        assert host.play(serial="S1", password=OLD).plan.failures and drive.owned()
+        drive.gone = False
+        mistyped = host.play(serial="S1", password="mistyped", twice=[] if tells_owner else [SID])
+        # Where it tells that it is owned, the factory's is not offered.
+        assert tries(drive) == {SID: 1 if tells_owner else 2}
+        assert ("takes neither" in message(mistyped)) is not tells_owner
+        assert not tells_owner or "SID of 'S1' does not take the password that is given" in message(mistyped)
+        drive.wrong.clear()
+        done = host.play(serial="S1", password=OLD)
+        assert done.plan.steps and not done.plan.failures
+        assert drive.wrong == [] and tries(drive) == {}
+
+
+@pytest.mark.parametrize(
+    "kind,place,how,old,new,asked",
+    [
+        # Another new password, where the first one is in the drive.
+        (OPAL2, 0, "vanish_after", OLD, THIRD, ADMIN),
+        (ENTERPRISE, 0, "vanish_after", OLD, THIRD, MASTER),
+        # Another former one, where the former one is.
+        (OPAL2, 1, "vanish", THIRD, NEW, SID),
+        (ENTERPRISE, 1, "vanish", THIRD, NEW, BAND),
+        (ENTERPRISE, 2, "vanish", THIRD, NEW, SID),
+        # What was changed before it refuses the other one at once.
+        (OPAL2, 1, "vanish_after", OLD, THIRD, None),
+        (ENTERPRISE, 1, "vanish_after", OLD, THIRD, None),
+    ],
+)
+def test_a_change_that_was_cut_off_and_other_passwords_cost_two_tries_once(
+    kind: str, place: int, how: str, old: str, new: str, asked: bytes | None
+) -> None:
+    host, drive = set_up(kind)
+    drive.faults.inject("Set", how, skip=place)
+    assert host.play(serial="S1", password=OLD, new_password=NEW).plan.failures
+    drive.gone = False
+    refused = host.play(serial="S1", password=old, new_password=new, twice=[] if asked is None else [asked])
+    assert ("takes neither the password that is given nor" in message(refused)) is (asked is not None)
+    assert asked is not None or "does not take the password that is given" in message(refused)
+    # Where it was is not known any more, so it is found out run by run, with at most one try of each authority.
+    done = host.play(serial="S1", password=OLD, new_password=NEW)
+    for _run in range(3):
+        if message(done):
+            assert "run the same task again" in message(done)
+            done = host.play(serial="S1", password=OLD, new_password=NEW)
+    assert not message(done)
+    assert {drive.pins[uid].value for uid in ((SID, ADMIN) if kind == OPAL2 else (SID, MASTER, BAND))} == {NEW.encode()}
 
 
 @pytest.mark.parametrize("kind,asked", [(OPAL2, {SID: 1, ADMIN: 1}), (ENTERPRISE, {BAND: 1, SID: 1})])
@@ -98,6 +151,68 @@ def test_admin1_that_has_another_password_than_sid_is_asked_once_in_each_run() -
         done = host.play(serial="S1", password=OLD, new_password=NEW)
         assert "Admin1 of 'S1' does not take" in message(done) and "run the same task again" in message(done)
         assert tries(drive) == {ADMIN: count}
+
+
+@pytest.mark.parametrize("owner", [OLD, THIRD])
+@pytest.mark.parametrize("noted", [False, True])
+def test_a_run_with_the_new_one_alone_tells_that_a_change_was_not_finished(owner: str, noted: bool) -> None:
+    host, drive = set_up(OPAL2)
+    if noted:
+        drive.faults.inject("Set", "vanish_after")
+        assert host.play(serial="S1", password=OLD, new_password=NEW).plan.failures
+        drive.gone = False
+    drive.pins[SID].value, drive.pins[ADMIN].value = owner.encode(), NEW.encode()
+    drive.wrong.clear()
+    before = host.journal.kept
+    assert not host.play(serial="S1", password=NEW, check_mode=True).plan.failures and drive.wrong == []
+    done = host.play(serial="S1", password=NEW)
+    assert "Admin1 of 'S1' takes the password that is given, but its owner, SID, does not" in message(done)
+    assert "the former password as password, and this one as new_password" in message(done)
+    assert tries(drive) == {SID: 1} and host.journal.kept == before
+    if owner == OLD:
+        runs = [host.play(serial="S1", password=OLD, new_password=NEW) for _run in range(1 if noted else 2)]
+        assert not message(runs[-1]) and {drive.pins[uid].value for uid in (SID, ADMIN)} == {NEW.encode()}
+        done = host.play(serial="S1", password=NEW)
+        assert not done.plan.steps and not done.plan.failures
+        assert tries(drive) == {}
+
+
+def test_what_only_opens_a_drive_does_not_ask_its_owner() -> None:
+    host, drive = set_up(OPAL2)
+    drive.pins[SID].value = THIRD.encode()
+    for state in ("locked", "unlocked", "readonly"):
+        assert not message(host.play(serial="S1", password=OLD, state=state))
+    assert drive.wrong == []
+
+
+def test_an_owner_that_is_the_factory_by_what_the_drive_tells_is_ours_afterwards() -> None:
+    host, drive = set_up(OPAL2, tells_owner=True)
+    drive.pins[SID].value = FACTORY.encode()
+    for check_mode in (True, False):
+        done = host.play(check_mode, serial="S1", password=OLD)
+        assert done.plan.actions == ["Take ownership of 'S1' (SID)"]
+    assert drive.pins[SID].value == OLD.encode() and drive.wrong == []
+    assert not host.play(serial="S1", password=OLD).plan.steps
+
+
+def test_a_run_with_one_password_for_all_ends_what_was_noted_of_a_change() -> None:
+    host, drive = set_up(OPAL2)
+    drive.faults.inject("Set", "vanish_after", skip=1)
+    assert host.play(serial="S1", password=OLD, new_password=NEW).plan.failures
+    drive.gone = False
+    assert not message(host.play(serial="S1", password=NEW)) and host.journal.kept == {}
+    drive.wrong.clear()
+    assert host.play(serial="S1", password=NEW, new_password=THIRD).plan.steps
+    assert drive.wrong == [] and drive.pins[ADMIN].value == THIRD.encode()
+
+
+def test_where_the_firmware_blocks_the_owner_it_is_not_asked_and_not_changed() -> None:
+    host, drive = set_up(OPAL2, tells_owner=True)
+    drive.blocked = True
+    done = host.play(serial="S1", password=OLD)
+    assert not done.plan.steps and not done.plan.failures
+    assert "(Block SID)" in message(host.play(serial="S1", password=OLD, new_password=NEW))
+    assert drive.wrong == []
 
 
 @pytest.mark.parametrize("kind", [OPAL2, ENTERPRISE])
@@ -237,3 +352,13 @@ def test_a_note_that_the_drive_contradicts_is_asked_for_once() -> None:
     done = host.play(serial="S1", password=OLD, new_password=NEW)
     assert done.plan.steps and not done.plan.failures
     assert drive.wrong == [ADMIN]
+
+
+def test_a_second_range_of_a_drive_that_this_host_has_set_up_costs_no_try() -> None:
+    host = Host(Spec("S1", kind=ENTERPRISE, ranges=2))
+    host.play(serial="S1", password=OLD)
+    drive = host.drives[0]
+    drive.wrong.clear()
+    place: dict[str, t.Any] = {"range": 1, "range_start": 0, "range_length": 2048, "confirm_serial": ["S1"]}
+    done = host.play(serial="S1", password=OLD, **place)
+    assert done.plan.steps and not done.plan.failures and drive.wrong == []

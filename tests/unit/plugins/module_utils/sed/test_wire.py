@@ -93,12 +93,15 @@ def test_the_names_of_things_are_those_of_the_drive() -> None:
 
 def test_a_password_becomes_what_sedutil_makes_of_it() -> None:
     # What sedutil-cli 1.20.0 stored in a drive of this serial number.
-    # The other hash is that of its forks.
+    # The others are those of its forks, computed by OpenSSL.
     salt = b"S8EMUNVME0000001    "
     assert pin.derive(b"passw0rd", salt, "sha1").hex() == (
         "aee6b4a95a18ff0fae7d0ca4bb4814f51da0929227d4209e00c08e4994c9db9b"
     )
     assert pin.derive(b"passw0rd", salt, "sha512").hex() == (
         "a11cebac9e3e1a406ff2c740f9933c95047376994600ef3bc3556b7942aa87df"
+    )
+    assert pin.derive(b"passw0rd", salt, "sha512_500k").hex() == (
+        "d6e2cd6168dd59e126162939f379117e0e42cf05af70a80e970ed5fa50e1829d"
     )
     assert pin.derive(b"x", salt, "raw") == b"x"
