@@ -25,6 +25,12 @@ _SHORTEST = 8
 # What the name of an option looks like. A key has digits or capitals, and most passphrases have blanks.
 _NAME = re.compile("[a-z_]{1,30}")
 
+# Ansible's own checks of a type, and what is said of a value that fails one.
+_CHECKS: t.Mapping[str, tuple[t.Callable[[t.Any], t.Any], str]] = {
+    "bool": (check_type_bool, "neither yes nor no"),
+    "int": (check_type_int, "no whole number"),
+}
+
 
 @dataclass(frozen=True)
 class Misplaced:
@@ -109,12 +115,9 @@ def _beside_a_secret(spec: Spec, params: t.Mapping[str, t.Any], prefix: str) -> 
 
 def _not_of_type(kind: str, given: t.Any) -> str:
     """What a value should have been, "" if it can be."""
-    check, words = {"bool": (check_type_bool, "neither yes nor no"), "int": (check_type_int, "no whole number")}.get(
-        kind, (None, "")
-    )
+    check, words = _CHECKS.get(kind, (str, ""))
     try:
-        if check is not None:
-            check(given)
+        check(given)
     except (TypeError, ValueError):
         return words
     return ""
