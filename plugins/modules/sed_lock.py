@@ -45,8 +45,8 @@ options:
       - V(present) sees to it that the drive belongs to O(password), that locking is turned on, that O(range) locks
         when the power was off, and that no shadow MBR is in the way. It finishes what an interrupted run, or an
         interrupted C(sedutil-cli --initialSetup), left half-done. It does not lock or unlock, and no data is lost.
-        Where Admin1 has the password and the owner (SID) has another one, it says so and fails, since a change was
-        not finished. A drive that this host starts from (C(/), C(/boot), C(/efi), C(/usr), C(/var), active swap) is
+        Where Admin1 has the password and the owner (SID) has another one, each run warns of that, since a change was
+        not finished; SID is asked once for that, until the host restarts. A drive that this host starts from (C(/), C(/boot), C(/efi), C(/usr), C(/var), active swap) is
         refused unless O(confirm_serial) names it, since the host would not start after a power cut. A data pool on it
         is no hindrance.
       - V(unlocked) opens O(range), and puts a shadow MBR away until the power was off. Then the partition table is
@@ -281,6 +281,12 @@ drives:
       description: What went wrong with it, V(null) if nothing did.
       type: str
       sample: null
+    proven:
+      description:
+        - Whether it was seen that O(password) (or O(new_password)) opens the range, also if something else of the drive is
+          not as described, which is in RV(drives[].error). V(false) where none had to be offered, too.
+      type: bool
+      sample: true
     range:
       description: The range of the task, V(null) if it was not read, because that was not needed or no password fits.
       type: dict

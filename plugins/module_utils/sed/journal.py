@@ -23,6 +23,8 @@ from .state import FACTORY
 
 JOURNAL_FILE = f"{RUN_FOLDER}/nasops.encryption.drives"
 _BEGUN, _REFUSED = "begun", "refused"
+# In the place of an authority: what is noted of two of them.
+_APART = "apart"
 _LONGEST = 1 << 20
 
 Notes = dict[str, list[str]]
@@ -50,6 +52,11 @@ class Memory:
     def all_refused(self, origin: str) -> tuple[str, ...]:
         """The authorities that did not take the credential of this origin when they were asked last."""
         return tuple(authority for authority in self._notes if self.refused(authority) == origin)
+
+    @property
+    def apart(self) -> bool:
+        """Whether SID did not take what Admin1 took. That holds for any password, until one of the two is changed."""
+        return _APART in self._notes
 
     def _origin(self, authority: str, word: str) -> str:
         note = self._notes.get(authority, ())
@@ -87,6 +94,7 @@ class Journal:
         """A credential is about to be changed; ``former`` was proven."""
         with self._lock:
             self._now.get(drive, {}).pop(authority, None)
+            self._store(drive, _APART, None)
             for other, note in list(self._load().get(drive, {}).items()):
                 # One is changed after the other: that one was changed before.
                 if other != authority and note[:1] == [_BEGUN]:
@@ -109,6 +117,11 @@ class Journal:
         """A credential was refused, and another one is possible."""
         with self._lock:
             self._store(drive, authority, [_REFUSED, origin])
+
+    def part(self, drive: str, apart: bool) -> None:
+        """Whether SID refused what Admin1 took; while that is noted, SID need not be asked, which costs a try."""
+        with self._lock:
+            self._store(drive, _APART, [_APART] if apart else None)
 
     def settle(self, drive: str, authority: str) -> None:
         """Which credential an authority has is known."""

@@ -157,6 +157,7 @@ def _ask(eyes: Eyes, wish: Wish, state: DriveState) -> DriveState:
                 state = replace(state, range=eyes.backend.read_range(state, wish.range, secret))
         question = _next(questions, answer)
     twice = _refused_two(asked)
+    state = replace(state, apart=_is_apart(eyes.journal, wish, state, memory))
     return replace(state, later=_note(eyes.journal, wish, state, memory, asked, twice), twice=twice)
 
 
@@ -170,6 +171,19 @@ def _answer(backend: Backend, state: DriveState, question: Question, asked: list
     answer = backend.holder(state, question.authority, question.offers)
     asked.append((question, answer))
     return answer
+
+
+def _is_apart(journal: Journal, wish: Wish, state: DriveState, memory: Memory) -> bool:
+    """Whether SID does not take what Admin1 takes; what was found out is noted, since to ask costs a try."""
+    admin, owner = state.holders.get(uids.ADMIN1), state.holders.get(uids.SID)
+    if state.found.owned is False or (admin in (OURS, NEW) and owner == admin):
+        journal.part(state.key, False)
+        return False
+    if wish.state != PRESENT or wish.new is not None or admin != OURS:
+        return False
+    if owner == FOREIGN:
+        journal.part(state.key, True)
+    return owner == FOREIGN or memory.apart
 
 
 def _next(questions: Inquiry, answer: str) -> Question | None:
@@ -187,6 +201,9 @@ def _remembered(journal: Journal, state: DriveState) -> Memory:
         # It was reset since.
         journal.forget(state.key)
         return Memory()
+    if memory.apart and not found.enabled:
+        journal.part(state.key, False)
+        memory = journal.memory(state.key)
     if found.enabled and not found.enterprise and FACTORY in (begun, refused):
         # Its set-up is over. Where locking is off one day, it was reset, and what is noted here would mislead.
         journal.settle(state.key, uids.SID)
