@@ -48,6 +48,18 @@ options:
     description:
       - Passwords of single drives, by how the drive is spelled in O(devices).
     type: dict
+  unproven:
+    description:
+      - Those of O(devices) of which it is not known that they take their password, such as after a task that a drive
+        refused, or of a drive that is not there. For them, the file keeps what it has, spelled in the same way; of a drive
+        of which it has nothing, nothing is written. So a password that was mistyped does not take the place of a good
+        one, and holds up no other drive.
+      - The common password of the file is O(password) only if one of the other drives has it. Where drives differ,
+        each gets its own.
+      - If the file is for another O(hash) and has to keep something, nothing is changed, and the module warns of that.
+    type: list
+    elements: str
+    default: []
   hash:
     description:
       - How a password becomes the credential in a drive, see O(nasops.encryption.sed_lock#module:hash).
@@ -83,6 +95,7 @@ actions:
 
 import os
 import typing as t
+from dataclasses import replace
 
 from ..module_utils.command import Command, HostRunner, Runner
 from ..module_utils.entry import Module, fail, protect, run
@@ -91,6 +104,7 @@ from ..module_utils.plan import Plan, Step
 from ..module_utils.secrets import Key, Mask
 from ..module_utils.sed import options
 from ..module_utils.sed.boot_files import UNITS, File, decide, read, unwanted, wanted
+from ..module_utils.sed.boot_proven import settle
 from ..module_utils.sed.link import require_linux
 
 
@@ -98,7 +112,8 @@ def main() -> None:
     lock = options.argument_spec()
     arguments = {name: lock[name] for name in ("devices", "password", "passwords", "hash")}
     state = {"type": "str", "default": "present", "choices": ["present", "absent"]}
-    module = Module({"state": state, **arguments})
+    unproven = {"type": "list", "elements": "str", "default": [], "no_log": False}
+    module = Module({"state": state, "unproven": unproven, **arguments})
     mask = Mask()
     present = module.params["state"] == "present"
     try:
@@ -112,7 +127,9 @@ def main() -> None:
         return read(file.path for file in files)
 
     def plan(found: dict[str, File | None]) -> Plan:
-        return decide(files, present, found, Step("Let systemd read its units again", _reload))
+        settled, warnings = settle(files, found, module.params["unproven"]) if present else (files, ())
+        reload = Step("Let systemd read its units again", _reload)
+        return replace(decide(settled, present, found, reload), warnings=warnings)
 
     run(module, HostRunner(mask), look, plan, lambda _done: {})
 
@@ -124,6 +141,9 @@ def _files(params: t.Mapping[str, t.Any]) -> tuple[File, ...]:
     """
     if not params["devices"]:
         raise BadInput("No drive is named.", hint="Name them in devices, or say state: absent.")
+    strange = sorted(set(params["unproven"]) - set(params["devices"]))
+    if strange:
+        raise BadInput(f"unproven has drives that devices has not: {', '.join(strange)}.")
     # What the program would refuse at boot is refused now.
     defaults = {name: one.get("default") for name, one in options.argument_spec().items()}
     options.parse_wishes({**defaults, **params, "state": "unlocked"})

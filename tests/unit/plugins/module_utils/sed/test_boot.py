@@ -18,7 +18,7 @@ import pytest
 
 from ansible_collections.nasops.encryption.plugins.module_utils.errors import BadInput, Refused, StorageError
 from ansible_collections.nasops.encryption.plugins.module_utils.plan import Outcome, Step, converge
-from ansible_collections.nasops.encryption.plugins.module_utils.sed import boot, boot_files
+from ansible_collections.nasops.encryption.plugins.module_utils.sed import boot, boot_files, boot_proven
 from ansible_collections.nasops.encryption.plugins.module_utils.sed.boot_files import File
 from ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.recorded import RecordedRunner
 
@@ -155,3 +155,66 @@ def test_settings_that_others_may_read_are_refused(tmp_path: Path) -> None:
         path.write_text(text)
         with pytest.raises(BadInput, match=message):
             boot.load(str(path))
+
+
+KEPT = {"devices": ["S1", "S2"], "password": "words-of-all", "passwords": {"S2": "words-of-s2"}, "hash": "sha1"}
+OF_S2 = {"S2": "words-of-s2"}
+
+
+@pytest.mark.parametrize(
+    "wanted,former,unproven,expected",
+    [
+        # A common one that was mistyped takes the place of nothing, and one that a drive took only of what it opens.
+        ({"password": "x"}, KEPT, ["S1"], {"password": "words-of-all"}),
+        ({"password": "x"}, KEPT, ["S1", "S2"], {"password": "words-of-all"}),
+        ({"password": "x", "devices": ["S1", "S2", "S3"]}, KEPT, ["S1"],
+         {"password": "x", "passwords": {"S1": "words-of-all", **OF_S2}}),
+        ({"passwords": {"S2": "x"}}, KEPT, ["S2"], {}),
+        ({"password": "x", "passwords": None}, {**KEPT, "passwords": None}, ["S2"],
+         {"password": "x", "passwords": {"S2": "words-of-all"}}),
+        # There is nothing to be kept of a drive that is new.
+        ({"devices": ["S1", "S2", "S3"]}, KEPT, ["S3"], {"devices": ["S1", "S2"]}),
+        ({}, {}, ["S1"], {"devices": ["S2"], "password": None}),
+        # One that is described no more goes.
+        ({"devices": ["S2"]}, KEPT, ["S2"], {"devices": ["S2"], "password": None}),
+        ({"devices": ["S1"], "passwords": None}, {"devices": ["S1"], "hash": "sha1"}, ["S1"], None),
+        ({}, {}, ["S1", "S2"], None),
+        # Two sorts of credentials can't be in one file.
+        ({"hash": "raw"}, KEPT, ["S1"], None),
+        ({"hash": "raw", "devices": ["S1", "S3"], "passwords": None}, {**KEPT, "devices": ["S2"]}, ["S1"],
+         {"hash": "raw", "devices": ["S3"], "passwords": None}),
+    ],
+)  # fmt: skip
+def test_what_is_not_proven_takes_the_place_of_nothing(
+    wanted: dict[str, t.Any], former: dict[str, t.Any], unproven: list[str], expected: dict[str, t.Any] | None
+) -> None:
+    asked = {**KEPT, **wanted}
+    merged = boot_proven.merge(asked, former, unproven)
+    if expected is None:
+        assert merged is None
+        return
+    whole = {**KEPT, "devices": asked["devices"], **expected}
+    assert merged == {name: value for name, value in whole.items() if value}
+    # The next run finds nothing to do.
+    assert boot_proven.merge(asked, merged, unproven) == merged
+
+
+def test_the_file_is_left_as_it_is_or_tells_what_it_keeps() -> None:
+    files = boot_files.wanted(SETTINGS)
+    there: dict[str, File | None] = {one.path: one for one in files}
+    assert boot_proven.settle(files, there, []) == (files, ())
+    mistyped = boot_files.wanted({**SETTINGS, "password": "mistyped"})
+    settled, warnings = boot_proven.settle(mistyped, there, ["S1"])
+    assert settled == files and warnings == ("/etc/zfs/nasops-drives.json has for S1 what it had before.",)
+    nothing: dict[str, File | None] = dict.fromkeys(there)
+    settled, warnings = boot_proven.settle(mistyped, nothing, ["S1"])
+    assert b"mistyped" not in b"".join(one.content for one in settled if one.path == boot.SETTINGS)
+    assert warnings == ("/etc/zfs/nasops-drives.json has no password for S1: the boot leaves that locked.",)
+    settled, warnings = boot_proven.settle(mistyped, nothing, ["S1", "S2"])
+    assert settled == () and "was left as it is" in warnings[0] and "none of these drives" in warnings[0]
+    for content in (b"{", b"[]", b'{"devices": 1}'):
+        strange = {**there, boot.SETTINGS: replace(files[0], content=content)}
+        assert boot_proven.settle(mistyped, strange, ["S1", "S2"])[0] == ()
+    (other, *_rest), warnings = boot_files.wanted({**SETTINGS, "hash": "raw"}), ()
+    settled, warnings = boot_proven.settle(mistyped, {**there, boot.SETTINGS: other}, ["S1"])
+    assert settled == () and "another 'hash'" in warnings[0]
