@@ -83,6 +83,8 @@ class Journal:
         self._lock = threading.Lock()
         # What is true for this task only: with other passwords the same word means another one.
         self._now: dict[str, Notes] = {}
+        # Changes that this very task has begun and not ended.
+        self._cut: dict[str, set[str]] = {}
         self.kept: dict[str, Notes] = dict(kept or {})
 
     def memory(self, drive: str) -> Memory:
@@ -94,6 +96,7 @@ class Journal:
         """A credential is about to be changed; ``former`` was proven."""
         with self._lock:
             self._now.get(drive, {}).pop(authority, None)
+            self._cut.setdefault(drive, set()).add(authority)
             self._store(drive, _APART, None)
             for other, note in list(self._load().get(drive, {}).items()):
                 # One is changed after the other: that one was changed before.
@@ -109,9 +112,15 @@ class Journal:
         :param last: False: others are to be changed, and until one is begun this one tells where the change is
         """
         with self._lock:
+            self._cut.get(drive, set()).discard(authority)
             self._now.setdefault(drive, {})[authority] = [_REFUSED, former]
             if last:
                 self._store(drive, authority, _ended(former))
+
+    def cut(self, drive: str) -> frozenset[str]:
+        """The authorities of which this very task has begun a change and not ended it."""
+        with self._lock:
+            return frozenset(self._cut.get(drive, ()))
 
     def refuse(self, drive: str, authority: str, origin: str) -> None:
         """A credential was refused, and another one is possible."""

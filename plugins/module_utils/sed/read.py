@@ -253,6 +253,9 @@ def _note(
     answers = {question.authority: answer for question, answer in asked}
     taken = {authority: answer for authority, answer in answers.items() if answer in (OURS, NEW, FACTORY)}
     later: list[str] = []
+    if any(answers.get(one, FOREIGN) == FOREIGN for one in journal.cut(key)):
+        # This task could not change it, and offers nothing again that it did not see taken: no news for the notes.
+        return ()
     if _is_void(wish, state.found, memory, answers):
         journal.forget(key)
         memory = Memory()
