@@ -24,8 +24,11 @@ description:
   - A drive counts wrong passwords, and after a few (five on many) takes none until its power was off. So a task
     offers each authority of a drive one password, and check mode offers none. Where a drive tells how many tries are
     left, the last one is not used up. What a drive may have besides is noted in F(/run/nasops.encryption.drives),
-    without any password, and offered by the next task. Only an authority whose password was being changed when a
-    task was cut off may refuse two, if the next task gives other passwords than that one.
+    without any password, and offered by the next task. An authority may refuse two
+    in one task in three cases. A task was cut off while it changed the password of that authority, and the next one gives
+    other passwords. Or it is a BandMaster with a foreign password, while the Enterprise drive, which does not tell its
+    owner, has the factory's for all the rest. Or the drive says that it has stored a new password, and takes neither
+    that nor the former one.
   - Two tasks of this collection never talk to one drive at the same time, whatever backend they use.
 requirements:
   - root
@@ -367,7 +370,7 @@ def _hand(module: Module, mask: Mask) -> Backend:
         "records programs keeps them. With backend: native they are seen nowhere."
     )
     # The other runner refuses to start a program with a secret among its arguments.
-    return Sedutil(HostRunner(Mask()), mask, kind == "raw", writes=not module.check_mode)
+    return Sedutil(HostRunner(Mask()), mask, kind == "raw", writes=not module.check_mode, warn=module.warn)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from ..errors import BadInput, Refused, StorageError
 from ..lock import exclusive
 from ..plan import converge
 from ..secrets import Key, Mask
+from .discovery import Discovery
 from .drive import drives, find
 from .link import require_linux
 from .native import Native
@@ -100,10 +101,15 @@ def unlock(params: dict[str, t.Any], say: t.Callable[[str], None]) -> list[str]:
         outcome = converge(task.read, task.plan, runner, False, task.read_again)
     for action in outcome.plan.actions:
         say(f"done: {action}")
-    opened = [row.drive.label for row in outcome.state.rows if isinstance(row, DriveState) and not row.found.locked]
+    opened = [row.drive.label for row in outcome.state.rows if isinstance(row, DriveState) and _is_open(row.found)]
     for failure in outcome.plan.failures:
         say(f"'{failure.branch}' {'IS OPEN, BUT' if failure.branch in opened else 'STAYS LOCKED'}: {failure}")
     return [failure.branch for failure in outcome.plan.failures]
+
+
+def _is_open(found: Discovery) -> bool:
+    """Whether a drive shows itself as one that can be read, which one that is no such drive for its host does not."""
+    return found.locking and not found.locked and not found.shadowed
 
 
 def _wait(runner: Runner, addresses: t.Sequence[str]) -> None:

@@ -264,9 +264,8 @@ def _note(
         if authority in taken:
             _settle(journal, key, authority, memory, answers, wish)
         if authority in twice:
-            if len(question.offers) > 1:
-                # With the right password, the next task is to offer that, not what was there before the cut.
-                journal.refuse(key, authority, question.offers[-1].origin)
+            # With the right password, the next task is to offer that, not what was offered last.
+            journal.refuse(key, authority, question.offers[-1].origin)
             continue
         # Without any sign that it is ours, a password that was mistyped would be put off for a worse one.
         signs = bool(taken or memory.refused(authority) or offered == FACTORY)

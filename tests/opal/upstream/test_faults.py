@@ -51,7 +51,7 @@ def prepared(player: Player, kind: str, operation: Operation) -> Drive:
     drive = player.host.plug(Spec(SERIAL, kind=kind, ranges=1), "nvme8")
     for options in operation.before:
         assert not player.run(**{**BASE, **options}, backend="native").get("failed")
-    drive.calls.clear()
+    drive.faults.seen.clear()
     return drive
 
 
@@ -70,7 +70,7 @@ def test_whatever_goes_wrong_the_next_run_finishes(player: Player, name: str, ki
     drive = prepared(player, kind, operation)
     assert player.run(**wanted)["changed"]
     # What each process begins with, and sedutil-cli does not look at, is no matter.
-    calls = [number for number, (called, _uid, _who) in enumerate(drive.calls) if called != "Properties"]
+    calls = [number for number, called in enumerate(drive.faults.seen) if called != "Properties"]
     player.host.unplug("nvme8")
     case = CASES.index((name, kind))
     some = [(HOW[case % len(HOW)], calls[(2 + 5 * case) % len(calls)])]
@@ -78,10 +78,15 @@ def test_whatever_goes_wrong_the_next_run_finishes(player: Player, name: str, ki
         drive = prepared(player, kind, operation)
         drive.faults.inject("*", how, skip=place)
         done = player.run(**wanted)
+        assert not drive.faults.pending(), (how, place, "there were fewer calls than before")
         assert opens(drive), (how, place)
         drive.faults.clear()
         if drive.gone:
             player.host.attach(drive, "nvme8")
+        if not done.get("failed"):
+            # It told the truth.
+            assert done["changed"], (how, place)
+            assert player.run(**{**wanted, "backend": "native"})["changed"] is False, (how, place)
         again = player.run(**wanted)
         assert not again.get("failed"), (how, place, done.get("msg"), again.get("msg"))
         assert player.run(**{**wanted, "backend": "native"})["changed"] is False, (how, place)

@@ -68,6 +68,7 @@ def test_no_mixture_of_passwords_costs_two_tries_of_an_enterprise_drive(
         for _run in range(2):
             done = host.play(serial="S1", password=OLD, confirm_serial=["S1"], twice=[BAND] if both else [], **options)
             assert not both or "BandMaster0 of 'S1' takes neither the password that is given nor" in message(done)
+            assert not both or host.journal.kept["S1"]["BandMaster0"] == ["refused", "factory"]
 
 
 def test_a_set_up_that_was_cut_off_and_a_mistyped_password_cost_two_tries_once() -> None:
