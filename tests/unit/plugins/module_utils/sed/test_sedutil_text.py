@@ -112,6 +112,8 @@ BUSY = NO_START.format("NO_SESSIONS_AVAILABLE", 7)
         (18, NO_START.format("AUTHORITY_LOCKED_OUT", 18), False, True),
         (15, NO_START.format("TPER_MALFUNCTION", 15), False, True),
         (12, "EndSession Failed\n" + NO_START.format("INVALID_PARAMETER", 12), False, False),
+        # The drive went off: what it did is not known.
+        (19, NO_START.partition("\n")[2].format(19), False, False),
         # One in which an Enterprise drive did not take the password.
         (135, "Session Authenticate failed (response = false)\n", False, True),
         (135, "Session Authenticate failed (response = false)\nEndSession Failed\n", False, False),
