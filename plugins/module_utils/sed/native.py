@@ -236,17 +236,15 @@ class Native:
             # The session may be the last way back.
             return False
 
-    def _go_back(
-        self, session: Session, state: DriveState, authority: str, former: bytes, wanted: bytes
-    ) -> t.NoReturn:
+    def _go_back(self, session: Session, state: DriveState, authority: str, former: bytes, wanted: bytes) -> t.NoReturn:
         """Set the former credential again, once, while its session is still open."""
         self._note_refused(state, authority, wanted)
         with contextlib.suppress(StorageError):
             session.set(f"set the password of {authority} back", uids.pin_uid(authority), PIN=former)
         if _knows(session, authority, former):
             raise StorageError(
-                f"The drive was to set the password of {authority}, said that it had, and could not be seen to take the "
-                "new one. So the former one was set again, and the drive takes that.",
+                f"The drive was to set the password of {authority}, said that it had, and could not be seen to take "
+                "the new one. So the former one was set again, and the drive takes that.",
                 hint=f"{authority} has the former password. What was changed before it has the new one. The drive may "
                 "be about to fail; if it is not, run the same task again.",
             )

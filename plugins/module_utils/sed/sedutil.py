@@ -16,8 +16,8 @@ from dataclasses import replace
 from ..command import Command, CommandTimeout, Result, Runner
 from ..errors import Refused, StorageError
 from ..secrets import Mask
-from . import sedutil_text as text
 from . import pin, uids
+from . import sedutil_text as text
 from .discovery import Discovery
 from .drive import Drive
 from .hold import Hold, Holder, hold
@@ -303,7 +303,6 @@ class Sedutil:
             raise NotStored(authority, "does not take it; sedutil-cli can't set the former one again")
         if not text.is_taken(done.rc, done.stderr):
             raise self._failed(f"take the new password of {authority}", done)
-
 
     def _prove_owner(self, state: DriveState, secret: Secret) -> None:
         """Ask an Enterprise drive in a session of our own, since the program can't try the password of its owner.

@@ -30,7 +30,9 @@ _MOST = re.compile(r"Maximum ranges supported:? (\d+)")
 _BUSY = re.compile(r"(?:NO_SESSIONS_AVAILABLE|SP_BUSY|Session start failed rc = [37])\s*$", re.M)
 _NOT_ENDED = "EndSession Failed"
 # That the drive itself refused, which a fork does not tell. Where its answer was lost, it may have begun one.
-_NOT_BEGUN = re.compile(r"method status code \w+\s*\nSession start failed rc = \d+|Session start failed rc = (?:1|3|7|12|18)\b")
+_NOT_BEGUN = re.compile(
+    r"method status code \w+\s*\nSession start failed rc = \d+|Session start failed rc = (?:1|3|7|12|18)\b"
+)
 _MSID = re.compile(r"^MSID: (\S+)\s*$", re.M)
 
 NOT_AUTHORIZED, LOCKED_OUT, IS_ON, WRONG_ENTERPRISE = 1, 18, 133, 135

@@ -148,7 +148,9 @@ def test_sedutil_runs_while_the_drive_is_held_and_writes_nothing_in_check_mode()
     drive = Seen("nvme0n1", NODE, "S1")
     identity = Identity("nvme", "S1", "EMU OPAL 1TB", "1.0EMU", b"S1".ljust(20))
     state = DriveState(drive, identity, Discovery("opal2", enabled=True, locking=True))
-    hand = Sedutil(RecordedRunner(default=started.answer), Mask(), True, True, opener=emulated.open, holder=started.hold)
+    hand = Sedutil(
+        RecordedRunner(default=started.answer), Mask(), True, True, opener=emulated.open, holder=started.hold
+    )
     checking = Sedutil(RecordedRunner(), Mask(), True, False, opener=emulated.open, holder=started.hold)
     for one, writes in ((hand, True), (checking, False)):
         assert one.can_try(state, uids.ADMIN1) and one.can_try(state, uids.band_master(0))
