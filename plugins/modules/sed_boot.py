@@ -52,8 +52,8 @@ options:
     description:
       - Those of O(devices) of which it is not known that they take their password, such as after a task that a drive
         refused, or of a drive that is not there. For them, the file keeps what it has under the same spelling; of a
-        drive of which it has nothing, nothing is written. So a password that was mistyped does not take the place of a good
-        one, and holds up no other drive.
+        drive of which it has nothing, nothing is written. So a password that was mistyped does not take the place of
+        a good one, and holds up no other drive.
       - The common password of the file is O(password) only if one of the other drives has it. Where drives differ,
         each gets its own.
       - If the file is for another O(hash) and has to keep something, nothing is changed, and the module warns of that.

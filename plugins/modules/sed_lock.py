@@ -24,11 +24,10 @@ description:
   - A drive counts wrong passwords, and after a few (five on many) takes none until its power was off. So a task
     offers each authority of a drive one password, and check mode offers none. Where a drive tells how many tries are
     left, the last one is not used up. What a drive may have besides is noted in F(/run/nasops.encryption.drives),
-    without any password, and offered by the next task. An authority may refuse two
-    in one task in three cases. A task was cut off while it changed the password of that authority, and the next one
-    gives other passwords. Or it is a BandMaster with a foreign password, while the Enterprise drive, which does not tell its
-    owner, has the factory's for all the rest. Or the drive says that it has stored a new password, and takes neither
-    that nor the former one.
+    without any password, and offered by the next task. An authority may refuse two in one task in three cases. A task
+    was cut off while it changed the password of that authority, and the next one gives other passwords. Or it is a
+    BandMaster with a foreign password, while the Enterprise drive, which does not tell its owner, has the factory's
+    for all the rest. Or the drive says that it has stored a new password, and takes neither that nor the former one.
   - Two tasks of this collection never talk to one drive at the same time, whatever backend they use.
 requirements:
   - root
@@ -49,9 +48,9 @@ options:
         when the power was off, and that no shadow MBR is in the way. It finishes what an interrupted run, or an
         interrupted C(sedutil-cli --initialSetup), left half-done. It does not lock or unlock, and no data is lost.
         Where Admin1 has the password and the owner (SID) has another one, each run warns of that, since a change was
-        not finished; SID is asked once for that, until the host restarts. A drive that
-        this host starts from (C(/), C(/boot), C(/efi), C(/usr), C(/var), active swap) is refused unless O(confirm_serial) names it, since the host would not start after a power cut. A data pool on it
-        is no hindrance.
+        not finished; SID is asked once for that, until the host restarts. A drive that this host starts from (C(/),
+        C(/boot), C(/efi), C(/usr), C(/var), active swap) is refused unless O(confirm_serial) names it, since the host
+        would not start after a power cut. A data pool on it is no hindrance.
       - V(unlocked) opens O(range), and puts a shadow MBR away until the power was off. Then the partition table is
         read again, and the links of udev are waited for. If the kernel does not know the partitions then, the task
         fails, and the next run reads them again. An open drive needs no password, and none is tried. If there

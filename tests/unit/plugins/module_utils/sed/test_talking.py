@@ -214,7 +214,7 @@ def test_a_session_of_ours_that_sedutil_could_not_drop_stays_noted(host: Host, r
                 one.send = refuse  # type: ignore[method-assign]
             yield one
 
-    def refuse(_protocol: int, _specific: int, _data: bytes) -> None:
+    def refuse(protocol: int, specific: int, data: bytes) -> None:
         raise StorageError("no")
 
     def answer(command: Command) -> Result:

@@ -168,18 +168,17 @@ def test_a_run_with_the_new_one_alone_tells_that_a_change_was_not_finished(owner
     drive.wrong.clear()
     before = dict(host.journal.kept.get("S1", {}))
     assert not host.play(serial="S1", password=NEW, check_mode=True).plan.failures and drive.wrong == []
-    for _run in range(3):
-        # It costs one try, and not one in each run.
-        done = host.play(serial="S1", password=NEW)
+    # It costs one try, and not one in each run.
+    for done in [host.play(serial="S1", password=NEW) for _run in range(3)]:
         assert not message(done) and not done.plan.steps
         (warning,) = done.plan.warnings
         assert "Admin1 of 'S1' takes the password that is given, but its owner, SID, does not" in warning
         assert "the former password as password, and this one as new_password" in warning
         assert tries(drive) == {SID: 1} and drive.wrong == [SID]
+        (row,) = done.state.rows
+        assert describe(row, {})["proven"] is True
     kept = dict(host.journal.kept["S1"])
     assert kept.pop("apart") and kept == before
-    (row,) = done.state.rows
-    assert describe(row, {})["proven"] is True
     if owner == OLD:
         runs = [host.play(serial="S1", password=OLD, new_password=NEW) for _run in range(1 if noted else 2)]
         assert not message(runs[-1]) and {drive.pins[uid].value for uid in (SID, ADMIN)} == {NEW.encode()}
