@@ -14,6 +14,7 @@ import pytest
 from ansible_collections.nasops.encryption.plugins.module_utils.plan import Outcome
 from ansible_collections.nasops.encryption.plugins.module_utils.sed.read import Survey
 from ansible_collections.nasops.encryption.plugins.module_utils.sed.result import describe
+from ansible_collections.nasops.encryption.plugins.module_utils.sed.state import DriveState
 from ansible_collections.nasops.encryption.tests.opal import names
 from ansible_collections.nasops.encryption.tests.opal.drive import ENTERPRISE, OPAL2, Drive, Spec
 from ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.sed.drives import Host
@@ -216,13 +217,16 @@ def test_an_owner_that_is_locked_out_keeps_no_drive_from_being_opened() -> None:
 
 
 def test_a_password_of_the_factory_that_opens_a_range_is_none_of_the_task_s() -> None:
-    host, drive = set_up(ENTERPRISE, tells_owner=True)
-    drive.pins[SID].value = drive.pins[MASTER].value = THIRD.encode()
-    drive.pins[BAND].value = FACTORY.encode()
-    for password in (OLD, THIRD):
-        done = host.play(serial="S1", password=password)
-        (row,) = done.state.rows
-        assert describe(row, {})["proven"] is (not message(done))
+    host = Host(Spec("S1", kind=ENTERPRISE, ranges=1, tells_owner=True))
+    host.drives[0].faults.inject("Set", times=99)
+    done = host.play(serial="S1", password=OLD)
+    (row,) = done.state.rows
+    assert message(done) and isinstance(row, DriveState) and row.range is not None
+    assert describe(row, {})["proven"] is False
+    host.drives[0].faults.clear()
+    done = host.play(serial="S1", password=OLD)
+    (row,) = done.state.rows
+    assert not message(done) and describe(row, {})["proven"] is True
 
 
 def test_what_only_opens_a_drive_does_not_ask_its_owner() -> None:
