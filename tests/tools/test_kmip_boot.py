@@ -25,7 +25,7 @@ from ansible_collections.nasops.encryption.plugins.module_utils.kmip.connection 
 )
 from ansible_collections.nasops.encryption.plugins.module_utils.kmip.session import Session
 from ansible_collections.nasops.encryption.plugins.module_utils.secrets import Mask
-from ansible_collections.nasops.encryption.plugins.module_utils.sed import boot_files, boot_refused
+from ansible_collections.nasops.encryption.plugins.module_utils.sed import boot, boot_files, boot_refused
 from ansible_collections.nasops.encryption.tests.opal.drive import Drive, Spec
 from ansible_collections.nasops.encryption.tests.opal.host import Emulator, emulator
 from ansible_collections.nasops.encryption.tests.opal.player import Player, Worker
@@ -76,7 +76,7 @@ class Nas:
             given["objects"] = {serial: self.prefix + term for serial, term in given["objects"].items()}
         settings = {"devices": list(self.drives), "hash": "raw", "kmip": given, **more}
         files = boot_files.wanted(settings, "python")
-        self.settings.write_bytes(next(one.content for one in files if one.path == boot_files.SETTINGS))
+        self.settings.write_bytes(next(one.content for one in files if one.path == boot.SETTINGS))
         self.settings.chmod(0o600)
         units = {boot_files.UNIT: (), boot_files.KMIP_UNIT: ("--kmip",)}
         self._starts = [units[one.path] for one in files if one.path in units and not one.gone]

@@ -104,7 +104,7 @@ def test_it_is_installed_without_any_password_and_removed(player: Player) -> Non
     settings = json.loads((player.root / boot.SETTINGS.lstrip("/")).read_text())
     assert settings["kmip"]["objects"] == {"S1": "drives/S1", "S2": "drives/S2"} and "validate" not in settings["kmip"]
     files = {str(one) for one in player.files()}
-    assert files == {boot_files.PROGRAM, boot_files.SETTINGS, boot_files.KMIP_UNIT, boot_files.KMIP_WANTED}
+    assert files == {boot_files.PROGRAM, f"{player.root}{boot.SETTINGS}", boot_files.KMIP_UNIT, boot_files.KMIP_WANTED}
     # One of them in the file: the unit of that one is another, which knows no network.
     kmip = player.kmip(objects={"S1": "drives/S1"})
     player.four_runs(devices=["S1", "S2"], kmip=kmip, passwords={"S2": "of-s2"})
@@ -112,7 +112,7 @@ def test_it_is_installed_without_any_password_and_removed(player: Player) -> Non
     assert "network" not in Path(boot_files.UNIT).read_text()
     player.four_runs(devices=["S1", "S2"], password="of-all-drives")
     files = {str(one) for one in player.files()}
-    assert files == {boot_files.PROGRAM, boot_files.SETTINGS, boot_files.UNIT, boot_files.WANTED}
+    assert files == {boot_files.PROGRAM, f"{player.root}{boot.SETTINGS}", boot_files.UNIT, boot_files.WANTED}
     player.four_runs(devices=["S1", "S2"], kmip=player.kmip())
     player.four_runs(state="absent")
     assert player.files() == []
