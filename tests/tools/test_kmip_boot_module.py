@@ -105,7 +105,7 @@ def test_it_is_installed_without_any_password_and_removed(player: Player) -> Non
     settings = json.loads((player.root / boot.SETTINGS.lstrip("/")).read_text())
     assert settings["kmip"]["objects"] == {"S1": "drives/S1", "S2": "drives/S2"} and "validate" not in settings["kmip"]
     files = {str(one) for one in player.files()}
-    assert files == {boot_files.PROGRAM, boot_files.SETTINGS, boot_files.KMIP_UNIT, boot_files.KMIP_WANTED}
+    assert files == {boot_files.PROGRAM, f"{player.root}{boot.SETTINGS}", boot_files.KMIP_UNIT, boot_files.KMIP_WANTED}
     # One of them in the file: the unit of that one is another, which knows no network.
     kmip = player.kmip(objects={"S1": "drives/S1"})
     player.four_runs(devices=["S1", "S2"], kmip=kmip, passwords={"S2": "of-s2"})
@@ -113,7 +113,7 @@ def test_it_is_installed_without_any_password_and_removed(player: Player) -> Non
     assert "network" not in Path(boot_files.UNIT).read_text()
     player.four_runs(devices=["S1", "S2"], password="of-all-drives")
     files = {str(one) for one in player.files()}
-    assert files == {boot_files.PROGRAM, boot_files.SETTINGS, boot_files.UNIT, boot_files.WANTED}
+    assert files == {boot_files.PROGRAM, f"{player.root}{boot.SETTINGS}", boot_files.UNIT, boot_files.WANTED}
     player.four_runs(devices=["S1", "S2"], kmip=player.kmip())
     player.four_runs(state="absent")
     assert player.files() == []
@@ -217,11 +217,10 @@ def test_the_role_tells_the_host_which_object_is_for_which_drive(kmip: KmipServe
     server = kmip.options()
     store(kmip, {"drives/S1": OWN})
     drives = [{"device": "S1", "password": lookup, "kmip": "none/S1"}, {"device": "S2", "password": OWN}, "S3"]
-    shown = told([*drives, "S4"], nas_drive_kmip=server)
-    assert "does not give this host the passwords of S1. There is no key 'none/S1'" in shown
+    shown = told([*drives, "S4"], nas_drive_kmip={**server, "object": "none/all"})
+    assert "does not give this host the passwords of S1, S3, S4. There is no key 'none/S1'" in shown
+    assert COMMON not in shown
     # That does not hide what is wrong with a drive.
     assert "S4: There is no drive 'S4'" in shown and "What unlocks the drives at boot: The KMIP server" in shown
-    shown = told(drives, nas_drive_kmip={**server, "object": "none/all"})
-    assert "does not give this host the passwords of S1, S3." in shown and COMMON not in shown
     # An object, and nobody to ask for it: its password does not go into the file in place of that.
     assert "missing required arguments: certificate, server found in kmip" in told(drives)
