@@ -87,7 +87,7 @@ def player(
     units.mkdir(parents=True)
     for name in ("SETTINGS", "PROGRAM", "UNIT", "WANTED", "KMIP_UNIT", "KMIP_WANTED"):
         monkeypatch.setattr(boot_files, name, f"{root}{getattr(boot_files, name)}")
-    monkeypatch.setattr(boot_proven, "SETTINGS", boot_files.SETTINGS)
+    monkeypatch.setattr(boot_proven, "SETTINGS", f"{root}{boot.SETTINGS}")
     monkeypatch.setattr(sed_boot, "UNITS", str(units))
     # This machine's own units are none of the test's business.
     monkeypatch.setattr(sed_boot, "check_order", lambda _runner, _paths: True)
@@ -121,7 +121,7 @@ def test_it_is_installed_without_any_password_and_removed(player: Player) -> Non
 
 def test_a_drive_that_is_not_proven_keeps_its_password_in_the_file_and_its_unit(player: Player) -> None:
     old, mistyped = "its-former-password", "a-mistyped-password"
-    path = Path(boot_files.SETTINGS)
+    path = player.root / boot.SETTINGS.lstrip("/")
     player.four_runs(devices=["S1"], password=old)
     # S2 is new, and not there: it gets its object. S1 did not take what is on the server.
     done = player.four_runs(devices=["S1", "S2"], kmip=player.kmip(), unproven=["S1", "S2"])
