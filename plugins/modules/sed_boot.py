@@ -137,6 +137,27 @@ options:
             the units are looked at in any case.
         type: bool
         default: true
+  unproven:
+    description:
+      - Those of O(devices) of which it is not known that they take their password, such as after a task that a drive
+        refused, or of a drive that is not there. For them, the file keeps what it has under the same spelling, a
+        password or an object of O(kmip). So a password that was mistyped does not take the place of a good one, and
+        holds up no other drive.
+      - Of a drive of which the file has nothing, no password is written. Its object of O(kmip) is, since that is no
+        secret, and may hold the right password where the task had a wrong one. If not, it costs the drive one try in
+        each boot.
+      - A drive that is to change from a password to an object keeps its password in the file until it is not named
+        here any more.
+      - An object is kept if O(kmip.server), O(kmip.port) and O(kmip.by) are what they were; the other suboptions are
+        always those of the task. Otherwise the drive gets its object of the task, and if it has none there, nothing is
+        changed, and the module warns of that. Without O(kmip), the file keeps the former server for it.
+      - The common password of the file is O(password) only if one of the other drives has it. Where drives differ,
+        each gets its own.
+      - If the file is for another O(hash) and has to keep something, nothing is changed, and the module warns of that.
+      - None of that is asked of a server; O(kmip.validate) is about the objects of the task.
+    type: list
+    elements: str
+    default: []
   hash:
     description:
       - How a password becomes the credential in a drive, see O(nasops.encryption.sed_lock#module:hash).
@@ -197,6 +218,7 @@ from ..module_utils.sed.boot_files import UNITS, File, decide, places, read, unw
 from ..module_utils.sed.boot_keys import check_files, collect
 from ..module_utils.sed.boot_network import check_order, check_places
 from ..module_utils.sed.boot_options import Kmip, check, kmip_spec
+from ..module_utils.sed.boot_proven import settle
 from ..module_utils.sed.link import require_linux
 
 _UNKNOWN = (
@@ -210,7 +232,9 @@ def main() -> None:
     lock = options.argument_spec()
     arguments = {name: lock[name] for name in ("devices", "password", "passwords", "hash")}
     state = {"type": "str", "default": "present", "choices": ["present", "absent"]}
-    module = Module({"state": state, **arguments, "kmip": {"type": "dict", "options": kmip_spec()}})
+    unproven = {"type": "list", "elements": "str", "default": [], "no_log": False}
+    kmip = {"type": "dict", "options": kmip_spec()}
+    module = Module({"state": state, "unproven": unproven, **arguments, "kmip": kmip})
     mask = Mask()
     runner = HostRunner(mask)
     present = module.params["state"] == "present"
@@ -225,7 +249,9 @@ def main() -> None:
         return read(file.path for file in files)
 
     def plan(found: dict[str, File | None]) -> Plan:
-        return replace(decide(files, found, Step("Let systemd read its units again", _reload)), warnings=warnings)
+        settled, told = settle(files, found, module.params["unproven"]) if present else (files, ())
+        reload = Step("Let systemd read its units again", _reload)
+        return replace(decide(settled, found, reload), warnings=(*warnings, *told))
 
     run(module, runner, look, plan, lambda _done: {})
 
@@ -238,6 +264,9 @@ def _files(params: t.Mapping[str, t.Any], runner: Runner) -> tuple[tuple[File, .
     """
     if not params["devices"]:
         raise BadInput("No drive is named.", hint="Name them in devices, or say state: absent.")
+    strange = sorted(set(params["unproven"]) - set(params["devices"]))
+    if strange:
+        raise BadInput(f"unproven has drives that devices has not: {', '.join(strange)}.")
     # What the program would refuse at boot is refused now.
     sources = check(params)
     if not os.path.isdir(UNITS):

@@ -24,8 +24,10 @@ description:
   - A drive counts wrong passwords, and after a few (five on many) takes none until its power was off. So a task
     offers each authority of a drive one password, and check mode offers none. Where a drive tells how many tries are
     left, the last one is not used up. What a drive may have besides is noted in F(/run/nasops.encryption.drives),
-    without any password, and offered by the next task. Only an authority whose password was being changed when a
-    task was cut off may refuse two, if the next task gives other passwords than that one.
+    without any password, and offered by the next task. An authority may refuse two in one task in three cases. A task
+    was cut off while it changed the password of that authority, and the next one gives other passwords. Or it is a
+    BandMaster with a foreign password, while the Enterprise drive, which does not tell its owner, has the factory's
+    for all the rest. Or the drive says that it has stored a new password, and takes neither that nor the former one.
   - Two tasks of this collection never talk to one drive at the same time, whatever backend they use.
 requirements:
   - root
@@ -45,10 +47,10 @@ options:
       - V(present) sees to it that the drive belongs to O(password), that locking is turned on, that O(range) locks
         when the power was off, and that no shadow MBR is in the way. It finishes what an interrupted run, or an
         interrupted C(sedutil-cli --initialSetup), left half-done. It does not lock or unlock, and no data is lost.
-        Where Admin1 has the password and the owner (SID) has another one, it says so and fails, since a change was
-        not finished. A drive that this host starts from (C(/), C(/boot), C(/efi), C(/usr), C(/var), active swap) is
-        refused unless O(confirm_serial) names it, since the host would not start after a power cut. A data pool on it
-        is no hindrance.
+        Where Admin1 has the password and the owner (SID) has another one, each run warns of that, since a change was
+        not finished; SID is asked once for that, until the host restarts. A drive that this host starts from (C(/),
+        C(/boot), C(/efi), C(/usr), C(/var), active swap) is refused unless O(confirm_serial) names it, since the host
+        would not start after a power cut. A data pool on it is no hindrance.
       - V(unlocked) opens O(range), and puts a shadow MBR away until the power was off. Then the partition table is
         read again, and the links of udev are waited for. If the kernel does not know the partitions then, the task
         fails, and the next run reads them again. An open drive needs no password, and none is tried. If there
@@ -282,6 +284,12 @@ drives:
       description: What went wrong with it, V(null) if nothing did.
       type: str
       sample: null
+    proven:
+      description:
+        - Whether it was seen that O(password) (or O(new_password)) opens the range, also if something else of the
+          drive is not as described, which is in RV(drives[].error). V(false) where none had to be offered, too.
+      type: bool
+      sample: true
     range:
       description: The range of the task, V(null) if it was not read, because that was not needed or no password fits.
       type: dict
@@ -362,7 +370,7 @@ def _hand(module: Module, mask: Mask) -> Backend:
         "records programs keeps them. With backend: native they are seen nowhere."
     )
     # The other runner refuses to start a program with a secret among its arguments.
-    return Sedutil(HostRunner(Mask()), mask, kind == "raw", writes=not module.check_mode)
+    return Sedutil(HostRunner(Mask()), mask, kind == "raw", writes=not module.check_mode, warn=module.warn)
 
 
 if __name__ == "__main__":

@@ -32,6 +32,8 @@ class Faults:
 
     def __init__(self) -> None:
         self._faults: list[Fault] = []
+        # Every call that could have gone wrong, the ends of sessions too: by this, ``skip`` counts for "*".
+        self.seen: list[str] = []
 
     def inject(self, method: str, how: str = "refuse", status: int = 0x0F, skip: int = 0, times: int = 1) -> None:
         """Add one; method "*" stands for every method, "EndSession" for the end of a session."""
@@ -48,6 +50,7 @@ class Faults:
 
     def next(self, method: str) -> Fault | None:
         """What goes wrong with this call."""
+        self.seen.append(method)
         for fault in self._faults:
             if fault.method not in (method, "*"):
                 continue

@@ -25,7 +25,7 @@ from ansible_collections.nasops.encryption.plugins.module_utils.kmip.connection 
 )
 from ansible_collections.nasops.encryption.plugins.module_utils.kmip.session import Session
 from ansible_collections.nasops.encryption.plugins.module_utils.secrets import Mask
-from ansible_collections.nasops.encryption.plugins.module_utils.sed import boot_files, boot_refused
+from ansible_collections.nasops.encryption.plugins.module_utils.sed import boot, boot_files, boot_refused
 from ansible_collections.nasops.encryption.tests.opal.drive import Drive, Spec
 from ansible_collections.nasops.encryption.tests.opal.host import Emulator, emulator
 from ansible_collections.nasops.encryption.tests.opal.player import Player, Worker
@@ -47,6 +47,7 @@ class Nas:
         self.drives: dict[str, Drive] = {}
         self._shim = shim
         # The server is that of other cases, too.
+        self._starts: list[tuple[str, ...]] = []
         self.prefix = f"{secrets.token_hex(4)}/"
         self._program = folder / "program.pyz"
         self._program.write_bytes(boot_files.archive())
@@ -75,14 +76,15 @@ class Nas:
             given["objects"] = {serial: self.prefix + term for serial, term in given["objects"].items()}
         settings = {"devices": list(self.drives), "hash": "raw", "kmip": given, **more}
         files = boot_files.wanted(settings, "python")
-        self.settings.write_bytes(next(one.content for one in files if one.path == boot_files.SETTINGS))
+        self.settings.write_bytes(next(one.content for one in files if one.path == boot.SETTINGS))
         self.settings.chmod(0o600)
+        units = {boot_files.UNIT: (), boot_files.KMIP_UNIT: ("--kmip",)}
+        self._starts = [units[one.path] for one in files if one.path in units and not one.gone]
 
     def start(self) -> tuple[int, str]:
-        """Start both units; returns the exit status and what is in the journal then."""
-        filed, shown = self.run()
-        asked, more = self.run("--kmip")
-        return max(filed, asked), shown + more
+        """Start what units there are; returns the exit status and what is in the journal then."""
+        done = [self.run(*arguments) for arguments in self._starts]
+        return max(status for status, _shown in done), "".join(shown for _status, shown in done)
 
     def run(self, *arguments: str) -> tuple[int, str]:
         """Start the program once."""

@@ -20,7 +20,7 @@ from ansible_collections.nasops.encryption.plugins.module_utils.kmip.connection 
 )
 from ansible_collections.nasops.encryption.plugins.module_utils.kmip.session import Session
 from ansible_collections.nasops.encryption.plugins.module_utils.secrets import Mask
-from ansible_collections.nasops.encryption.plugins.module_utils.sed import boot, boot_files
+from ansible_collections.nasops.encryption.plugins.module_utils.sed import boot, boot_files, boot_proven
 from ansible_collections.nasops.encryption.plugins.module_utils.sed.boot_network import check_places
 from ansible_collections.nasops.encryption.plugins.modules import sed_boot
 from ansible_collections.nasops.encryption.tests.opal.drive import Spec
@@ -87,6 +87,7 @@ def player(
     units.mkdir(parents=True)
     for name in ("SETTINGS", "PROGRAM", "UNIT", "WANTED", "KMIP_UNIT", "KMIP_WANTED"):
         monkeypatch.setattr(boot_files, name, f"{root}{getattr(boot_files, name)}")
+    monkeypatch.setattr(boot_proven, "SETTINGS", f"{root}{boot.SETTINGS}")
     monkeypatch.setattr(sed_boot, "UNITS", str(units))
     # This machine's own units are none of the test's business.
     monkeypatch.setattr(sed_boot, "check_order", lambda _runner, _paths: True)
@@ -104,7 +105,7 @@ def test_it_is_installed_without_any_password_and_removed(player: Player) -> Non
     settings = json.loads((player.root / boot.SETTINGS.lstrip("/")).read_text())
     assert settings["kmip"]["objects"] == {"S1": "drives/S1", "S2": "drives/S2"} and "validate" not in settings["kmip"]
     files = {str(one) for one in player.files()}
-    assert files == {boot_files.PROGRAM, boot_files.SETTINGS, boot_files.KMIP_UNIT, boot_files.KMIP_WANTED}
+    assert files == {boot_files.PROGRAM, f"{player.root}{boot.SETTINGS}", boot_files.KMIP_UNIT, boot_files.KMIP_WANTED}
     # One of them in the file: the unit of that one is another, which knows no network.
     kmip = player.kmip(objects={"S1": "drives/S1"})
     player.four_runs(devices=["S1", "S2"], kmip=kmip, passwords={"S2": "of-s2"})
@@ -112,10 +113,36 @@ def test_it_is_installed_without_any_password_and_removed(player: Player) -> Non
     assert "network" not in Path(boot_files.UNIT).read_text()
     player.four_runs(devices=["S1", "S2"], password="of-all-drives")
     files = {str(one) for one in player.files()}
-    assert files == {boot_files.PROGRAM, boot_files.SETTINGS, boot_files.UNIT, boot_files.WANTED}
+    assert files == {boot_files.PROGRAM, f"{player.root}{boot.SETTINGS}", boot_files.UNIT, boot_files.WANTED}
     player.four_runs(devices=["S1", "S2"], kmip=player.kmip())
     player.four_runs(state="absent")
     assert player.files() == []
+
+
+def test_a_drive_that_is_not_proven_keeps_its_password_in_the_file_and_its_unit(player: Player) -> None:
+    old, mistyped = "its-former-password", "a-mistyped-password"
+    path = player.root / boot.SETTINGS.lstrip("/")
+    player.four_runs(devices=["S1"], password=old)
+    # S2 is new, and not there: it gets its object. S1 did not take what is on the server.
+    done = player.four_runs(devices=["S1", "S2"], kmip=player.kmip(), unproven=["S1", "S2"])
+    assert old not in str(done) + player.warned
+    settings = json.loads(path.read_text())
+    assert settings["password"] == old and "passwords" not in settings
+    assert settings["kmip"]["objects"] == {"S2": "drives/S2"} and settings["devices"] == ["S1", "S2"]
+    assert Path(boot_files.UNIT).exists() and Path(boot_files.KMIP_UNIT).exists()
+    assert "The passwords of S1 stay in" in player.warned and "for S2 what is to be fetched" in player.warned
+    # As soon as it is proven, no password is on the host.
+    player.four_runs(devices=["S1", "S2"], kmip=player.kmip())
+    assert old not in path.read_text() and not Path(boot_files.UNIT).exists()
+    # Nor does a mistyped one get there in place of an object.
+    player.four_runs(devices=["S1", "S2"], passwords={"S1": mistyped, "S2": "proven-one"}, unproven=["S1"])
+    settings = json.loads(path.read_text())
+    assert mistyped not in path.read_text() and settings["passwords"] == {"S2": "proven-one"}
+    assert settings["kmip"]["objects"] == {"S1": "drives/S1"} and Path(boot_files.KMIP_UNIT).exists()
+    assert not player.run(devices=["S1"], passwords={"S1": mistyped}, hash="raw", unproven=["S1"])["changed"]
+    assert "another 'hash'" in player.warned
+    strange = player.run(devices=["S1"], password=mistyped, unproven=["S2"])
+    assert strange["msg"].startswith("unproven has drives that devices has not: S2")
 
 
 def test_nothing_is_installed_that_would_not_work_at_boot(player: Player, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,11 +217,10 @@ def test_the_role_tells_the_host_which_object_is_for_which_drive(kmip: KmipServe
     server = kmip.options()
     store(kmip, {"drives/S1": OWN})
     drives = [{"device": "S1", "password": lookup, "kmip": "none/S1"}, {"device": "S2", "password": OWN}, "S3"]
-    shown = told([*drives, "S4"], nas_drive_kmip=server)
-    assert "does not give this host the passwords of S1. There is no key 'none/S1'" in shown
+    shown = told([*drives, "S4"], nas_drive_kmip={**server, "object": "none/all"})
+    assert "does not give this host the passwords of S1, S3, S4. There is no key 'none/S1'" in shown
+    assert COMMON not in shown
     # That does not hide what is wrong with a drive.
     assert "S4: There is no drive 'S4'" in shown and "What unlocks the drives at boot: The KMIP server" in shown
-    shown = told(drives, nas_drive_kmip={**server, "object": "none/all"})
-    assert "does not give this host the passwords of S1, S3." in shown and COMMON not in shown
     # An object, and nobody to ask for it: its password does not go into the file in place of that.
     assert "missing required arguments: certificate, server found in kmip" in told(drives)

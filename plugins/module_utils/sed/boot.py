@@ -30,6 +30,7 @@ from .boot_careful import Careful
 from .boot_keys import Fetched, collect
 from .boot_options import KEYS, Kmip, lock_params, parse_sources
 from .boot_refused import Refusals
+from .discovery import Discovery
 from .drive import drives, find
 from .link import require_linux
 from .options import Wish, argument_spec, parse_wishes
@@ -178,7 +179,7 @@ class _Opening:
             for wish, row in zip(wishes, outcome.state.rows)
             for name in (wish.address, row.drive.label)
         }
-        opened = [name for name, (_wish, row) in rows.items() if isinstance(row, DriveState) and not _is_closed(row)]
+        opened = [name for name, (_wish, row) in rows.items() if isinstance(row, DriveState) and _is_open(row.found)]
         failures: list[Failure] = []
         for failure in outcome.plan.failures:
             wish, row = rows[failure.branch]
@@ -219,6 +220,11 @@ def _bare(failure: Failure) -> Failure:
         "Its password was not fetched, since it was open before; nothing was offered to it.",
         "Start this again.",
     )
+
+
+def _is_open(found: Discovery) -> bool:
+    """Whether a drive shows itself as one that can be read, which one that is no such drive for its host does not."""
+    return found.locking and not found.locked and not found.shadowed
 
 
 def _wait(runner: Runner, addresses: t.Sequence[str]) -> None:

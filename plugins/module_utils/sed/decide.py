@@ -19,7 +19,7 @@ from . import uids
 from .discovery import KIND_WORDS, WITHOUT_ENCRYPTION
 from .drive import Drive
 from .inquiry import is_blocked, secret_of
-from .journal import Journal
+from .journal import JOURNAL_FILE, Journal
 from .options import ABSENT, PRESENT, Wish
 from .read import Row, Survey, may_ask
 from .state import (
@@ -135,7 +135,7 @@ class _Planner:
     def plan(self) -> Plan:
         if self._wish.psid is None:
             for authority, holder in self._state.holders.items():
-                if holder in (LOCKED_OUT, LAST_TRY):
+                if holder in (LOCKED_OUT, LAST_TRY) and not (self._keeps and authority == uids.SID):
                     self._check_holder(authority, holder)
         plans = {PRESENT: self._present, ABSENT: self._absent, UNLOCKED: self._unlocked}
         plans.get(self._wish.state, self._closed)()
@@ -143,13 +143,19 @@ class _Planner:
 
     # present
 
+    @property
+    def _keeps(self) -> bool:
+        """Whether an Opal drive that is set up only has to stay so, for which nothing is needed of its owner."""
+        present = self._wish.state == PRESENT and self._wish.new is None
+        return present and self._found.enabled and not self._found.enterprise
+
     def _present(self) -> None:
         target = self._wish.new or self._wish.ours
         if target is None:
             raise _Refusal(f"No password is given for '{self._label}'.")
         if self._found.enterprise:
             self._own_enterprise(target)
-        elif self._found.enabled and self._wish.new is None:
+        elif self._keeps:
             self._keep_opal(target)
         elif self._found.enabled:
             self._change_opal(target)
@@ -176,18 +182,25 @@ class _Planner:
         )
 
     def _keep_opal(self, target: Secret) -> None:
-        """Admin1 has the password. Nobody sees that SID has another one until that is needed, and then it is lost."""
+        """Admin1 has the password, which opens the drive. That SID has another one is told before SID is needed."""
         self._holder(uids.ADMIN1, OURS)
         holder = self._state.holders.get(uids.SID, FACTORY if self._found.owned is False else OURS)
-        if holder == FOREIGN:
-            raise _Refusal(
-                f"Admin1 of '{self._label}' takes the password that is given, but its owner, SID, does not.",
-                "That cost one of the tries the drive allows. A change of the password was cut off between the two, or "
-                "another program changed that of Admin1 alone. Finish it: run the task with the former password as "
-                "password, and this one as new_password. Without the former one, only psid resets the drive; it is "
-                "opened and closed all the same.",
+        if self._state.apart:
+            self._warnings.append(
+                f"Admin1 of '{self._label}' takes the password that is given, but its owner, SID, does not. The drive "
+                "is opened and closed by it all the same. A change of the password was cut off between the two, or "
+                "another program changed one of them. Finish it: run the task with the former password as password, "
+                "and this one as new_password. Without the former one, only psid resets the drive. To ask SID cost one "
+                f"of the tries the drive allows, so this host notes that in {JOURNAL_FILE} and does not ask again."
             )
-        self._take(uids.SID, holder, target)
+        elif holder in (LOCKED_OUT, LAST_TRY):
+            words = "is locked out" if holder == LOCKED_OUT else "allows one more wrong password only"
+            self._warnings.append(
+                f"SID, the owner of '{self._label}', {words}, so it is not known whether it has the password that is "
+                f"given. The drive is opened and closed by it all the same. {_TIRED}"
+            )
+        else:
+            self._take(uids.SID, holder, target)
 
     def _change_opal(self, target: Secret) -> None:
         # Both are looked at before the first one is changed.

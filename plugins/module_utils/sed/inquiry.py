@@ -65,7 +65,7 @@ def inquiry(wish: Wish, found: Discovery, memory: Memory) -> Inquiry:
         return _opening(wish, found)
     if found.enterprise:
         return _enterprise(wish, found, memory)
-    return _opal(wish, found) if wish.new is None else _opal_change(wish, memory)
+    return _opal(wish, found, memory) if wish.new is None else _opal_change(wish, memory)
 
 
 def _ask(authority: str, *offers: Secret | None) -> Question:
@@ -104,9 +104,13 @@ def _unset(wish: Wish, found: Discovery, memory: Memory) -> Inquiry:
         yield _one(memory, uids.SID, factory, wish.target, wish.ours if wish.new is not None else None)
 
 
-def _opal(wish: Wish, found: Discovery) -> Inquiry:
-    """Admin1 alone does not tell that a change of the password was finished: SID gets the new one after it."""
-    if _taken((yield _ask(uids.ADMIN1, wish.ours))) and found.owned is not False and not found.blocked:
+def _opal(wish: Wish, found: Discovery, memory: Memory) -> Inquiry:
+    """Admin1 alone does not tell that a change of the password was finished: SID gets the new one after it.
+
+    Where SID refused once what Admin1 takes, it is not asked again: that would cost a try in each run.
+    """
+    asked = found.owned is not False and not found.blocked and not memory.apart
+    if _taken((yield _ask(uids.ADMIN1, wish.ours))) and asked:
         yield _ask(uids.SID, wish.ours)
 
 

@@ -23,6 +23,8 @@ from .state import FACTORY
 
 JOURNAL_FILE = f"{RUN_FOLDER}/nasops.encryption.drives"
 _BEGUN, _REFUSED = "begun", "refused"
+# In the place of an authority: what is noted of two of them.
+_APART = "apart"
 _LONGEST = 1 << 20
 
 Notes = dict[str, list[str]]
@@ -51,6 +53,11 @@ class Memory:
         """The authorities that did not take the credential of this origin when they were asked last."""
         return tuple(authority for authority in self._notes if self.refused(authority) == origin)
 
+    @property
+    def apart(self) -> bool:
+        """Whether SID did not take what Admin1 took. That holds for any password, until one of the two is changed."""
+        return _APART in self._notes
+
     def _origin(self, authority: str, word: str) -> str:
         note = self._notes.get(authority, ())
         return note[1] if len(note) == 2 and note[0] == word else ""
@@ -76,6 +83,8 @@ class Journal:
         self._lock = threading.Lock()
         # What is true for this task only: with other passwords the same word means another one.
         self._now: dict[str, Notes] = {}
+        # Changes that this very task has begun and not ended.
+        self._cut: dict[str, set[str]] = {}
         self.kept: dict[str, Notes] = dict(kept or {})
 
     def memory(self, drive: str) -> Memory:
@@ -87,6 +96,8 @@ class Journal:
         """A credential is about to be changed; ``former`` was proven."""
         with self._lock:
             self._now.get(drive, {}).pop(authority, None)
+            self._cut.setdefault(drive, set()).add(authority)
+            self._store(drive, _APART, None)
             for other, note in list(self._load().get(drive, {}).items()):
                 # One is changed after the other: that one was changed before.
                 if other != authority and note[:1] == [_BEGUN]:
@@ -101,14 +112,25 @@ class Journal:
         :param last: False: others are to be changed, and until one is begun this one tells where the change is
         """
         with self._lock:
+            self._cut.get(drive, set()).discard(authority)
             self._now.setdefault(drive, {})[authority] = [_REFUSED, former]
             if last:
                 self._store(drive, authority, _ended(former))
+
+    def cut(self, drive: str) -> frozenset[str]:
+        """The authorities of which this very task has begun a change and not ended it."""
+        with self._lock:
+            return frozenset(self._cut.get(drive, ()))
 
     def refuse(self, drive: str, authority: str, origin: str) -> None:
         """A credential was refused, and another one is possible."""
         with self._lock:
             self._store(drive, authority, [_REFUSED, origin])
+
+    def part(self, drive: str, apart: bool) -> None:
+        """Whether SID refused what Admin1 took; while that is noted, SID need not be asked, which costs a try."""
+        with self._lock:
+            self._store(drive, _APART, [_APART] if apart else None)
 
     def settle(self, drive: str, authority: str) -> None:
         """Which credential an authority has is known."""

@@ -96,8 +96,8 @@ class Native:
 
     def set_pin(self, state: DriveState, authority: str, old: Secret, new: Secret) -> None:
         with self._reach(state) as line:
-            self._replace(line, state, authority, old, new)
-            self._prove(line, state, authority, new)
+            seen = self._replace(line, state, authority, old, new)
+            self._prove(line, state, authority, new, seen)
 
     def own_bands(self, state: DriveState, new: Secret, last: int) -> None:
         factory = Secret(FACTORY)
@@ -107,13 +107,15 @@ class Native:
             if not isinstance(most, int) or not 0 <= most < 1024:
                 raise BadAnswer(f"The drive says that it has {most} ranges.")
             for number in sorted(range(most + 1), key=lambda one: one == last):
+                master = uids.band_master(number)
                 try:
-                    self._replace(line, state, uids.band_master(number), factory, new)
+                    seen = self._replace(line, state, master, factory, new)
                 except Rejected:
                     # Disabled, as drives leave the factory, or somebody's. Only the range that is meant has to be ours.
                     if number == last:
                         raise
-            self._prove(line, state, uids.band_master(last), new)
+                else:
+                    self._prove(line, state, master, new, seen)
 
     def activate(self, state: DriveState, secret: Secret) -> None:
         with self._reach(state) as line, self._as(line, state, uids.SID, secret) as session:
@@ -204,38 +206,60 @@ class Native:
                 self._note_refused(state, authority, credential)
             raise
 
-    def _replace(self, line: Line, state: DriveState, authority: str, old: Secret, new: Secret) -> None:
+    def _replace(self, line: Line, state: DriveState, authority: str, old: Secret, new: Secret) -> bool:
         """Give an authority another credential, and the former one again if the drive does not know the new one.
 
         That is only possible in the session of the former one, which is open until it is known whether the drive has
         stored what it was given. So it is asked in this session, where the drive can tell: if it takes the one of which
-        that is certain.
+        that is certain. Returns whether it took the new one.
         """
         former, wanted = self._credential(line, state, old), self._credential(line, state, new)
         what, pin_uid = f"set the password of {authority}", uids.pin_uid(authority)
         with self._as(line, state, authority, old) as session:
-            tells = session.knows(authority, former)
+            if _knows(session, authority, former):
+                session.set(what, pin_uid, PIN=wanted)
+                takes = self._takes(session, authority, wanted)
+                if takes is not False:
+                    return takes is True
+                self._go_back(session, state, authority, former, wanted)
+        # Whatever became of the session by a question that the drive does not answer, another one is as good.
+        with self._as(line, state, authority, old) as session:
             session.set(what, pin_uid, PIN=wanted)
-            if not tells or session.knows(authority, wanted) is not False:
-                return
-            self._note_refused(state, authority, wanted)
-            with contextlib.suppress(MethodFailed):
-                session.set(f"{what} back", pin_uid, PIN=former)
-            if session.knows(authority, former):
-                raise StorageError(
-                    f"The drive was to {what}, said that it had, and does not take the new one. So the former one was "
-                    "set again, and the drive takes that.",
-                    hint="Nothing was changed by that. The drive may be about to fail.",
-                )
+        return False
+
+    @staticmethod
+    def _takes(session: Session, authority: str, credential: bytes) -> bool | None:
+        """Whether it takes one that was just set; None if it answers no second question in a session."""
+        try:
+            return session.knows(authority, credential)
+        except StorageError:
+            # The session may be the last way back.
+            return False
+
+    def _go_back(self, session: Session, state: DriveState, authority: str, former: bytes, wanted: bytes) -> t.NoReturn:
+        """Set the former credential again, once, while its session is still open."""
+        self._note_refused(state, authority, wanted)
+        with contextlib.suppress(StorageError):
+            session.set(f"set the password of {authority} back", uids.pin_uid(authority), PIN=former)
+        if _knows(session, authority, former):
+            raise StorageError(
+                f"The drive was to set the password of {authority}, said that it had, and could not be seen to take "
+                "the new one. So the former one was set again, and the drive takes that.",
+                hint=f"{authority} has the former password. What was changed before it has the new one. The drive may "
+                "be about to fail; if it is not, run the same task again.",
+            )
         self._note_refused(state, authority, former)
-        raise NotStored(authority, "takes neither that nor the former one, which it was to set again")
+        raise NotStored(authority, "could be seen to take neither that nor the former one, which it was to set again")
 
     def _note_refused(self, state: DriveState, authority: str, credential: bytes) -> None:
         with self._lock:
             self._refused.add((state.drive.label, authority, credential))
 
-    def _prove(self, line: Line, state: DriveState, authority: str, secret: Secret) -> None:
-        """Open a session with a credential that was just set; what was refused before may be right by now."""
+    def _prove(self, line: Line, state: DriveState, authority: str, secret: Secret, seen: bool = False) -> None:
+        """Open a session with a credential that was just set; what was refused before may be right by now.
+
+        :param seen: the drive took it before, in the session in which it was set
+        """
         mark = (state.drive.label, authority, self._credential(line, state, secret))
         with self._lock:
             self._refused.discard(mark)
@@ -244,6 +268,10 @@ class Native:
                 return
         except Rejected:
             raise NotStored(authority, "does not take it") from None
+        except StorageError as error:
+            if seen:
+                raise
+            raise NotStored(authority, f"could not be asked whether it takes it: {error.message}") from error
 
     def _tries_left(self, line: Line, authority: str) -> int | None:
         """How many wrong credentials the authority still takes; None if it does not tell everybody, as most."""
@@ -279,6 +307,14 @@ class Native:
             raise StorageError("The drive does not show the credential that it left the factory with (MSID).")
         self._made[line.key] = value
         return value
+
+
+def _knows(session: Session, authority: str, credential: bytes) -> bool:
+    """Whether a drive says that it takes a credential, in an open session; what goes wrong with that counts as a no."""
+    try:
+        return session.knows(authority, credential) is True
+    except StorageError:
+        return False
 
 
 def _provider(found: Discovery, authority: str) -> bytes:

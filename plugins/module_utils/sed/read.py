@@ -157,6 +157,7 @@ def _ask(eyes: Eyes, wish: Wish, state: DriveState) -> DriveState:
                 state = replace(state, range=eyes.backend.read_range(state, wish.range, secret))
         question = _next(questions, answer)
     twice = _refused_two(asked)
+    state = replace(state, apart=_is_apart(eyes.journal, wish, state, memory))
     return replace(state, later=_note(eyes.journal, wish, state, memory, asked, twice), twice=twice)
 
 
@@ -170,6 +171,19 @@ def _answer(backend: Backend, state: DriveState, question: Question, asked: list
     answer = backend.holder(state, question.authority, question.offers)
     asked.append((question, answer))
     return answer
+
+
+def _is_apart(journal: Journal, wish: Wish, state: DriveState, memory: Memory) -> bool:
+    """Whether SID does not take what Admin1 takes; what was found out is noted, since to ask costs a try."""
+    admin, owner = state.holders.get(uids.ADMIN1), state.holders.get(uids.SID)
+    if state.found.owned is False or (admin in (OURS, NEW) and owner == admin):
+        journal.part(state.key, False)
+        return False
+    if wish.state != PRESENT or wish.new is not None or admin != OURS:
+        return False
+    if owner == FOREIGN:
+        journal.part(state.key, True)
+    return owner == FOREIGN or memory.apart
 
 
 def _next(questions: Inquiry, answer: str) -> Question | None:
@@ -187,6 +201,9 @@ def _remembered(journal: Journal, state: DriveState) -> Memory:
         # It was reset since.
         journal.forget(state.key)
         return Memory()
+    if memory.apart and not found.enabled:
+        journal.part(state.key, False)
+        memory = journal.memory(state.key)
     if found.enabled and not found.enterprise and FACTORY in (begun, refused):
         # Its set-up is over. Where locking is off one day, it was reset, and what is noted here would mislead.
         journal.settle(state.key, uids.SID)
@@ -236,6 +253,9 @@ def _note(
     answers = {question.authority: answer for question, answer in asked}
     taken = {authority: answer for authority, answer in answers.items() if answer in (OURS, NEW, FACTORY)}
     later: list[str] = []
+    if any(answers.get(one, FOREIGN) == FOREIGN for one in journal.cut(key)):
+        # This task could not change it, and offers nothing again that it did not see taken: no news for the notes.
+        return ()
     if _is_void(wish, state.found, memory, answers):
         journal.forget(key)
         memory = Memory()
@@ -244,9 +264,8 @@ def _note(
         if authority in taken:
             _settle(journal, key, authority, memory, answers, wish)
         if authority in twice:
-            if len(question.offers) > 1:
-                # With the right password, the next task is to offer that, not what was there before the cut.
-                journal.refuse(key, authority, question.offers[-1].origin)
+            # With the right password, the next task is to offer that, not what was offered last.
+            journal.refuse(key, authority, question.offers[-1].origin)
             continue
         # Without any sign that it is ours, a password that was mistyped would be put off for a worse one.
         signs = bool(taken or memory.refused(authority) or offered == FACTORY)

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import typing as t
 
+from . import uids
 from .discovery import Discovery
 from .drive import Drive
 from .link import Identity
 from .read import Row
-from .state import FACTORY, DriveState, Fault, Range
+from .state import FACTORY, NEW, OURS, DriveState, Fault, Range
 
 Result = dict[str, t.Any]
 
@@ -23,9 +24,9 @@ def describe(row: Row, errors: t.Mapping[str, str]) -> Result:
     """
     error = errors.get(row.drive.label)
     if isinstance(row, Fault):
-        return {**plain(row.drive, None, None), "range": None, "error": error}
+        return {**plain(row.drive, None, None), "range": None, "proven": False, "error": error}
     shown = None if row.range is None else _range(row.range)
-    return {**plain(row.drive, row.identity, _owner(row)), "range": shown, "error": error}
+    return {**plain(row.drive, row.identity, _owner(row)), "range": shown, "proven": _is_proven(row), "error": error}
 
 
 def plain(drive: Drive, identity: Identity | None, found: Discovery | None) -> Result:
@@ -56,6 +57,14 @@ def _owner(row: DriveState) -> Discovery:
         return row.found
     values = {**vars(row.found), "owned": holder != FACTORY}
     return Discovery(**values)
+
+
+def _is_proven(row: DriveState) -> bool:
+    """Whether what opens the range of the task was seen to have a password of the task."""
+    if row.range is None:
+        return False
+    opener = uids.band_master(row.range.number) if row.found.enterprise else uids.ADMIN1
+    return row.holders.get(opener) in (OURS, NEW)
 
 
 def _range(one: Range) -> Result:

@@ -16,13 +16,13 @@ from dataclasses import replace
 from ..command import Command, CommandTimeout, Result, Runner
 from ..errors import Refused, StorageError
 from ..secrets import Mask
+from . import pin, uids
 from . import sedutil_text as text
-from . import uids
 from .discovery import Discovery
 from .drive import Drive
 from .hold import Hold, Holder, hold
 from .link import Identity, Link, open_link
-from .session import LockedOut, NotStored, Rejected, Session, discover
+from .session import Line, LockedOut, NotStored, Rejected, Session, discover, open_session
 from .state import (
     FACTORY,
     FOREIGN,
@@ -49,6 +49,7 @@ class Sedutil:
     :param mask: hides the secrets in what it prints
     :param raw: passwords are not stretched
     :param writes: False in check mode: what can be tried by writing alone is not tried
+    :param warn: told what is not known, which is no failure
     """
 
     name = "sedutil"
@@ -59,6 +60,7 @@ class Sedutil:
         mask: Mask,
         raw: bool,
         writes: bool = True,
+        warn: t.Callable[[str], None] = lambda _text: None,
         opener: Opener = open_link,
         holder: Holder = hold,
     ) -> None:
@@ -66,6 +68,7 @@ class Sedutil:
         self._mask = mask
         self._options = ("-n",) if raw else ()
         self._writes = writes
+        self._warn = warn
         self._open = opener
         self._hold = holder
         self._lock = threading.Lock()
@@ -243,8 +246,10 @@ class Sedutil:
                 # With a session that a task of this collection began and could not end; the program never drops one.
                 with contextlib.suppress(StorageError):
                     Session(link, discover(link)).reset_stack()
+                    ours = False
                 done = self._run(word, state.drive.node, action, rest, chosen)
-            if text.leaves_no_session(done.rc, done.stderr):
+            # Where that one is still in the way, the next task has to know whose it is.
+            if text.leaves_no_session(done.rc, done.stderr) and not (ours and text.is_busy(done.stderr)):
                 held.note("")
             return done
 
@@ -290,6 +295,7 @@ class Sedutil:
         with self._lock:
             self._refused.discard((state.drive.label, authority, secret.value))
         if authority == uids.SID and state.found.enterprise:
+            self._prove_owner(state, secret)
             return
         done = self._try(state, authority, secret)
         if text.is_wrong_password(done.rc, done.stderr):
@@ -297,6 +303,35 @@ class Sedutil:
             raise NotStored(authority, "does not take it; sedutil-cli can't set the former one again")
         if not text.is_taken(done.rc, done.stderr):
             raise self._failed(f"take the new password of {authority}", done)
+
+    def _prove_owner(self, state: DriveState, secret: Secret) -> None:
+        """Ask an Enterprise drive in a session of our own, since the program can't try the password of its owner.
+
+        What credential the program makes of a password is not known of every fork. EraseMaster, to which it has given
+        the same password before, tells whether it is the one that is made here.
+        """
+        kind = "raw" if self._options else "sha1"
+        credential = pin.derive(secret.value, state.identity.salt, kind)
+        provider = {uids.ERASE_MASTER: uids.ENTERPRISE_LOCKING_SP, uids.SID: uids.ADMIN_SP}
+        asked = uids.SID
+        try:
+            with self._still(state) as (held, link):
+                line = Line(link, discover(link), held, state.key)
+                for asked in (uids.SID,) if self._options else (uids.ERASE_MASTER, uids.SID):
+                    with open_session(line, provider[asked], asked, credential):
+                        pass
+        except Rejected:
+            if asked == uids.SID:
+                raise NotStored(asked, "does not take it; sedutil-cli can't set the former one again") from None
+            self._warn_of_owner(state, "this sedutil-cli makes another credential of it than the one that is known")
+        except StorageError as error:
+            self._warn_of_owner(state, error.message)
+
+    def _warn_of_owner(self, state: DriveState, why: str) -> None:
+        self._warn(
+            f"sedutil-cli has set the password of SID, the owner of '{state.drive.label}', and it could not be proven "
+            f"that the drive takes it: {why}"
+        )
 
 
 def _is_on(state: DriveState, authority: str) -> bool:

@@ -29,6 +29,10 @@ _MOST = re.compile(r"Maximum ranges supported:? (\d+)")
 # One fork tells the status of a session only.
 _BUSY = re.compile(r"(?:NO_SESSIONS_AVAILABLE|SP_BUSY|Session start failed rc = [37])\s*$", re.M)
 _NOT_ENDED = "EndSession Failed"
+# That the drive itself refused, which a fork does not tell. Where its answer was lost, it may have begun one.
+_NOT_BEGUN = re.compile(
+    r"method status code \w+\s*\nSession start failed rc = \d+|Session start failed rc = (?:1|3|7|12|18)\b"
+)
 _MSID = re.compile(r"^MSID: (\S+)\s*$", re.M)
 
 NOT_AUTHORIZED, LOCKED_OUT, IS_ON, WRONG_ENTERPRISE = 1, 18, 133, 135
@@ -148,7 +152,11 @@ def leaves_no_session(status: int, errors: str) -> bool:
     if is_busy(errors):
         # Some actions take several sessions: the one in the way may be the program's own.
         return _NOT_ENDED not in _BUSY.split(errors, maxsplit=1)[0]
-    return status == NOT_AUTHORIZED and is_wrong_password(status, errors)
+    if _NOT_BEGUN.search(errors):
+        # Whatever the reason was; another one may have been open before, and does not end by that.
+        return _NOT_ENDED not in _NOT_BEGUN.split(errors, maxsplit=1)[0]
+    # The password is asked for in a session on Enterprise drives, which the program ends then.
+    return status in (WRONG_ENTERPRISE, LOCKED_OUT) and _NOT_ENDED not in errors
 
 
 def words(status: int) -> str:

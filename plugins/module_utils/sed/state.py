@@ -70,7 +70,8 @@ class DriveState:
     no credential was to be tried. ``filtered``: the kernel keeps security commands from it. ``reset``: this very task
     has just reset it. ``later``: authorities to which the next task offers another credential than this one did.
     ``twice``: authorities that were offered two credentials and took neither.
-    ``unread``: there is a partition table on it that the kernel has not read.
+    ``unread``: there is a partition table on it that the kernel has not read. ``apart``: SID has another password than
+    Admin1, as it was seen now or before.
     """
 
     drive: Drive
@@ -86,6 +87,7 @@ class DriveState:
     later: tuple[str, ...] = ()
     twice: tuple[str, ...] = ()
     unread: bool = False
+    apart: bool = False
 
     @property
     def key(self) -> str:

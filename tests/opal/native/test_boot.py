@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ansible_collections.nasops.encryption.plugins.module_utils.sed.boot_files import archive
 from ansible_collections.nasops.encryption.plugins.module_utils.sed.boot_refused import REFUSED_FILE
-from ansible_collections.nasops.encryption.tests.opal.drive import Spec
+from ansible_collections.nasops.encryption.tests.opal.drive import Mbr, Spec
 from ansible_collections.nasops.encryption.tests.opal.player import Player
 
 COMMON, OWN = "the-password-of-all", "a-password-of-its-own"
@@ -64,3 +64,25 @@ def test_drives_are_unlocked_by_the_file_and_one_that_is_wrong_holds_up_no_other
     status, shown = start()
     assert status == 1 and "nasops-unlock-drives: 'S1' IS OPEN, BUT: Failed to read the partition table" in shown
     assert start() == (0, "nasops-unlock-drives: done: Read the partition table of 'S1' again\n")
+
+
+def test_what_can_not_be_read_is_not_told_as_open(player: Player, shim: Path, tmp_path: Path) -> None:
+    host = player.host
+    shadowed = host.plug(Spec("S1"), "nvme8")
+    host.plug(Spec("S2", kind=""), "nvme9")
+    player.run(serial="S1", password=COMMON)
+    shadowed.mbr = Mbr(enabled=True)
+    # The range opens, and what puts the shadow away goes wrong.
+    host.power_cycle()
+    shadowed.faults.inject("Set", skip=1, times=9)
+    program, settings = tmp_path / "program.pyz", tmp_path / "settings.json"
+    program.write_bytes(archive())
+    settings.write_text(json.dumps({"devices": ["S1", "S2"], "password": COMMON, "hash": "raw"}))
+    settings.chmod(0o600)
+    argv = [sys.executable, "-I", str(program), str(settings)]
+    environment = {**os.environ, **host.environment(shim)}
+    done = subprocess.run(argv, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "IS OPEN" not in done.stdout, done.stdout
+    assert "'S1' STAYS LOCKED: Failed to put away the shadow MBR" in done.stdout
+    assert "'S2' STAYS LOCKED: 'S2' (" in done.stdout and "does not show itself" in done.stdout
+    assert not shadowed.locked() and not shadowed.readable()

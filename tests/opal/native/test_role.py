@@ -9,8 +9,9 @@ import json
 import re
 from pathlib import Path
 
-from ansible_collections.nasops.encryption.tests.opal.drive import Spec
+from ansible_collections.nasops.encryption.tests.opal.drive import Mbr, Spec
 from ansible_collections.nasops.encryption.tests.opal.host import Emulator
+from ansible_collections.nasops.encryption.tests.opal.names import PIN_SID
 from ansible_collections.nasops.encryption.tests.opal.roles import COMMON, OWN, PLAY, play
 
 
@@ -74,17 +75,29 @@ def test_what_unlocks_at_boot_has_passwords_that_drives_take_and_goes_when_no_dr
     def run(status: int = 0, **more: object) -> str:
         return play(host, shim, tmp_path, str(book), status=status, **{"nas_drive_unlock_at_boot": True, **more})
 
-    # A drive that is not there refuses nothing.
     both = ["S1", {"device": "S2", "password": OWN}]
+    # A drive that is not there holds nothing up, and gets in when it is.
     shown = run(2, nas_drives=[*both, "S4"])
-    assert "S4: There is no drive 'S4'" in shown and "was left as it was" not in shown
+    assert "S4: There is no drive 'S4'" in shown and "what it had before, if anything, for S4." in shown
     good = settings.read_bytes()
-    assert json.loads(good)["password"] == COMMON and settings.stat().st_mode & 0o777 == 0o600
+    assert json.loads(good) == {"devices": ["S1", "S2"], "password": COMMON, "passwords": {"S2": OWN}, "hash": "sha1"}
+    assert settings.stat().st_mode & 0o777 == 0o600
     shown = run(2, nas_drives=both, nas_drive_password="mistyped")
     assert "S1: Admin1 of 'S1' does not take the password" in shown
-    assert "was left as it was, with the passwords it had, because of S1." in shown
+    assert "has what it had before, if anything, for S1." in shown
     assert settings.read_bytes() == good
     assert [pin.tries for pin in drives[0].pins.values() if pin.tries] == [1]
+    # Nor does it keep another drive from what is new, or one that is gone from what it had.
+    host.plug(Spec("S3"), "nvme7")
+    host.unplug("nvme9")
+    shown = run(2, nas_drives=[*both, {"device": "S3", "password": "new-one"}], nas_drive_password="mistyped")
+    assert json.loads(settings.read_bytes()) == {
+        "devices": ["S1", "S2", "S3"],
+        "password": COMMON,
+        "passwords": {"S2": OWN, "S3": "new-one"},
+        "hash": "sha1",
+    }
+    host.attach(drives[1], "nvme9")
     task = r"TASK \[[^]]*Let the host unlock them when it starts\] \**\n(\w+): \[nas1\]"
     # It goes whatever else is set: here an object, and nobody to ask for it.
     half = [{"device": "S1", "kmip": "drives/S1"}]
@@ -92,3 +105,22 @@ def test_what_unlocks_at_boot_has_passwords_that_drives_take_and_goes_when_no_dr
         shown = run(nas_drives=described, nas_drive_unlock_at_boot=wanted)
         assert re.findall(task, shown) == word, shown
         assert not list((host.root / "etc").rglob("*nasops*"))
+
+
+def test_a_drive_whose_owner_has_another_password_is_opened_and_told(
+    host: Emulator, shim: Path, tmp_path: Path
+) -> None:
+    drives = [host.plug(Spec(serial), name) for serial, name in (("S1", "nvme8"), ("S2", "nvme9"))]
+    book = tmp_path / "play.yml"
+    book.write_text(PLAY)
+    play(host, shim, tmp_path, str(book))
+    drives[0].pins[PIN_SID].value = b"another one"
+    # What opens the first one is not what its owner has; what opens the second is, and it can't be made whole.
+    drives[1].mbr = Mbr(enabled=True, done=True)
+    host.power_cycle()
+    drives[1].faults.inject("Set")
+    for _run in range(2):
+        shown = play(host, shim, tmp_path, str(book), status=2 if drives[1].faults.pending() else 0)
+        assert "its owner, SID, does not" in shown
+        assert all(drive.readable() for drive in drives)
+        assert drives[0].wrong == [PIN_SID]

@@ -52,7 +52,7 @@ def prepared(player: Player, kind: str, operation: Operation) -> Drive:
     drive = player.host.plug(Spec(SERIAL, kind=kind, ranges=1), "nvme8")
     for options in operation.before:
         assert not player.run(**{**BASE, **options}, backend="native").get("failed")
-    drive.calls.clear()
+    drive.faults.seen.clear()
     return drive
 
 
@@ -71,16 +71,21 @@ def test_whatever_goes_wrong_the_next_run_finishes(player: Player, name: str, ki
     drive = prepared(player, kind, operation)
     assert player.run(**wanted)["changed"]
     # What each process begins with, and sedutil-cli does not look at, is no matter.
-    calls = [number for number, (called, _uid, _who) in enumerate(drive.calls) if called != "Properties"]
+    calls = [number for number, called in enumerate(drive.faults.seen) if called != "Properties"]
     player.host.unplug("nvme8")
     for place in calls if ALL else [calls[(2 + 5 * CASES.index((name, kind))) % len(calls)]]:
         drive = prepared(player, kind, operation)
         drive.faults.inject("*", how, skip=place)
         done = player.run(**wanted)
+        assert not drive.faults.pending(), (place, "there were fewer calls than before")
         assert opens(drive), place
         drive.faults.clear()
         if drive.gone:
             player.host.attach(drive, "nvme8")
+        if not done.get("failed"):
+            # It told the truth.
+            assert done["changed"], place
+            assert player.run(**{**wanted, "backend": "native"})["changed"] is False, place
         again = player.run(**wanted)
         assert not again.get("failed"), (place, done.get("msg"), again.get("msg"))
         assert player.run(**{**wanted, "backend": "native"})["changed"] is False, place

@@ -18,8 +18,9 @@ import pytest
 
 from ansible_collections.nasops.encryption.plugins.module_utils.errors import BadInput, Refused, StorageError
 from ansible_collections.nasops.encryption.plugins.module_utils.plan import Outcome, Step, converge
-from ansible_collections.nasops.encryption.plugins.module_utils.sed import boot, boot_files
+from ansible_collections.nasops.encryption.plugins.module_utils.sed import boot, boot_files, boot_proven
 from ansible_collections.nasops.encryption.plugins.module_utils.sed.boot_files import File
+from ansible_collections.nasops.encryption.plugins.module_utils.sed.boot_options import KEYS, check
 from ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.recorded import RecordedRunner
 
 SETTINGS = {"devices": ["S1", "S2"], "password": "words-of-all", "passwords": {"S2": "words-of-s2"}, "hash": "sha1"}
@@ -158,3 +159,174 @@ def test_settings_that_others_may_read_are_refused(tmp_path: Path) -> None:
         path.write_text(text)
         with pytest.raises(BadInput, match=message):
             boot.load(str(path))
+
+
+KEPT = {"devices": ["S1", "S2"], "password": "words-of-all", "passwords": {"S2": "words-of-s2"}, "hash": "sha1"}
+OF_S2 = {"S2": "words-of-s2"}
+
+
+@pytest.mark.parametrize(
+    "wanted,former,unproven,expected",
+    [
+        # A common one that was mistyped takes the place of nothing, and one that a drive took only of what it opens.
+        ({"password": "x"}, KEPT, ["S1"], {"password": "words-of-all"}),
+        ({"password": "x"}, KEPT, ["S1", "S2"], {"password": "words-of-all"}),
+        ({"password": "x", "devices": ["S1", "S2", "S3"]}, KEPT, ["S1"],
+         {"password": "x", "passwords": {"S1": "words-of-all", **OF_S2}}),
+        ({"passwords": {"S2": "x"}}, KEPT, ["S2"], {}),
+        ({"password": "x", "passwords": None}, {**KEPT, "passwords": None}, ["S2"],
+         {"password": "x", "passwords": {"S2": "words-of-all"}}),
+        # There is nothing to be kept of a drive that is new.
+        ({"devices": ["S1", "S2", "S3"]}, KEPT, ["S3"], {"devices": ["S1", "S2"]}),
+        ({}, {}, ["S1"], {"devices": ["S2"], "password": None}),
+        # One that is described no more goes.
+        ({"devices": ["S2"]}, KEPT, ["S2"], {"devices": ["S2"], "password": None}),
+        ({"devices": ["S1"], "passwords": None}, {"devices": ["S1"], "hash": "sha1"}, ["S1"], None),
+        ({}, {}, ["S1", "S2"], None),
+        # Two sorts of credentials can't be in one file.
+        ({"hash": "raw"}, KEPT, ["S1"], None),
+        ({"hash": "raw", "devices": ["S1", "S3"], "passwords": None}, {**KEPT, "devices": ["S2"]}, ["S1"],
+         {"hash": "raw", "devices": ["S3"], "passwords": None}),
+    ],
+)  # fmt: skip
+def test_what_is_not_proven_takes_the_place_of_nothing(
+    wanted: dict[str, t.Any], former: dict[str, t.Any], unproven: list[str], expected: dict[str, t.Any] | None
+) -> None:
+    asked = {**KEPT, **wanted}
+    merged = boot_proven.merge(asked, former, unproven)
+    if expected is None:
+        assert isinstance(merged, str)
+        return
+    whole = {**KEPT, "devices": asked["devices"], **expected}
+    assert not isinstance(merged, str)
+    assert merged.settings == {name: value for name, value in whole.items() if value}
+    # The next run finds nothing to do.
+    again = boot_proven.merge(asked, merged.settings, unproven)
+    assert not isinstance(again, str) and again.settings == merged.settings
+
+
+PLACE = {
+    "server": "kmip.example.org",
+    "port": 5696,
+    "by": "name",
+    "certificate": "/etc/nas/kmip/client.crt",
+    "wait": 120,
+}
+ELSEWHERE = {**PLACE, "server": "kmip2.example.org"}
+
+
+def on_server(place: dict[str, t.Any], shared: str | None = None, **objects: str) -> dict[str, t.Any]:
+    """The part of a file that is about a server."""
+    words = {**place, "object": shared, "objects": objects}
+    return {name: value for name, value in words.items() if value}
+
+
+def settings(*devices: str, hash: str = "sha1", **more: t.Any) -> dict[str, t.Any]:  # noqa: A002
+    return {"devices": list(devices), "hash": hash, **more}
+
+
+@pytest.mark.parametrize(
+    "asked,former,unproven,expected,told",
+    [
+        # The object stays what it was.
+        (settings("S1", "S2", kmip=on_server(PLACE, S1="new/S1", S2="new/S2")),
+         settings("S1", "S2", kmip=on_server(PLACE, "drives")), ["S1"],
+         {"kmip": on_server(PLACE, S1="drives", S2="new/S2")}, {"kept": ["S1"]}),
+        # Of one of which there was nothing, it is written.
+        (settings("S1", "S2", kmip=on_server(PLACE, "drives")), {}, ["S1"],
+         {"kmip": on_server(PLACE, "drives")}, {"untried": ["S1"]}),
+        (settings("S1", "S2", kmip=on_server(PLACE, "drives")), {}, ["S1", "S2"],
+         {"kmip": on_server(PLACE, "drives")}, {"untried": ["S1", "S2"]}),
+        # A password is not.
+        (settings("S1", "S2", password="x", kmip=on_server(PLACE, S2="drives/S2")), {}, ["S1", "S2"],
+         {"devices": ["S2"], "kmip": on_server(PLACE, S2="drives/S2")}, {"lost": ["S1"], "untried": ["S2"]}),
+        # From a password to an object: there may not be both a common password and a common object.
+        (settings("S1", "S2", "S3", kmip=on_server(PLACE, "drives")), settings("S1", "S2", password="of-all"), ["S1"],
+         {"passwords": {"S1": "of-all"}, "kmip": on_server(PLACE, "drives")}, {"kept": ["S1"], "late": ["S1"]}),
+        (settings("S1", "S2", kmip=on_server(PLACE, S1="a", S2="b")), settings("S1", "S2", password="of-all"),
+         ["S1", "S2"], {"password": "of-all"}, {"kept": ["S1", "S2"], "late": ["S1", "S2"]}),
+        # And back again: with the server that there was, for this one alone.
+        (settings("S1", "S2", password="of-all"), settings("S1", "S2", kmip=on_server(PLACE, "drives")), ["S1"],
+         {"password": "of-all", "kmip": on_server(PLACE, S1="drives")}, {"kept": ["S1"]}),
+        (settings("S1", "S2", password="x", kmip=on_server(PLACE, S2="drives/S2")),
+         settings("S1", kmip=on_server(PLACE, "drives")), ["S1"],
+         {"kmip": on_server(PLACE, S1="drives", S2="drives/S2")}, {"kept": ["S1"]}),
+        # How the server is reached is not what the drive has.
+        (settings("S1", "S2", kmip=on_server({**PLACE, "certificate": "/etc/new.crt"}, S1="new/S1", S2="b")),
+         settings("S1", kmip=on_server(PLACE, S1="a")), ["S1"],
+         {"kmip": on_server({**PLACE, "certificate": "/etc/new.crt"}, S1="a", S2="b")}, {"kept": ["S1"]}),
+        # On another server, an object has another name.
+        (settings("S1", "S2", kmip=on_server(ELSEWHERE, S1="new/S1", S2="b")),
+         settings("S1", kmip=on_server(PLACE, S1="a")), ["S1"],
+         {"kmip": on_server(ELSEWHERE, S1="new/S1", S2="b")}, {"untried": ["S1"]}),
+        (settings("S1", kmip=on_server({**PLACE, "by": "uid"}, S1="17")),
+         settings("S1", kmip=on_server(PLACE, S1="a")), ["S1"],
+         {"kmip": on_server({**PLACE, "by": "uid"}, S1="17")}, {"untried": ["S1"]}),
+        (settings("S1", "S2", password="x", kmip=on_server(ELSEWHERE, S2="b")),
+         settings("S1", kmip=on_server(PLACE, S1="a")), ["S1"], "objects for S1 on another KMIP server", {}),
+        # What is fetched becomes a credential by that, too.
+        (settings("S1", "S2", hash="raw", kmip=on_server(PLACE, "drives")),
+         settings("S1", "S2", kmip=on_server(PLACE, "drives")), ["S1"], "another 'hash'", {}),
+        (settings("S1", "S2", hash="raw", kmip=on_server(PLACE, "drives")), settings("S2", password="x"), ["S1"],
+         {"kmip": on_server(PLACE, "drives")}, {"untried": ["S1"]}),
+    ],
+)  # fmt: skip
+def test_an_object_stays_what_it_was_and_is_written_where_there_was_nothing(
+    asked: dict[str, t.Any],
+    former: dict[str, t.Any],
+    unproven: list[str],
+    expected: dict[str, t.Any] | str,
+    told: dict[str, list[str]],
+) -> None:
+    merged = boot_proven.merge(asked, former, unproven)
+    if isinstance(merged, str):
+        assert isinstance(expected, str) and expected in merged
+        return
+    whole = expected if isinstance(expected, dict) else {}
+    assert merged.settings == {"devices": asked["devices"], "hash": asked["hash"], **whole}
+    found = {name: list(getattr(merged, name)) for name in ("kept", "untried", "lost", "late")}
+    assert found == {"kept": [], "untried": [], "lost": [], "late": [], **told}
+    # It is what the program takes, and the next run finds nothing to do.
+    assert check({**dict.fromkeys(KEYS), **merged.settings})
+    again = boot_proven.merge(asked, merged.settings, unproven)
+    assert not isinstance(again, str) and again.settings == merged.settings
+
+
+def test_the_unit_for_a_password_that_stays_in_the_file_stays_too() -> None:
+    there: dict[str, File | None] = {one.path: one for one in boot_files.wanted(SETTINGS)}
+    asked = {"devices": ["S1", "S2"], "hash": "sha1", "kmip": on_server(PLACE, "drives")}
+    files = boot_files.wanted({**asked, "password": None, "passwords": None})
+    assert next(one for one in files if one.path == boot_files.UNIT).gone
+    settled, warnings = boot_proven.settle(files, there, ["S1"])
+    units = {one.path: one.gone for one in settled if one.path in (boot_files.UNIT, boot_files.KMIP_UNIT)}
+    assert units == {boot_files.UNIT: False, boot_files.KMIP_UNIT: False}
+    assert {one.path for one in settled} == {one.path for one in files}, "what is there was looked at for these"
+    assert "The passwords of S1 stay in /etc/zfs/nasops-drives.json" in warnings[1] and len(warnings) == 2
+    assert "words-of-" not in "".join(warnings)
+    # The other way about: the server stays for the drive that has an object there.
+    files = boot_files.wanted({**SETTINGS, "passwords": None})
+    there = {one.path: None if one.gone else one for one in boot_files.wanted(asked)}
+    settled, warnings = boot_proven.settle(files, there, ["S1"])
+    assert {one.path for one in settled if one.gone} == set()
+    assert warnings == ("/etc/zfs/nasops-drives.json has for S1 what it had before.",)
+
+
+def test_the_file_is_left_as_it_is_or_tells_what_it_keeps() -> None:
+    files = boot_files.wanted(SETTINGS)
+    there: dict[str, File | None] = {one.path: one for one in files}
+    assert boot_proven.settle(files, there, []) == (files, ())
+    mistyped = boot_files.wanted({**SETTINGS, "password": "mistyped"})
+    settled, warnings = boot_proven.settle(mistyped, there, ["S1"])
+    assert settled == files and warnings == ("/etc/zfs/nasops-drives.json has for S1 what it had before.",)
+    nothing: dict[str, File | None] = dict.fromkeys(there)
+    settled, warnings = boot_proven.settle(mistyped, nothing, ["S1"])
+    assert b"mistyped" not in b"".join(one.content for one in settled if one.path == boot.SETTINGS)
+    assert warnings == ("/etc/zfs/nasops-drives.json has no password for S1: the boot leaves that locked.",)
+    settled, warnings = boot_proven.settle(mistyped, nothing, ["S1", "S2"])
+    assert settled == () and "was left as it is" in warnings[0] and "none of these drives" in warnings[0]
+    for content in (b"{", b"[]", b'{"devices": 1}'):
+        strange = {**there, boot.SETTINGS: replace(files[1], content=content)}
+        assert boot_proven.settle(mistyped, strange, ["S1", "S2"])[0] == ()
+    other = boot_files.wanted({**SETTINGS, "hash": "raw"})[1]
+    settled, warnings = boot_proven.settle(mistyped, {**there, boot.SETTINGS: other}, ["S1"])
+    assert settled == () and "another 'hash'" in warnings[0]

@@ -20,6 +20,7 @@ from ansible_collections.nasops.encryption.plugins.module_utils.sed.boot_options
 from ansible_collections.nasops.encryption.plugins.module_utils.sed.boot_refused import Refusals
 from ansible_collections.nasops.encryption.plugins.module_utils.sed.decide import Tools, decide
 from ansible_collections.nasops.encryption.plugins.module_utils.sed.journal import Journal
+from ansible_collections.nasops.encryption.plugins.module_utils.sed.native import Native
 from ansible_collections.nasops.encryption.plugins.module_utils.sed.options import Wish, argument_spec
 from ansible_collections.nasops.encryption.plugins.module_utils.sed.read import Eyes, Survey, after, survey
 from ansible_collections.nasops.encryption.plugins.module_utils.sed.usage import Usage
@@ -194,7 +195,7 @@ def test_what_ends_the_program_leaves_the_note(world: World, monkeypatch: pytest
 
     world.late = {"S1"}
     with monkeypatch.context() as patch:
-        patch.setattr(boot.Careful.__mro__[1], "_as", die)
+        patch.setattr(Native, "_as", die)
         with pytest.raises(Killed):
             world.start(False, password=WRONG)
     assert world.start(False, password=WRONG) == ["S1", "S2"] and world.tries() == [0, 0]

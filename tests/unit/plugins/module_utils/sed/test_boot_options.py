@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.nasops.encryption.plugins.module_utils.errors import BadInput
-from ansible_collections.nasops.encryption.plugins.module_utils.sed import boot_files
+from ansible_collections.nasops.encryption.plugins.module_utils.sed import boot, boot_files
 from ansible_collections.nasops.encryption.plugins.module_utils.sed.boot_options import (
     check,
     kept,
@@ -141,7 +141,7 @@ def test_what_the_files_lie_on_is_mounted_before(tmp_path: Path) -> None:
 
 def test_the_program_comes_before_settings_that_an_older_one_refuses() -> None:
     files = [one.path for one in boot_files.wanted(params({"object": "drives"}), "/usr/bin/python3") if not one.gone]
-    assert files == [boot_files.PROGRAM, boot_files.SETTINGS, boot_files.KMIP_UNIT, boot_files.KMIP_WANTED]
+    assert files == [boot_files.PROGRAM, boot.SETTINGS, boot_files.KMIP_UNIT, boot_files.KMIP_WANTED]
 
 
 def test_what_was_offered_is_noted_by_drive_without_the_password(tmp_path: Path) -> None:

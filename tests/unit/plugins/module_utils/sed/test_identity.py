@@ -93,7 +93,7 @@ def test_sedutil_is_not_started_for_another_drive(work: t.Callable[[Sedutil], ob
 
     host = Host(Spec("S1"))
     host.exchange = (0, Drive(Spec("S2")))
-    hand = Sedutil(RecordedRunner(default=answer), Mask(), False, True, host.open, host.hold)
+    hand = Sedutil(RecordedRunner(default=answer), Mask(), False, True, opener=host.open, holder=host.hold)
     with pytest.raises(Refused, match="is now EMU OPAL 1TB with serial number 'S2'; meant was 'S1'"):
         work(hand)
     assert started == []

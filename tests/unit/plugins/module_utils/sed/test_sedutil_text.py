@@ -107,6 +107,18 @@ BUSY = NO_START.format("NO_SESSIONS_AVAILABLE", 7)
         (133, "something else\n", False, False),
         (1, NO_START.format("NOT_AUTHORIZED", 1), False, True),
         (15, "method status code TPER_MALFUNCTION\n", False, False),
+        # No session was begun, whatever the reason.
+        (12, NO_START.format("INVALID_PARAMETER", 12), False, True),
+        (18, NO_START.format("AUTHORITY_LOCKED_OUT", 18), False, True),
+        (15, NO_START.format("TPER_MALFUNCTION", 15), False, True),
+        (12, "EndSession Failed\n" + NO_START.format("INVALID_PARAMETER", 12), False, False),
+        # The drive went off: what it did is not known.
+        (19, NO_START.partition("\n")[2].format(19), False, False),
+        # One in which an Enterprise drive did not take the password.
+        (135, "Session Authenticate failed (response = false)\n", False, True),
+        (135, "Session Authenticate failed (response = false)\nEndSession Failed\n", False, False),
+        (18, "method status code AUTHORITY_LOCKED_OUT\nSession Authenticate failed\n", False, True),
+        (18, "method status code AUTHORITY_LOCKED_OUT\nEndSession Failed\n", False, False),
         (7, BUSY, True, True),
         # A fork that does not tell the status of methods.
         (7, BUSY.partition("\n")[2], True, True),

@@ -42,11 +42,14 @@ def test_the_former_password_is_set_again_and_that_is_said(kind: str, place: int
     authority = AUTHORITIES[kind][place]
     drive.faults.inject("Set", "other_value", skip=place)
     failed = said(host.play(serial="S1", password=OLD, new_password=NEW))
-    assert f"to set the password of {authority}, said that it had, and does not take the new one" in failed
+    assert f"to set the password of {authority}, said that it had, and could not be seen to take the new one" in failed
     assert "the former one was set again, and the drive takes that" in failed
     assert drive.pins[PINS[authority]].value == OLD.encode() and not drive.faults.pending()
     for one in AUTHORITIES[kind][place:]:
         assert drive.pins[PINS[one]].value == OLD.encode()
+    assert f"{authority} has the former password. What was changed before it has the new one." in failed
+    for one in AUTHORITIES[kind][:place]:
+        assert drive.pins[PINS[one]].value == NEW.encode()
     if place == 0:
         drive.power_cycle()
         assert not said(host.play(serial="S1", password=OLD, state="unlocked")) and drive.readable()
@@ -75,8 +78,9 @@ def test_what_can_not_be_set_back_is_told_while_the_drive_is_open(kind: str) -> 
     drive.faults.inject("Set", "other_value", times=2)
     first = PINS[AUTHORITIES[kind][0]]
     failed = said(host.play(serial="S1", password=OLD, new_password=NEW, twice=[first]))
-    assert "takes neither that nor the former one, which it was to set again" in failed
+    assert "could be seen to take neither that nor the former one, which it was to set again" in failed
     assert "Do not take its power" in failed and drive.readable()
+    assert host.journal.kept["S1"][AUTHORITIES[kind][0]] == ["begun", "ours"]
 
 
 @pytest.mark.parametrize("kind", [OPAL2, ENTERPRISE])
@@ -95,3 +99,82 @@ def test_a_change_that_goes_well_costs_no_try(kind: str) -> None:
     host, drive = set_up(kind)
     drive.wrong.clear()
     assert host.play(serial="S1", password=OLD, new_password=NEW).plan.steps and drive.wrong == []
+
+
+# When a password is changed, the drive is asked in one session for the former one, and then for the new one.
+@pytest.mark.parametrize("how", ["lose", "garble", "empty"])
+@pytest.mark.parametrize("kind", [OPAL2, ENTERPRISE])
+def test_a_drive_that_can_not_be_asked_for_the_new_one_gets_the_former_one_again(kind: str, how: str) -> None:
+    host, drive = set_up(kind)
+    authority = AUTHORITIES[kind][0]
+    drive.faults.inject("Authenticate", how, skip=asked_before(kind) + 1)
+    failed = said(host.play(serial="S1", password=OLD, new_password=NEW))
+    assert f"to set the password of {authority}, said that it had, and could not be seen to take the new one" in failed
+    assert not drive.faults.pending() and drive.pins[PINS[authority]].value == OLD.encode()
+    assert host.journal.kept["S1"][authority] == ["begun", "ours"]
+    drive.wrong.clear()
+    assert not said(host.play(serial="S1", password=OLD, new_password=NEW))
+    assert len(drive.wrong) <= 1
+
+
+def asked_before(kind: str) -> int:
+    """How often Authenticate is called until a change asks for the former one in the session that is open."""
+    host, drive = set_up(kind)
+    drive.calls.clear()
+    host.play(serial="S1", password=OLD, new_password=NEW)
+    called = [name for name, _uid, _who in drive.calls]
+    first = called.index("Set")
+    return called[: first - 1].count("Authenticate")
+
+
+@pytest.mark.parametrize("how", ["vanish", "vanish_after"])
+@pytest.mark.parametrize("kind", [OPAL2, ENTERPRISE])
+def test_a_drive_that_goes_while_it_is_asked_is_told_as_not_known(kind: str, how: str) -> None:
+    host, drive = set_up(kind)
+    authority = AUTHORITIES[kind][0]
+    drive.faults.inject("Authenticate", how, skip=asked_before(kind) + 1)
+    failed = said(host.play(serial="S1", password=OLD, new_password=NEW))
+    assert "could be seen to take neither that nor the former one" in failed and "Do not take its power" in failed
+    assert host.journal.kept["S1"][authority] == ["begun", "ours"]
+    drive.gone = False
+    assert not said(host.play(serial="S1", password=OLD, new_password=NEW))
+    assert {drive.pins[PINS[one]].value for one in AUTHORITIES[kind]} == {NEW.encode()}
+
+
+@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize("kind", [OPAL2, ENTERPRISE])
+def test_an_answer_that_is_lost_on_the_way_back_counts_as_a_no(kind: str, times: int) -> None:
+    host, drive = set_up(kind)
+    first = PINS[AUTHORITIES[kind][0]]
+    drive.faults.inject("Set", "other_value")
+    if times == 1:
+        drive.faults.inject("Authenticate", "garble", skip=asked_before(kind) + 2)
+    else:
+        drive.faults.inject("Set", "garble")
+    failed = said(host.play(serial="S1", password=OLD, new_password=NEW, twice=[first] if times == 2 else []))
+    assert "could be seen to take neither" in failed and "Do not take its power" in failed
+    assert host.journal.kept["S1"][AUTHORITIES[kind][0]] == ["begun", "ours"]
+    assert not drive.faults.pending()
+
+
+@pytest.mark.parametrize("how", ["lose", "garble", "empty", "refuse"])
+@pytest.mark.parametrize("kind", [OPAL2, ENTERPRISE])
+def test_a_drive_that_can_not_be_asked_in_a_session_is_asked_in_another_one(kind: str, how: str) -> None:
+    host, drive = set_up(kind)
+    drive.faults.inject("Authenticate", how, skip=asked_before(kind))
+    drive.wrong.clear()
+    assert not said(host.play(serial="S1", password=OLD, new_password=NEW))
+    assert {drive.pins[PINS[one]].value for one in AUTHORITIES[kind]} == {NEW.encode()} and drive.wrong == []
+    assert not drive.faults.pending()
+
+
+def test_each_band_is_proven() -> None:
+    host = Host(Spec("S1", kind=ENTERPRISE, ranges=2, reauthenticates=False))
+    drive = host.drives[0]
+    # EraseMaster and SID are set before, and the band of the task as the last one.
+    drive.faults.inject("Set", "other_value", skip=2)
+    stray = names.pin_of(names.band_master(1))
+    failed = said(host.play(serial="S1", password=OLD, twice=[]))
+    assert "to set the password of BandMaster1, said that it had, and does not take it" in failed
+    assert drive.pins[stray].value not in (OLD.encode(), drive.spec.msid)
+    assert drive.pins[PINS["BandMaster0"]].value == drive.spec.msid

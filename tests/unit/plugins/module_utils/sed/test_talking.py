@@ -20,7 +20,7 @@ from ansible_collections.nasops.encryption.plugins.module_utils.command import C
 from ansible_collections.nasops.encryption.plugins.module_utils.errors import StorageError
 from ansible_collections.nasops.encryption.plugins.module_utils.secrets import Mask
 from ansible_collections.nasops.encryption.plugins.module_utils.sed import hold as holding
-from ansible_collections.nasops.encryption.plugins.module_utils.sed import link, uids
+from ansible_collections.nasops.encryption.plugins.module_utils.sed import link, pin, uids
 from ansible_collections.nasops.encryption.plugins.module_utils.sed import session as sessions
 from ansible_collections.nasops.encryption.plugins.module_utils.sed.discovery import Discovery
 from ansible_collections.nasops.encryption.plugins.module_utils.sed.drive import Drive as Seen
@@ -31,7 +31,7 @@ from ansible_collections.nasops.encryption.plugins.module_utils.sed.partitions i
 from ansible_collections.nasops.encryption.plugins.module_utils.sed.sedutil import Sedutil
 from ansible_collections.nasops.encryption.plugins.module_utils.sed.state import WRITEONLY, DriveState, Secret
 from ansible_collections.nasops.encryption.tests.opal import names
-from ansible_collections.nasops.encryption.tests.opal.drive import Session, Spec
+from ansible_collections.nasops.encryption.tests.opal.drive import ENTERPRISE, Session, Spec
 from ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.recorded import RecordedRunner
 from ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.sed.drives import Host
 
@@ -148,8 +148,10 @@ def test_sedutil_runs_while_the_drive_is_held_and_writes_nothing_in_check_mode()
     drive = Seen("nvme0n1", NODE, "S1")
     identity = Identity("nvme", "S1", "EMU OPAL 1TB", "1.0EMU", b"S1".ljust(20))
     state = DriveState(drive, identity, Discovery("opal2", enabled=True, locking=True))
-    hand = Sedutil(RecordedRunner(default=started.answer), Mask(), True, True, emulated.open, started.hold)
-    checking = Sedutil(RecordedRunner(), Mask(), True, False, emulated.open, started.hold)
+    hand = Sedutil(
+        RecordedRunner(default=started.answer), Mask(), True, True, opener=emulated.open, holder=started.hold
+    )
+    checking = Sedutil(RecordedRunner(), Mask(), True, False, opener=emulated.open, holder=started.hold)
     for one, writes in ((hand, True), (checking, False)):
         assert one.can_try(state, uids.ADMIN1) and one.can_try(state, uids.band_master(0))
         # That locking is on is seen after the owner has begun a session.
@@ -162,11 +164,80 @@ def test_sedutil_runs_while_the_drive_is_held_and_writes_nothing_in_check_mode()
     assert [argv[-1] for argv, _held in started.ran] == [NODE, NODE]
 
 
+def enterprise(host: Host) -> DriveState:
+    identity = Identity("nvme", "S1", "EMU OPAL 1TB", "1.0EMU", b"S1".ljust(20))
+    found = Discovery("enterprise", enabled=True, locking=True)
+    return DriveState(Seen("nvme0n1", NODE, "S1"), replace(identity, wwn=host.drives[0].spec.wwn), found)
+
+
+@pytest.mark.parametrize("raw", [True, False])
+def test_the_owner_of_an_enterprise_drive_is_proven_without_sedutil(raw: bool) -> None:
+    host = Host(Spec("S1", kind=ENTERPRISE))
+    drive, state, warnings = host.drives[0], enterprise(host), list[str]()
+    runner = RecordedRunner(default=lambda command: Result(command.argv, 0, "MSID: MSID0123456789ABCDEF\n", ""))
+    hand = Sedutil(runner, Mask(), raw, True, warnings.append, host.open, host.hold)
+    secret = Secret("ours", b"secret")
+    made = pin.derive(b"secret", state.identity.salt, "raw" if raw else "sha1")
+    eraser = names.pin_of(names.ERASE_MASTER)
+    drive.pins[eraser].value = made
+
+    def take() -> None:
+        hand.set_pin(state, uids.SID, Secret("factory"), secret)
+
+    # The program says that all is well, whatever is in the drive.
+    with pytest.raises(sessions.NotStored, match="password of SID, said that it had, and does not take it; sedutil"):
+        take()
+    assert drive.wrong == [names.PIN_SID] and warnings == []
+    drive.pins[names.PIN_SID].value = made
+    take()
+    assert drive.wrong == [names.PIN_SID] and warnings == []
+    # What can't be told is no failure.
+    drive.faults.inject("StartSession")
+    take()
+    assert len(warnings) == 1 and "could not be proven that the drive takes it: The drive refused to" in warnings[0]
+    if not raw:
+        drive.pins[eraser].value = drive.pins[names.PIN_SID].value = b"what a fork makes of it"
+        take()
+        assert len(warnings) == 2 and "makes another credential of it" in warnings[1]
+        assert drive.wrong == [names.PIN_SID, eraser]
+
+
+@pytest.mark.parametrize("reset", [True, False])
+def test_a_session_of_ours_that_sedutil_could_not_drop_stays_noted(host: Host, reset: bool) -> None:
+    busy = "method status code NO_SESSIONS_AVAILABLE\nSession start failed rc = 7\nEndSession Failed\n"
+    asked: list[int] = []
+
+    @contextlib.contextmanager
+    def opened(node: str, exclusive: bool) -> t.Iterator[t.Any]:
+        with host.open(node, exclusive) as one:
+            if not reset:
+                one.send = refuse  # type: ignore[method-assign]
+            yield one
+
+    def refuse(protocol: int, specific: int, data: bytes) -> None:
+        raise StorageError("no")
+
+    def answer(command: Command) -> Result:
+        asked.append(1)
+        return Result(command.argv, 7, "", busy)
+
+    identity = Identity("nvme", "S1", "EMU OPAL 1TB", "1.0EMU", b"S1".ljust(20), host.drives[0].spec.wwn)
+    state = DriveState(Seen("nvme0n1", NODE, "S1"), identity, Discovery("opal2", enabled=True, locking=True))
+    hand = Sedutil(RecordedRunner(default=answer), Mask(), True, opener=opened, holder=host.hold)
+    with host.hold(NODE) as held:
+        held.note("S1")
+    with pytest.raises(StorageError, match="no session is available"):
+        hand.holder(state, uids.ADMIN1, (Secret("ours", b"secret"),))
+    assert len(asked) == 2
+    with host.hold(NODE) as held:
+        assert held.opened == ("" if reset else "S1")
+
+
 def test_sedutil_is_not_asked_for_what_it_can_not_do() -> None:
     emulated = Host(Spec("S1"))
     identity = Identity("nvme", "S1", "EMU OPAL 1TB", "1.0EMU", b"S1".ljust(20))
     state = DriveState(Seen("nvme0n1", NODE, "S1"), identity, Discovery("opal2", enabled=True, locking=True))
-    hand = Sedutil(RecordedRunner(), Mask(), False, True, emulated.open, emulated.hold)
+    hand = Sedutil(RecordedRunner(), Mask(), False, True, opener=emulated.open, holder=emulated.hold)
     with pytest.raises(StorageError, match="can't keep a range from being read alone. Use backend: native"):
         hand.lock(state, 0, WRITEONLY, Secret("ours", b"secret"))
 

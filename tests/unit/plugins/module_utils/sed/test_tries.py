@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import itertools
 import typing as t
+from dataclasses import replace
 
 import pytest
 
 from ansible_collections.nasops.encryption.plugins.module_utils.plan import Outcome
 from ansible_collections.nasops.encryption.plugins.module_utils.sed.read import Survey
+from ansible_collections.nasops.encryption.plugins.module_utils.sed.result import describe
+from ansible_collections.nasops.encryption.plugins.module_utils.sed.state import DriveState
 from ansible_collections.nasops.encryption.tests.opal import names
 from ansible_collections.nasops.encryption.tests.opal.drive import ENTERPRISE, OPAL2, Drive, Spec
 from ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.sed.drives import Host
@@ -66,6 +69,7 @@ def test_no_mixture_of_passwords_costs_two_tries_of_an_enterprise_drive(
         for _run in range(2):
             done = host.play(serial="S1", password=OLD, confirm_serial=["S1"], twice=[BAND] if both else [], **options)
             assert not both or "BandMaster0 of 'S1' takes neither the password that is given nor" in message(done)
+            assert not both or host.journal.kept["S1"]["BandMaster0"] == ["refused", "factory"]
 
 
 def test_a_set_up_that_was_cut_off_and_a_mistyped_password_cost_two_tries_once() -> None:
@@ -163,18 +167,66 @@ def test_a_run_with_the_new_one_alone_tells_that_a_change_was_not_finished(owner
         drive.gone = False
     drive.pins[SID].value, drive.pins[ADMIN].value = owner.encode(), NEW.encode()
     drive.wrong.clear()
-    before = host.journal.kept
+    before = dict(host.journal.kept.get("S1", {}))
     assert not host.play(serial="S1", password=NEW, check_mode=True).plan.failures and drive.wrong == []
-    done = host.play(serial="S1", password=NEW)
-    assert "Admin1 of 'S1' takes the password that is given, but its owner, SID, does not" in message(done)
-    assert "the former password as password, and this one as new_password" in message(done)
-    assert tries(drive) == {SID: 1} and host.journal.kept == before
+    # It costs one try, and not one in each run.
+    for done in [host.play(serial="S1", password=NEW) for _run in range(3)]:
+        assert not message(done) and not done.plan.steps
+        (warning,) = done.plan.warnings
+        assert "Admin1 of 'S1' takes the password that is given, but its owner, SID, does not" in warning
+        assert "the former password as password, and this one as new_password" in warning
+        assert tries(drive) == {SID: 1} and drive.wrong == [SID]
+        (row,) = done.state.rows
+        assert describe(row, {})["proven"] is True
+    kept = dict(host.journal.kept["S1"])
+    assert kept.pop("apart") and kept == before
     if owner == OLD:
         runs = [host.play(serial="S1", password=OLD, new_password=NEW) for _run in range(1 if noted else 2)]
         assert not message(runs[-1]) and {drive.pins[uid].value for uid in (SID, ADMIN)} == {NEW.encode()}
         done = host.play(serial="S1", password=NEW)
-        assert not done.plan.steps and not done.plan.failures
-        assert tries(drive) == {}
+        assert not done.plan.steps and not done.plan.failures and not done.plan.warnings
+        assert tries(drive) == {} and host.journal.kept == {}
+
+
+def test_what_sid_refused_is_forgotten_with_the_owner_that_refused_it() -> None:
+    host, drive = set_up(OPAL2)
+    drive.pins[SID].value = THIRD.encode()
+    assert host.play(serial="S1", password=OLD).plan.warnings
+    # Somebody resets it by its label, and it is set up anew.
+    drive.revert()
+    assert host.play(serial="S1", password=NEW).plan.steps
+    done = host.play(serial="S1", password=NEW)
+    assert not done.plan.steps and not done.plan.warnings and drive.wrong == [SID]
+
+
+def test_a_drive_whose_owner_has_another_password_is_set_up_all_the_same() -> None:
+    host, drive = set_up(OPAL2)
+    drive.pins[SID].value = THIRD.encode()
+    drive.ranges[0] = replace(drive.ranges[0], read_enabled=False, write_enabled=False)
+    done = host.play(serial="S1", password=OLD)
+    assert done.plan.actions == ["Enable locking of range 0 of 'S1'"] and not message(done)
+    assert len(done.plan.warnings) == 1 and drive.wrong == [SID] and drive.ranges[0].read_enabled
+
+
+def test_an_owner_that_is_locked_out_keeps_no_drive_from_being_opened() -> None:
+    host, drive = set_up(OPAL2)
+    drive.pins[SID].tries = drive.spec.try_limit
+    done = host.play(serial="S1", password=OLD)
+    assert not message(done) and "SID, the owner of 'S1', is locked out" in done.plan.warnings[0]
+    assert "SID of 'S1' is locked out" in message(host.play(serial="S1", password=OLD, new_password=NEW))
+
+
+def test_a_password_of_the_factory_that_opens_a_range_is_none_of_the_task_s() -> None:
+    host = Host(Spec("S1", kind=ENTERPRISE, ranges=1, tells_owner=True))
+    host.drives[0].faults.inject("Set", times=99)
+    done = host.play(serial="S1", password=OLD)
+    (row,) = done.state.rows
+    assert message(done) and isinstance(row, DriveState) and row.range is not None
+    assert describe(row, {})["proven"] is False
+    host.drives[0].faults.clear()
+    done = host.play(serial="S1", password=OLD)
+    (row,) = done.state.rows
+    assert not message(done) and describe(row, {})["proven"] is True
 
 
 def test_what_only_opens_a_drive_does_not_ask_its_owner() -> None:
