@@ -157,6 +157,17 @@ def test_what_lies_above_is_read_when_keys_are_tried(host: Host, capsys: pytest.
     assert [argv[-1] for argv in host.commands[:2]] == ["tank/auto", "tank"]
 
 
+@pytest.mark.parametrize("zoned", ["on", "off"])
+def test_what_belongs_to_a_jail_is_mounted_there(
+    host: Host, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, zoned: str
+) -> None:
+    (tmp_path / "mine").touch()
+    facts = {**host.DATASETS["tank/auto"], "mountpoint": str(tmp_path), "zoned": zoned}
+    monkeypatch.setattr(host, "DATASETS", {**host.DATASETS, "tank/auto": facts}, raising=False)
+    found = rows(result({"name": "tank/auto", "manifest": {"tank/auto": HEX}}, capsys))
+    assert found["tank/auto"]["unlock_successful"] is (zoned == "on")
+
+
 def test_key_files_are_tried_alone(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
     found = rows(result({"try_key_files": True}, capsys))
     assert found["tank/auto"]["unlock_error"] == "Key not provided"

@@ -81,6 +81,16 @@ class TestMounts:
         assert "'plain/a' stays locked" in done.plan.failures[0].message
         assert not zfs.world.nodes["plain/a"].loaded
 
+    def test_what_belongs_to_a_jail_is_unlocked_and_mounted_there(self, tmp_path: Path) -> None:
+        folder = tmp_path / "full"
+        folder.mkdir()
+        (folder / "file").touch()
+        zfs = world(locked(root("plain/a", properties={"mountpoint": str(folder), "zoned": "on"})))
+        done = four(zfs, tmp_path / "keys", name="plain/a", key={"value": HEX["a"]})
+        assert done.plan.failures == ()
+        assert zfs.world.nodes["plain/a"].loaded
+        assert not zfs.world.nodes["plain/a"].mounted
+
     @pytest.mark.parametrize("recursive", [False, True])
     def test_a_child_that_is_not_to_be_mounted(self, tmp_path: Path, recursive: bool) -> None:
         zfs = world(locked(root("plain/a")), child("plain/a/b", "plain/a", mounted=False))

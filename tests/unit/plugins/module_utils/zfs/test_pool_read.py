@@ -142,6 +142,7 @@ def test_what_is_in_the_way_of_a_child_is_read_and_said_in_each_run(host: Host, 
         f"{pool.name}/a": {"mountpoint": str(tmp_path / "full")},
         f"{pool.name}/b": {"mounted": "yes"},
         f"{pool.name}/c": {},
+        f"{pool.name}/d": {"mountpoint": str(tmp_path / "full"), "zoned": "on"},
     }
     pool.loaded = pool.mounted = False
     (foreseen,) = play(host, options, check_mode=True).plan.warnings
@@ -156,6 +157,7 @@ def test_what_is_in_the_way_of_a_child_is_read_and_said_in_each_run(host: Host, 
         assert play(host, options, check_mode).plan.warnings == (foreseen,)
     assert f": '{pool.name}/a' (the mountpoint {tmp_path}/full is not empty). Move" in foreseen
     assert f"{pool.name}/c" not in foreseen
+    assert f"{pool.name}/d" not in foreseen
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -403,7 +404,7 @@ class TestDataset:
         self, monkeypatch: pytest.MonkeyPatch, platform: str, word: str
     ) -> None:
         assert (*ENCRYPTION_PROPERTIES, state._handed_over()) == MOUNT_PROPERTIES
-        monkeypatch.setattr(state.sys, "platform", platform)
+        monkeypatch.setattr(sys, "platform", platform)
         assert state._handed_over() == word
 
 
