@@ -287,7 +287,8 @@ def test_an_object_stays_what_it_was_and_is_written_where_there_was_nothing(
     found = {name: list(getattr(merged, name)) for name in ("kept", "untried", "lost", "late")}
     assert found == {"kept": [], "untried": [], "lost": [], "late": [], **told}
     # It is what the program takes, and the next run finds nothing to do.
-    assert check({**dict.fromkeys(KEYS), **merged.settings})
+    sources = check({**dict.fromkeys(KEYS), **merged.settings})
+    assert {*sources.filed, *(sources.kmip.objects if sources.kmip else ())} == set(merged.settings["devices"])
     again = boot_proven.merge(asked, merged.settings, unproven)
     assert not isinstance(again, str) and again.settings == merged.settings
 
