@@ -23,7 +23,7 @@ Result = dict[str, t.Any]
 class Worker:
     """A process that sees the drives of whatever emulator it is told.
 
-    :param path: where it finds programs, in place of where this one does
+    :param path: where alone it finds programs, in place of where this one does
     """
 
     def __init__(self, shim: Path, path: Path | None = None) -> None:
@@ -35,7 +35,7 @@ class Worker:
         elif folder is not None:
             environment["PATH"] = f"{folder}{os.pathsep}{os.environ['PATH']}"
         self.process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("worker.py"))],
+            [sys.executable, str(Path(__file__).with_name("worker.py")), *(() if path is None else ("bare",))],
             env=environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

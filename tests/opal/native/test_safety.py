@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import shutil
 import threading
 import typing as t
 from dataclasses import replace
@@ -18,8 +17,6 @@ from ansible_collections.nasops.encryption.tests.opal.drive import ENTERPRISE, O
 from ansible_collections.nasops.encryption.tests.opal.player import Player, Worker, at_once
 from ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.geli.nas import label
 
-# Where programs are searched for whatever PATH says.
-SYSTEM = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 PASSWORD, WRONG = "pass-word-1", "pass-word-2"
 ADMIN = names.pin_of(names.admin(1))
 
@@ -292,7 +289,6 @@ def test_options_that_contradict_each_other(player: Player, options: dict[str, s
     assert message in player.fails(**options)
 
 
-@pytest.mark.skipif(shutil.which("sedutil-cli", path=SYSTEM) is not None, reason="this machine has sedutil-cli itself")
 def test_a_host_without_sedutil(player: Player, shim: Path, tmp_path: Path) -> None:
     drive = player.host.plug(Spec("S1"), "nvme8")
     bare = Worker(shim, tmp_path)
