@@ -148,7 +148,7 @@ PLACES: list[Place] = [
     "wrap", [str, lambda secret: [secret], lambda secret: [[secret]]], ids=["text", "list", "lists"]
 )
 @pytest.mark.parametrize(
-    "place", PLACES, ids=[f"{main.__module__.rsplit('.', 1)[1]} {name}" for name, main, _ in PLACES]
+    "place", PLACES, ids=[f"{main.__module__.rsplit('.', 1)[1]} {name}" for name, main, _options in PLACES]
 )
 def test_a_secret_in_place_of_a_mapping_is_not_shown(
     place: Place,
