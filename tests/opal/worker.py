@@ -32,7 +32,7 @@ def main() -> None:
     sys.addaudithook(_watch)
     if sys.argv[1:] == ["bare"]:
         # A host that lacks what this machine may have.
-        importlib.import_module(_COMMAND).SYSTEM_PATH = ()
+        vars(importlib.import_module(_COMMAND))["SYSTEM_PATH"] = ()
     for line in sys.stdin:
         task = json.loads(line)
         # The preloaded library looks it up in each call.
