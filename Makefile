@@ -7,7 +7,7 @@
 # make test EXAMPLES=1000 T=unit    draws other and more examples for the unit tests
 # make vm-all         every case on the NAS, also the many that are too long for each time; over an hour
 # make faults         kills tasks after each of their effects, and cuts the power of a NAS; over an hour
-# make sed-faults     injects every fault into every call to an emulated drive; about 10 minutes
+# make sed-faults     injects every fault into every call to an emulated drive; about half an hour
 # make sed-bench      unlocks 24 emulated drives at once, and compares that with 4 one after another; a minute
 # make bench          measures zfs_dataset_key against shell loops and bare system calls; about 25 minutes
 # make replicas       replicates between two NAS over a line that is cut again and again; a quarter of an hour
