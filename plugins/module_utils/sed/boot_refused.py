@@ -13,15 +13,14 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import threading
 import typing as t
 
 from ..lock import RUN_FOLDER
+from . import notes_file
 
 REFUSED_FILE = f"{RUN_FOLDER}/nasops.encryption.refused"
-_LONGEST = 1 << 20
 _SALT, _DRIVES = "salt", "drives"
 # 16 MB and a twentieth of a second for each password.
 _COST, _BLOCK = 1 << 14, 8
@@ -84,20 +83,12 @@ class Refusals:
     def _load(self) -> tuple[str, Notes]:
         """The salt, which is a new one where there are no notes, and the notes."""
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
-            descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-            try:
-                found = json.loads(os.read(descriptor, _LONGEST))
-            finally:
-                os.close(descriptor)
+            found = notes_file.load(self.path)
             notes = {str(drive): [str(one) for one in digests] for drive, digests in found[_DRIVES].items()}
             return bytes.fromhex(found[_SALT]).hex(), notes
         return os.urandom(16).hex(), {}
 
     def _save(self, salt: str, notes: Notes) -> None:
-        part = f"{self.path}.part"
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
         kept = {drive: list(digests) for drive, digests in notes.items() if digests}
         with contextlib.suppress(OSError):
-            with open(os.open(part, flags, 0o600), "wb") as file:
-                file.write(json.dumps({_SALT: salt, _DRIVES: kept}, sort_keys=True).encode("ascii"))
-            os.replace(part, self.path)
+            notes_file.save(self.path, {_SALT: salt, _DRIVES: kept})

@@ -11,21 +11,18 @@ is made from one: only which of the task's own it was.
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
 import threading
 import typing as t
 
 from ..errors import StorageError
 from ..lock import RUN_FOLDER
+from . import notes_file
 from .state import FACTORY
 
 JOURNAL_FILE = f"{RUN_FOLDER}/nasops.encryption.drives"
 _BEGUN, _REFUSED = "begun", "refused"
 # In the place of an authority: what is noted of two of them.
 _APART = "apart"
-_LONGEST = 1 << 20
 
 Notes = dict[str, list[str]]
 
@@ -160,38 +157,18 @@ class Journal:
             self._save(notes)
 
     def _load(self) -> dict[str, Notes]:
-        if not self._path:
-            return self.kept
-        try:
-            descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-        except OSError:
-            return {}
-        try:
-            found = json.loads(os.read(descriptor, _LONGEST) or b"{}")
-        except ValueError:
-            # Not a file of this collection: then nothing is known.
-            return {}
-        finally:
-            os.close(descriptor)
-        return found if isinstance(found, dict) else {}
+        return notes_file.load(self._path) if self._path else self.kept
 
     def _save(self, notes: dict[str, Notes]) -> None:
         if not self._path:
             self.kept = notes
             return
-        # Beside it, so that a task that ends in between leaves what was noted before.
-        part = f"{self._path}.part"
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
         try:
-            with open(os.open(part, flags, 0o600), "wb") as file:
-                file.write(json.dumps(notes, sort_keys=True).encode("ascii"))
-            os.replace(part, self._path)
+            notes_file.save(self._path, notes)
         except PermissionError:
             # Not root: such a task can't change a drive either.
             return
         except OSError as error:
-            with contextlib.suppress(OSError):
-                os.unlink(part)
             raise StorageError(
                 f"{self._path} can't be written: {error.strerror}. It keeps what a task that is cut off has begun.",
                 hint="Make room there, then run the task again.",
