@@ -30,3 +30,8 @@ class BadInput(StorageError):
 
 class Refused(StorageError):
     """What was asked for is possible, but would destroy or strand something."""
+
+
+def in_a_sentence(said: str) -> str:
+    """What a program said, as a part of a sentence: in one line, and without a full stop."""
+    return " ".join(said.split()).rstrip(".")

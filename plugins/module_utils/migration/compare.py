@@ -14,7 +14,7 @@ import typing as t
 from dataclasses import dataclass
 
 from ..command import Command, Runner
-from ..errors import Refused, StorageError
+from ..errors import Refused, StorageError, in_a_sentence
 from ..zfs.replicate_progress import Meter, human
 from ..zfs.replicate_run import End, ReplicaRunner, Stalled, end_process, replica_runner
 from ..zfs.state import run_zfs
@@ -215,9 +215,9 @@ class _Reading:
         if self._error is not None and status in (0, *_NOBODY_LISTENS):
             raise Unreadable(f"'{self.what}' can't be compared: {self._error.message}")
         if status != 0:
-            words = " ".join(self._own.redact(said).split()) or f"zfs ended with status {status}"
+            words = in_a_sentence(self._own.redact(said)) or f"zfs ended with status {status}"
             raise Unreadable(
-                f"'{self.what}' can't be read: {words.rstrip('.')}.",
+                f"'{self.what}' can't be read: {words}.",
                 hint="See 'zpool status -v' of its pool and the kernel log. Keep the source.",
             )
         if not self._whole:

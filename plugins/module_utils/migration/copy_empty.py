@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from ..command import Command, CommandError
+from ..errors import in_a_sentence
 from ..remote import RemoteRunner
 from ..zfs.replicate_run import ReplicaRunner
 from . import listing
@@ -39,5 +40,5 @@ def _something_there(far: RemoteRunner, mount: Mount) -> str:
     try:
         return run_mounted(far, mount, look)
     except CommandError as error:
-        words = " ".join(error.result.stderr.split()).rstrip(".") or f"status {error.result.rc}"
+        words = in_a_sentence(error.result.stderr) or f"status {error.result.rc}"
         raise not_readable(f"'{mount.name}' can't be looked at: {words}.") from None

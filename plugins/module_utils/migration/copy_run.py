@@ -15,7 +15,7 @@ import typing as t
 from dataclasses import dataclass, field
 
 from ..command import Command, Runner
-from ..errors import Refused, StorageError
+from ..errors import Refused, StorageError, in_a_sentence
 from ..zfs.replicate_progress import Meter
 from ..zfs.replicate_run import ReplicaRunner, Sent, Stalled, end_process, held_back, replica_runner
 from ..zfs.state import run_zfs
@@ -213,7 +213,7 @@ def _verdict(own: ReplicaRunner, one: Pass, process: subprocess.Popen[bytes], fa
     status = process.wait()
     if fault is None and status == 0:
         return
-    words = " ".join(said.split()) or (fault.message if fault is not None else f"zfs ended with status {status}")
+    words = in_a_sentence(said) or (fault.message if fault is not None else f"zfs ended with status {status}")
     raise StorageError(
         f"'{one.source}' can't be read to its end: {words.rstrip('.')}.",
         hint="See 'zpool status -v' of its pool. A volume with a damaged block can't be copied: exclude it, or restore "

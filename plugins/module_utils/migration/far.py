@@ -11,6 +11,7 @@ import pkgutil
 import subprocess
 import types
 
+from ..errors import in_a_sentence
 from ..remote import RemoteRunner
 from ..zfs.replicate_run import ReplicaRunner, end_process
 
@@ -56,7 +57,7 @@ def ending(far: RemoteRunner, own: ReplicaRunner, process: subprocess.Popen[byte
         process.wait(_GRACE)
         said = b"" if process.stderr is None or process.stderr.closed else process.stderr.read(_SAID)
     end_process(process)
-    words = " ".join(own.redact(said).split()).rstrip(".")
+    words = in_a_sentence(own.redact(said))
     if process.returncode == _SSH_FAILED:
         return f"the connection to '{far.host}' was lost{': ' + words if words else ''}"
     return words or f"it ended with status {process.returncode}"

@@ -8,16 +8,16 @@ from __future__ import annotations
 import contextlib
 import os
 import select
-import subprocess
 import typing as t
 
 from ..command import Command
 from ..errors import StorageError
 from ..remote import RemoteRunner
-from ..zfs.replicate_run import ReplicaRunner, Stalled, end_process, held_back
+from ..zfs.replicate_run import ReplicaRunner, Stalled
 from . import device
 from .far import ending, python, source_of
 from .far_alone import marked
+from .holder import Talk, started
 
 # Seconds until the device is there, and the host has told so.
 _PATIENCE = 180.0
@@ -36,18 +36,10 @@ def far_writer(
     :param stall_timeout: seconds in which nothing moves, 0 for ever
     :raises StorageError: it has no device, that can't be written, or the connection broke
     """
-    stdin, sending = os.pipe()
-    hearing, stdout = os.pipe()
-    process: subprocess.Popen[bytes] | None = None
     argv = (*marked(own, volume), *python(device, volume, "fresh" if fresh else "used"))
-    try:
-        try:
-            with held_back():
-                process = far.start(Command(argv), stdin, stdout)
-        finally:
-            os.close(stdin)
-            os.close(stdout)
-        line = _Line(own, far, volume, process, sending, hearing)
+    # Without the last frame it takes nothing for whole.
+    with started(far, Command(argv), device.LEAVE) as talk:
+        line = _Line(own, far, volume, talk)
         line.send(source_of(device), _PATIENCE)
         line.wait_for(device.READY, _PATIENCE)
 
@@ -58,36 +50,18 @@ def far_writer(
             line.wait_for(device.DONE, stall_timeout)
 
         yield write
-    finally:
-        # Without the last frame it takes nothing for whole.
-        os.close(sending)
-        os.close(hearing)
-        if process is not None:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(device.LEAVE)
-            end_process(process)
 
 
 class _Line:
     """Both directions of the connection to the program that writes."""
 
-    def __init__(
-        self,
-        own: ReplicaRunner,
-        far: RemoteRunner,
-        volume: str,
-        process: subprocess.Popen[bytes],
-        sending: int,
-        hearing: int,
-    ) -> None:
+    def __init__(self, own: ReplicaRunner, far: RemoteRunner, volume: str, talk: Talk) -> None:
         self._own = own
         self._far = far
         self._what = f"'{volume}' on '{far.host}'"
-        self._process = process
-        self._sending = sending
-        self._hearing = hearing
+        self._talk = talk
         self._said = b""
-        os.set_blocking(sending, False)
+        os.set_blocking(talk.sending, False)
 
     def send(self, data: bytes, limit: float) -> None:
         """:raises StorageError: it is not taken, or not within ``limit`` seconds"""
@@ -96,7 +70,7 @@ class _Line:
             if not self._moves(limit, sending=True):
                 continue
             try:
-                view = view[os.write(self._sending, view[:_CHUNK]) :]
+                view = view[os.write(self._talk.sending, view[:_CHUNK]) :]
             except BlockingIOError:
                 continue
             except BrokenPipeError:
@@ -113,9 +87,10 @@ class _Line:
 
         :raises StorageError: it has ended, or nothing moves
         """
-        ready, free, _none = select.select([self._hearing], [self._sending] if sending else [], [], limit or None)
+        wanted = [self._talk.sending] if sending else []
+        ready, free, _none = select.select([self._talk.hearing], wanted, [], limit or None)
         if ready:
-            said = os.read(self._hearing, _CHUNK)
+            said = os.read(self._talk.hearing, _CHUNK)
             if not said:
                 raise self._broken()
             self._said = (self._said + said)[-_SAID:]
@@ -128,7 +103,7 @@ class _Line:
         return bool(free)
 
     def _broken(self) -> StorageError:
-        words = ending(self._far, self._own, self._process)
+        words = ending(self._far, self._own, self._talk.process)
         return StorageError(
             f"The device of {self._what} can't be written: {words}.",
             hint="See that the host can be reached, and its kernel log. Run this again.",

@@ -1,7 +1,7 @@
 # Copyright (c) 2026 nasops.encryption contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A program that holds something, such as a mount, for as long as its standard input is open."""
+"""A program that goes on for as long as its standard input is open, such as one that holds a mount."""
 
 from __future__ import annotations
 
@@ -20,14 +20,15 @@ from ..zfs.replicate_run import End, end_process, held_back
 _READY = re.compile(rb"^ready (\d+)\n", re.MULTILINE)
 
 
-class Holder:
-    """It says ``ready`` and the number of its process, as that is called on its host, when it holds it."""
+class Talk:
+    """A program with the other ends of its standard input and output."""
 
-    def __init__(self, process: subprocess.Popen[bytes], hold: int, leave: float) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], sending: int, hearing: int, leave: float) -> None:
         self.process = process
-        # None: it does not hold it.
+        self.sending = sending
+        self.hearing = hearing
+        # As its host calls it, once it has told that it holds what it is to hold.
         self.pid: int | None = None
-        self._hold = hold
         self._leave = leave
 
     def wait(self) -> int | None:
@@ -37,44 +38,54 @@ class Holder:
         return None
 
     def release(self) -> int | None:
-        """Let go, and wait for its end. Returns its exit status, None if it does not end."""
-        hold, self._hold = self._hold, -1
-        if hold != -1:
-            os.close(hold)
+        """Let it come to its end, and wait for that. Returns its exit status, None if it does not end."""
+        sending, self.sending = self.sending, -1
+        if sending != -1:
+            os.close(sending)
         return self.wait()
 
 
 @contextlib.contextmanager
-def holder(end: End, command: Command, patience: float, leave: float, given: bytes = b"") -> t.Iterator[Holder]:
-    """Such a program, once it holds what it is to hold, or can't.
+def started(end: End, command: Command, leave: float) -> t.Iterator[Talk]:
+    """Such a program. It comes to its end here, or is ended.
 
-    :param patience: seconds that it gets for that
     :param leave: seconds that it gets to end
-    :param given: what it reads first
     """
-    stdin, hold = os.pipe()
-    ready, stdout = os.pipe()
-    found: Holder | None = None
+    stdin, sending = os.pipe()
+    hearing, stdout = os.pipe()
+    talk: Talk | None = None
     try:
         try:
             with held_back():
-                found = Holder(end.start(command, stdin, stdout), hold, leave)
+                talk = Talk(end.start(command, stdin, stdout), sending, hearing, leave)
         finally:
             os.close(stdin)
             os.close(stdout)
+        yield talk
+    finally:
+        os.close(hearing)
+        if talk is None:
+            os.close(sending)
+        else:
+            talk.release()
+            end_process(talk.process)
+
+
+@contextlib.contextmanager
+def holder(end: End, command: Command, patience: float, leave: float, given: bytes = b"") -> t.Iterator[Talk]:
+    """One that holds something, and says ``ready`` and the number of its process when it does; or can't.
+
+    :param patience: seconds that it gets for that
+    :param leave: as for :func:`started`
+    :param given: what it reads first
+    """
+    with started(end, command, leave) as talk:
         if given:
             # Why it does not listen is told by how it ends.
             with contextlib.suppress(BrokenPipeError):
-                os.write(hold, given)
-        found.pid = _pid_of(ready, patience)
-        yield found
-    finally:
-        os.close(ready)
-        if found is None:
-            os.close(hold)
-        else:
-            found.release()
-            end_process(found.process)
+                os.write(talk.sending, given)
+        talk.pid = _pid_of(talk.hearing, patience)
+        yield talk
 
 
 def _pid_of(ready: int, patience: float) -> int | None:

@@ -10,10 +10,10 @@ import typing as t
 from dataclasses import dataclass
 
 from ..command import Command, CommandError
-from ..errors import StorageError
+from ..errors import StorageError, in_a_sentence
 from ..remote import RemoteRunner
 from ..zfs.replicate_run import ReplicaRunner
-from .holder import Holder, holder
+from .holder import Talk, holder
 
 PROGRAMS = ("unshare", "nsenter", "mount")
 
@@ -136,7 +136,7 @@ def run_mounted(end: RemoteRunner, mount: Mount, program: t.Callable[[str], Comm
         if error.result.rc not in (_NOT_MOUNTED, _STILL_MOUNTED):
             raise
         what = "mounted" if error.result.rc == _NOT_MOUNTED else "unmounted"
-        words = " ".join(error.result.stderr.split()).rstrip(".")
+        words = in_a_sentence(error.result.stderr)
         raise NotMounted(f"'{mount.name}' on '{end.host}' can't be {what}: {words}.", hint=_HINT) from None
 
 
@@ -150,9 +150,9 @@ def _script(script: str, mounts: t.Sequence[Mount], tries: int) -> tuple[str, ..
     return (*start, _ROOT, str(len(mounts)), str(tries), *words)
 
 
-def _words(runner: ReplicaRunner, held: Holder) -> str:
+def _words(runner: ReplicaRunner, held: Talk) -> str:
     process = held.process
     if held.wait() is None:
         return "mount does not end"
     said = b"" if process.stderr is None else process.stderr.read(_SAID)
-    return " ".join(runner.redact(said).split()).rstrip(".") or f"status {process.returncode}"
+    return in_a_sentence(runner.redact(said)) or f"status {process.returncode}"

@@ -21,7 +21,7 @@ import typing as t
 from dataclasses import dataclass, field
 
 from ..command import Command, HostRunner, Runner
-from ..errors import StorageError
+from ..errors import StorageError, in_a_sentence
 from ..plan import Action, act
 from ..secrets import Key, Mask, generate
 from . import keystore
@@ -314,7 +314,7 @@ class _Watch:
     def _words(self) -> str:
         parts = []
         for name, process in (("The sending end", self._sender), ("The receiving end", self._receiver)):
-            said = " ".join(_CONTENTS.sub("", self._text(process)).split()).rstrip(".")
+            said = in_a_sentence(_CONTENTS.sub("", self._text(process)))
             if not said and process is self._receiver and process.returncode == 255:
                 said = "the connection to the target host was lost"
             parts.append(f"{name} {_end_of(process)}{': ' + said if said else ''}.")
