@@ -6,13 +6,12 @@
 from __future__ import annotations
 
 import importlib
-import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from .connection import ROOT
-from .nas import Nas, NasError
+from .nas import Nas
 
 PACKAGE = "ansible_collections.nasops.encryption.tests.opal"
 _GUEST = ROOT / "tests" / "opal" / "guest"
@@ -22,7 +21,6 @@ _UNIT = f"/etc/systemd/system/{_SERVICE}"
 _SETTINGS = "/etc/opal-drives"
 # The host, as QEMU's user network shows it to a guest.
 _HOST = "10.0.2.2"
-_SECONDS = 300
 _FIRMWARE = {"model": "EMU OPAL", "firmware": "1.0"}
 
 
@@ -53,13 +51,13 @@ class Drives:
             (_UNIT, _read(_GUEST / _SERVICE)),
             (_SETTINGS, settings),
         ):
-            self._ssh(f"mkdir -p $(dirname {path}) && cat >{path}", content)
-        self._ssh(f"systemctl daemon-reload && systemctl enable --now {_SERVICE} && udevadm settle")
+            self._nas.shell(f"mkdir -p $(dirname {path}) && cat >{path}", content)
+        self._nas.shell(f"systemctl daemon-reload && systemctl enable --now {_SERVICE} && udevadm settle")
 
     def unplug(self) -> None:
         """Take them away for good."""
         everything = "for one in /sys/class/nvme/*/delete_controller; do echo 1 >$one; done"
-        self._ssh(f"systemctl disable {_SERVICE}; rm -rf {_UNIT} {_SETTINGS} {_FOLDER}; {everything}")
+        self._nas.shell(f"systemctl disable {_SERVICE}; rm -rf {_UNIT} {_SETTINGS} {_FOLDER}; {everything}")
 
     def power_cycle(self, *serials: str) -> None:
         """Off and on; all if none is named. The kernel of the NAS then looks for them anew."""
@@ -69,9 +67,9 @@ class Drives:
         """Out of the running NAS, which takes the power from it, and in again."""
         name = self._name_of(serial)
         pull = f"echo 1 >$(dirname $(grep -lxF {name} /sys/class/nvme/*/subsysnqn))/delete_controller"
-        self._ssh(pull)
+        self._nas.shell(pull)
         self.power_cycle(serial)
-        self._ssh(f"systemctl restart {_SERVICE} && udevadm settle")
+        self._nas.shell(f"systemctl restart {_SERVICE} && udevadm settle")
 
     def path(self, serial: str) -> str:
         """What udev calls the disk."""
@@ -79,12 +77,6 @@ class Drives:
 
     def close(self) -> None:
         self._target.close()
-
-    def _ssh(self, script: str, content: str = "") -> None:
-        argv = [*self._nas.ssh, script]
-        done = subprocess.run(argv, input=content, text=True, capture_output=True, timeout=_SECONDS, check=False)
-        if done.returncode:
-            raise NasError(f"`{script}` failed on {self._nas.name}: {done.stderr.strip()}")
 
 
 def _read(path: Path) -> str:

@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import shutil
 import sys
 import time
 from collections.abc import Iterator
+from typing import Any
 
 from .over_ssh import Check, Playbooks, Wanted, link_collection
 
@@ -38,13 +40,9 @@ unavailable
 def checks(playbooks: Playbooks) -> Iterator[Check]:
     """The round trip, what the NAS has then, and what the server wrote to its log."""
     sys.path.insert(0, str(link_collection()))
-    folder = playbooks.temporary / "kmip"
-    shutil.rmtree(folder, ignore_errors=True)
     playbooks.temporary.mkdir(exist_ok=True)
-    server = importlib.import_module(_SERVER).KmipServer(folder)
     names = playbooks.names
-    try:
-        server.start()
+    with kmip_server(playbooks) as server:
         variables = {
             **{f"nas_kmip_{name}": value for name, value in server.options().items()},
             "partition": names.partitions[0]["id"],
@@ -60,6 +58,20 @@ def checks(playbooks: Playbooks) -> Iterator[Check]:
         complaints = [f"the log of the server does not say: {line}" for line in _DONE if line not in said]
         (playbooks.log / "kmip-server.log").write_text(said, "utf-8")
         yield "what the KMIP server wrote to its log", time.monotonic() - start, complaints
+
+
+@contextlib.contextmanager
+def kmip_server(playbooks: Playbooks, *more: str) -> Iterator[Any]:
+    """A server on this machine.
+
+    :param more: by what it may be reached besides 127.0.0.1
+    """
+    folder = playbooks.temporary / "kmip"
+    shutil.rmtree(folder, ignore_errors=True)
+    server = importlib.import_module(_SERVER).KmipServer(folder, ("127.0.0.1", *more))
+    try:
+        server.start()
+        yield server
     finally:
         server.kill()
         # Its database holds the keys as they are.

@@ -24,6 +24,8 @@ DISK_SIZE = 256
 MEMORY = 1536
 # Without KVM, two processors take 40 % more time of this machine's for the same work.
 CPUS = 1
+# Within which a script ends.
+_SECONDS = 300
 
 
 class NasError(Exception):
@@ -103,6 +105,18 @@ class Nas:
         """The command that runs words on the NAS, over a connection of its own."""
         options = ["-o", "ControlMaster=no", "-o", "ControlPath=none", "-o", "BatchMode=yes"]
         return ["ssh", "-F", str(self.status["ssh_config"]), *options, self.name, "--"]
+
+    def shell(self, script: str, given: str = "") -> str:
+        """What a script prints there.
+
+        :param given: what it reads
+        :raises NasError: it ended with an error
+        """
+        argv = [*self.ssh, script]
+        done = subprocess.run(argv, input=given, text=True, capture_output=True, timeout=_SECONDS, check=False)
+        if done.returncode:
+            raise NasError(f"`{script}` failed on {self.name}: {done.stderr.strip()}")
+        return done.stdout
 
     @property
     def serials(self) -> list[str]:

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib
-import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from .drives import Drives
+from .kmip_pool import kmip_server
 from .over_ssh import Check, Playbooks, Wanted, link_collection
 
 PARTS = ("sed drives", "sed pool", "sed boot")
@@ -68,8 +67,6 @@ nasops-unlock-drives: done: Unlock range 0 of 'SED0002'
 nasops-unlock-drives between drives and import
 nasops-unlock-drives-kmip between drives and import
 """
-_KMIP = "ansible_collections.nasops.encryption.plugins.module_utils.kmip"
-_SERVER = "ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.kmip.kmip_server"
 # The controller, as the NAS reaches it.
 _CONTROLLER = "10.0.2.2"
 _CLIENT = "/etc/nas-kmip"
@@ -215,23 +212,11 @@ class _Course:
     @contextlib.contextmanager
     def _kmip(self) -> Iterator[Any]:
         """A KMIP server on the controller, which has the password of the first drive."""
-        folder = self._playbooks.temporary / "kmip"
-        shutil.rmtree(folder, ignore_errors=True)
-        server = importlib.import_module(_SERVER).KmipServer(folder, ("127.0.0.1", _CONTROLLER))
-        try:
-            server.start()
-            connections = importlib.import_module(f"{_KMIP}.connection")
-            defaults = {name: one.get("default") for name, one in connections.connection_spec().items()}
-            connection = connections.parse_connection({**defaults, **server.options()})
-            mask = importlib.import_module("ansible_collections.nasops.encryption.plugins.module_utils.secrets").Mask()
-            session = importlib.import_module(f"{_KMIP}.session").Session(connection, mask)
+        with kmip_server(self._playbooks, _CONTROLLER) as server:
+            session = server.session()
             session.activate(session.register(f"drives/{_POOL[0]}", self._password))
             session.close()
             yield server
-        finally:
-            server.kill()
-            # Its database holds the password as it is.
-            shutil.rmtree(folder, ignore_errors=True)
 
     def _at_boot(self, server: Any) -> Iterator[Check]:
         inventory = {

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,16 +28,16 @@ def checks(log: Path) -> Iterator[Check]:
         disks = _disks(nas)
         names = [names[0] for names in disks]
         # udev is still at it when the snapshot is taken.
-        _on_nas(nas, "; ".join(f"sgdisk --clear --new=1:0:+64M {name} >/dev/null" for name in names[:_PARTITIONED]))
+        nas.shell("; ".join(f"sgdisk --clear --new=1:0:+64M {name} >/dev/null" for name in names[:_PARTITIONED]))
         nas.snapshot(_TAG)
         yield "a snapshot right after partitions were made", time.monotonic() - start, []
         start = time.monotonic()
-        _on_nas(nas, f"zpool create -f tank {names[0]} {names[-1]} && sgdisk --zap-all {names[1]} >/dev/null")
+        nas.shell(f"zpool create -f tank {names[0]} {names[-1]} && sgdisk --zap-all {names[1]} >/dev/null")
         complaints = [] if _pools(nas) == ["tank"] else ["no pool was created"]
         nas.restore(_TAG)
         complaints += [f"there is a pool '{pool}'" for pool in _pools(nas)]
         # Without waiting for udev: the names are a part of what was saved.
-        there = set(_on_nas(nas, "ls -d /dev/disk/by-id/*").split())
+        there = set(nas.shell("ls -d /dev/disk/by-id/*").split())
         wanted = {name for names in disks for name in names}
         wanted |= {f"{name}-part1" for names in disks[:_PARTITIONED] for name in names}
         complaints += [f"the restored NAS has no {name}" for name in sorted(wanted - there)]
@@ -50,7 +49,7 @@ def checks(log: Path) -> Iterator[Check]:
 def _disks(nas: Nas) -> list[list[str]]:
     """All names in by-id of each data disk; the first one holds its serial number."""
     script = "udevadm settle; for one in /dev/disk/by-id/*; do echo $one $(readlink -f $one); done"
-    links = dict(line.split() for line in _on_nas(nas, script).splitlines())
+    links = dict(line.split() for line in nas.shell(script).splitlines())
     found = []
     for serial in nas.serials:
         first = next((name for name in links if name.endswith(f"_{serial}")), None)
@@ -61,13 +60,4 @@ def _disks(nas: Nas) -> list[list[str]]:
 
 
 def _pools(nas: Nas) -> list[str]:
-    return _on_nas(nas, "zpool list -H -o name").split()
-
-
-def _on_nas(nas: Nas, script: str) -> str:
-    done = subprocess.run(
-        [*nas.ssh, script], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300, check=False
-    )
-    if done.returncode:
-        raise NasError(f"on the NAS, {script!r} failed: {done.stderr.strip()}")
-    return done.stdout
+    return nas.shell("zpool list -H -o name").split()
