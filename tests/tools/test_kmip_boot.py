@@ -19,12 +19,6 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.nasops.encryption.plugins.module_utils.kmip.connection import (
-    connection_spec,
-    parse_connection,
-)
-from ansible_collections.nasops.encryption.plugins.module_utils.kmip.session import Session
-from ansible_collections.nasops.encryption.plugins.module_utils.secrets import Mask
 from ansible_collections.nasops.encryption.plugins.module_utils.sed import boot, boot_files, boot_refused
 from ansible_collections.nasops.encryption.tests.opal.drive import Drive, Spec
 from ansible_collections.nasops.encryption.tests.opal.host import Emulator, emulator
@@ -61,8 +55,7 @@ class Nas:
         self.host.power_cycle()
 
     def store(self, name: str, text: str, activate: bool = True) -> str:
-        defaults = {one: spec.get("default") for one, spec in connection_spec().items()}
-        session = Session(parse_connection({**defaults, **self.server.options()}), Mask())
+        session = self.server.session()
         uid = session.register(self.prefix + name, text)
         if activate:
             session.activate(uid)

@@ -14,12 +14,6 @@ import pytest
 from ansible.module_utils.testing import patch_module_args
 
 from ansible_collections.nasops.encryption.plugins.module_utils.errors import Refused
-from ansible_collections.nasops.encryption.plugins.module_utils.kmip.connection import (
-    connection_spec,
-    parse_connection,
-)
-from ansible_collections.nasops.encryption.plugins.module_utils.kmip.session import Session
-from ansible_collections.nasops.encryption.plugins.module_utils.secrets import Mask
 from ansible_collections.nasops.encryption.plugins.module_utils.sed import boot, boot_files, boot_proven
 from ansible_collections.nasops.encryption.plugins.module_utils.sed.boot_network import check_places
 from ansible_collections.nasops.encryption.plugins.modules import sed_boot
@@ -27,6 +21,7 @@ from ansible_collections.nasops.encryption.tests.opal.drive import Spec
 from ansible_collections.nasops.encryption.tests.opal.host import emulator
 from ansible_collections.nasops.encryption.tests.opal.programs import build_shim
 from ansible_collections.nasops.encryption.tests.opal.roles import COMMON, OWN, PLAY, play
+from ansible_collections.nasops.encryption.tests.unit.plugins.four_runs import four_runs
 from ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.kmip.kmip_server import KmipServer
 
 Result = dict[str, t.Any]
@@ -55,12 +50,7 @@ class Player:
 
     def four_runs(self, **options: t.Any) -> Result:
         """Check, apply, check, apply: the first two tell the same, the other two that nothing is left to do."""
-        runs = [self.run(check_mode, **options) for check_mode in (True, False, True, False)]
-        assert not any(one.get("failed") for one in runs), runs
-        for word in ("changed", "actions", "diff"):
-            assert runs[0][word] == runs[1][word]
-        assert [one["changed"] for one in runs] == [True, True, False, False]
-        return runs[1]
+        return four_runs(lambda check_mode: self.run(check_mode, **options))
 
     def kmip(self, **more: t.Any) -> Result:
         objects = {"S1": "drives/S1", "S2": "drives/S2"}
@@ -71,8 +61,7 @@ class Player:
 
 
 def store(server: KmipServer, texts: t.Mapping[str, str]) -> None:
-    defaults = {name: one.get("default") for name, one in connection_spec().items()}
-    session = Session(parse_connection({**defaults, **server.options()}), Mask())
+    session = server.session()
     for name, text in texts.items():
         session.activate(session.register(name, text))
     session.close()

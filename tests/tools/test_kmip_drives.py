@@ -8,12 +8,6 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from ansible_collections.nasops.encryption.plugins.module_utils.kmip.connection import (
-    connection_spec,
-    parse_connection,
-)
-from ansible_collections.nasops.encryption.plugins.module_utils.kmip.session import Session
-from ansible_collections.nasops.encryption.plugins.module_utils.secrets import Mask
 from ansible_collections.nasops.encryption.tests.opal import names
 from ansible_collections.nasops.encryption.tests.opal.drive import Spec
 from ansible_collections.nasops.encryption.tests.opal.host import emulator
@@ -25,8 +19,7 @@ HEX = "0a" * 32
 
 
 def test_each_drive_has_the_password_that_the_server_holds_for_it(kmip: KmipServer, tmp_path: Path) -> None:
-    defaults = {name: one.get("default") for name, one in connection_spec().items()}
-    server = Session(parse_connection({**defaults, **kmip.options()}), Mask())
+    server = kmip.session()
     for name, text in {"drives/S1": HEX, "drives": COMMON}.items():
         server.activate(server.register(name, text))
     book = tmp_path / "play.yml"

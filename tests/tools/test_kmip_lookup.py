@@ -16,12 +16,6 @@ from cryptography.hazmat.primitives import serialization
 
 from ansible_collections.nasops.encryption.plugins.doc_fragments.kmip import ModuleDocFragment
 from ansible_collections.nasops.encryption.plugins.lookup import kmip_key
-from ansible_collections.nasops.encryption.plugins.module_utils.kmip.connection import (
-    connection_spec,
-    parse_connection,
-)
-from ansible_collections.nasops.encryption.plugins.module_utils.kmip.session import Session
-from ansible_collections.nasops.encryption.plugins.module_utils.secrets import Mask
 from ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.kmip.certificates import Pair
 from ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.kmip.kmip_server import KmipServer
 
@@ -47,8 +41,7 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> t.Iterator[KmipServer]:
 
 
 def _fill(kmip: KmipServer) -> None:
-    defaults = {name: one.get("default") for name, one in connection_spec().items()}
-    server = Session(parse_connection({**defaults, **kmip.options()}), Mask())
+    server = kmip.session()
     names = {"tank/a": HEX, "tank/b": WORDS, "tank/twice": HEX}
     for uid in [server.register(name, text) for name, text in names.items()]:
         server.activate(uid)

@@ -15,16 +15,13 @@ from pathlib import Path
 import pytest
 from ansible.module_utils.testing import patch_module_args
 
-from ansible_collections.nasops.encryption.plugins.module_utils.kmip.connection import (
-    connection_spec,
-    parse_connection,
-)
 from ansible_collections.nasops.encryption.plugins.module_utils.kmip.fetch import fetch
 from ansible_collections.nasops.encryption.plugins.module_utils.kmip.link import LinkFailed, Wire
 from ansible_collections.nasops.encryption.plugins.module_utils.kmip.read import Survey, objects_named, survey
 from ansible_collections.nasops.encryption.plugins.module_utils.kmip.session import Session
-from ansible_collections.nasops.encryption.plugins.module_utils.secrets import Mask, encodings
+from ansible_collections.nasops.encryption.plugins.module_utils.secrets import encodings
 from ansible_collections.nasops.encryption.plugins.modules import kmip_key
+from ansible_collections.nasops.encryption.tests.unit.plugins.four_runs import four_runs
 from ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.kmip.kmip_server import KmipServer, Options
 
 NAME = "tank/media"
@@ -70,16 +67,10 @@ class Player:
 
     def four_runs(self, **options: t.Any) -> Result:
         """Check, apply, check, apply: the first two tell the same, the other two that nothing is left to do."""
-        runs = [self.run(check_mode, **options) for check_mode in (True, False, True, False)]
-        assert not any(one.get("failed") for one in runs), runs
-        for word in ("changed", "actions", "diff"):
-            assert runs[0][word] == runs[1][word]
-        assert [one["changed"] for one in runs] == [True, True, False, False]
-        return runs[1]
+        return four_runs(lambda check_mode: self.run(check_mode, **options))
 
     def session(self, **more: t.Any) -> Session:
-        defaults = {name: one.get("default") for name, one in connection_spec().items()}
-        return Session(parse_connection({**defaults, **self.server.options(), **more}), Mask())
+        return self.server.session(**more)
 
     def texts(self) -> dict[str, str]:
         """What the server has under the names of these tests; active or not."""

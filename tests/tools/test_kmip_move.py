@@ -17,13 +17,9 @@ from pathlib import Path
 
 import yaml
 
-from ansible_collections.nasops.encryption.plugins.module_utils.kmip.connection import (
-    connection_spec,
-    parse_connection,
-)
 from ansible_collections.nasops.encryption.plugins.module_utils.kmip.fetch import fetch
 from ansible_collections.nasops.encryption.plugins.module_utils.kmip.session import Session
-from ansible_collections.nasops.encryption.plugins.module_utils.secrets import Mask, encodings
+from ansible_collections.nasops.encryption.plugins.module_utils.secrets import encodings
 from ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.kmip import kmip_server
 from ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.kmip.kmip_server import KmipServer
 
@@ -142,8 +138,7 @@ def connection(server: KmipServer) -> dict[str, t.Any]:
 
 
 def session(server: KmipServer) -> Session:
-    defaults = {name: one.get("default") for name, one in connection_spec().items()}
-    return Session(parse_connection({**defaults, **server.options()}), Mask())
+    return server.session()
 
 
 def put(server: KmipServer, texts: t.Mapping[str, str]) -> dict[str, str]:

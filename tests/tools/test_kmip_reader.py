@@ -11,11 +11,6 @@ import typing as t
 import pytest
 
 from ansible_collections.nasops.encryption.plugins.module_utils.errors import StorageError
-from ansible_collections.nasops.encryption.plugins.module_utils.kmip.connection import (
-    Connection,
-    connection_spec,
-    parse_connection,
-)
 from ansible_collections.nasops.encryption.plugins.module_utils.kmip.fetch import fetch, fetch_one
 from ansible_collections.nasops.encryption.plugins.module_utils.kmip.library import load
 from ansible_collections.nasops.encryption.plugins.module_utils.kmip.link import LinkFailed, NotTrusted
@@ -23,12 +18,10 @@ from ansible_collections.nasops.encryption.plugins.module_utils.kmip.reader impo
 from ansible_collections.nasops.encryption.plugins.module_utils.kmip.session import Session
 from ansible_collections.nasops.encryption.plugins.module_utils.secrets import Mask
 from ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.kmip.certificates import CLIENT, Authority
-from ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.kmip.kmip_server import KmipServer, Options
-
-
-def connection(options: Options) -> Connection:
-    defaults = {name: one.get("default") for name, one in connection_spec().items()}
-    return parse_connection({**defaults, **options})
+from ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.kmip.kmip_server import (
+    KmipServer,
+    connection,
+)
 
 
 @pytest.fixture

@@ -21,11 +21,6 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.nasops.encryption.plugins.module_utils.errors import StorageError
-from ansible_collections.nasops.encryption.plugins.module_utils.kmip.connection import (
-    Connection,
-    connection_spec,
-    parse_connection,
-)
 from ansible_collections.nasops.encryption.plugins.module_utils.kmip.fetch import fetch
 from ansible_collections.nasops.encryption.plugins.module_utils.kmip.library import load
 from ansible_collections.nasops.encryption.plugins.module_utils.kmip.link import LinkFailed
@@ -41,15 +36,11 @@ from ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.kmip.
     HOST,
     KmipServer,
     Options,
+    connection,
     free_port,
 )
 
 TEXT = "0a" * 32
-
-
-def connection(options: Options) -> Connection:
-    defaults = {name: one.get("default") for name, one in connection_spec().items()}
-    return parse_connection({**defaults, **options})
 
 
 def session(options: Options) -> Session:

@@ -5,24 +5,23 @@
 
 from __future__ import annotations
 
-import os
-import typing as t
 from dataclasses import dataclass, field
 
 import pytest
 
-from ansible_collections.nasops.encryption.tests.opal import names
 from ansible_collections.nasops.encryption.tests.opal.drive import ENTERPRISE, OPAL2, Drive, Spec
+from ansible_collections.nasops.encryption.tests.opal.mishaps import (
+    ALL,
+    BASE,
+    NEW,
+    RESET,
+    SERIAL,
+    Options,
+    see_finished,
+)
 from ansible_collections.nasops.encryption.tests.opal.player import Player
 
-OLD, NEW, SERIAL = "old-password", "new-password", "SER1"
-# In every run of the tests one for each case, since each starts many processes; all of them by `make sed-faults`.
-ALL = bool(os.environ.get("NASOPS_ALL_FAULTS"))
 HOW = ("refuse", "lose", "vanish_after")
-
-Options = dict[str, t.Any]
-BASE: Options = {"serial": SERIAL, "hash": "raw", "password": OLD}
-RESET: Options = {"state": "absent", "confirm_serial": [SERIAL]}
 
 
 @dataclass(frozen=True)
@@ -44,6 +43,7 @@ OPERATIONS = {
     "reset by its label": Operation({**RESET, "password": None, "psid": Spec("").psid.decode()}, ({},)),
 }
 CASES = [(name, kind) for name, one in OPERATIONS.items() for kind in one.kinds]
+# In every run of the tests one for each case, since each starts many processes.
 FAULTS = [(*case, how) for number, case in enumerate(CASES) for how in (HOW if ALL else [HOW[number % len(HOW)]])]
 
 
@@ -54,14 +54,6 @@ def prepared(player: Player, kind: str, operation: Operation) -> Drive:
         assert not player.run(**{**BASE, **options}, backend="native").get("failed")
     drive.faults.seen.clear()
     return drive
-
-
-def opens(drive: Drive) -> bool:
-    """Whether its owner is the factory, or somebody with the old or the new password; and so whoever unlocks it."""
-    known = {OLD.encode(), NEW.encode(), drive.spec.msid}
-    master = names.band_master(0) if drive.spec.enterprise else names.admin(1)
-    opener = not drive.locking_enabled or drive.pins[names.pin_of(master)].value in known
-    return opener and drive.pins[names.PIN_SID].value in known
 
 
 @pytest.mark.parametrize("name,kind,how", FAULTS)
@@ -77,17 +69,4 @@ def test_whatever_goes_wrong_the_next_run_finishes(player: Player, name: str, ki
         drive = prepared(player, kind, operation)
         drive.faults.inject("*", how, skip=place)
         done = player.run(**wanted)
-        assert not drive.faults.pending(), (place, "there were fewer calls than before")
-        assert opens(drive), place
-        drive.faults.clear()
-        if drive.gone:
-            player.host.attach(drive, "nvme8")
-        if not done.get("failed"):
-            # It told the truth.
-            assert done["changed"], place
-            assert player.run(**{**wanted, "backend": "native"})["changed"] is False, place
-        again = player.run(**wanted)
-        assert not again.get("failed"), (place, done.get("msg"), again.get("msg"))
-        assert player.run(**{**wanted, "backend": "native"})["changed"] is False, place
-        assert not any(pin.locked_out for pin in drive.pins.values())
-        player.host.unplug("nvme8")
+        see_finished(player, drive, done, wanted, {**wanted, "backend": "native"}, (place,))

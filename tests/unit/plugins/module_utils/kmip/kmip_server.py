@@ -18,6 +18,13 @@ import time
 import typing as t
 from pathlib import Path
 
+from ansible_collections.nasops.encryption.plugins.module_utils.kmip.connection import (
+    Connection,
+    connection_spec,
+    parse_connection,
+)
+from ansible_collections.nasops.encryption.plugins.module_utils.kmip.session import Session
+from ansible_collections.nasops.encryption.plugins.module_utils.secrets import Mask
 from ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.kmip.certificates import (
     CLIENT,
     SERVER,
@@ -57,6 +64,12 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def connection(options: Options) -> Connection:
+    """A connection with these options, and the defaults of all others."""
+    defaults = {name: one.get("default") for name, one in connection_spec().items()}
+    return parse_connection({**defaults, **options})
+
+
 class KmipServer:
     """A server with a certificate authority of its own, and two clients. Its keys outlive a restart."""
 
@@ -85,6 +98,10 @@ class KmipServer:
             "ca_certificate": str(self.authority.certificate),
             **more,
         }
+
+    def session(self, **more: t.Any) -> Session:
+        """A session of alice."""
+        return Session(connection(self.options(**more)), Mask())
 
     def start(self) -> None:
         """Start, on the former port if there was one, and wait until it takes connections."""
