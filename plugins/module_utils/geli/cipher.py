@@ -125,6 +125,8 @@ class _LibcryptoDecryptor:
         self._init = init
         self._update = update
         self._free = free
+        # Kept from call to call, since page faults of fresh memory take as long as the cipher.
+        self._target = (ctypes.c_char * 0)()
 
     def __del__(self) -> None:
         # Overwrites the expanded key, too.
@@ -132,9 +134,11 @@ class _LibcryptoDecryptor:
 
     def decrypt(self, data: bytes, unit: int, vectors: t.Iterable[bytes]) -> bytes:
         size = len(data)
-        source = (ctypes.c_char * size).from_buffer_copy(data)
-        target = (ctypes.c_char * size)()
-        here, there = ctypes.addressof(source), ctypes.addressof(target)
+        if len(self._target) < size:
+            self._target = (ctypes.c_char * size)()
+        # The bytes are read where they are.
+        here = ctypes.cast(ctypes.c_char_p(data), ctypes.c_void_p).value or 0
+        there = ctypes.addressof(self._target)
         written = ctypes.c_int()
         reference = ctypes.byref(written)
         context, init, update = self._context, self._init, self._update
@@ -144,7 +148,7 @@ class _LibcryptoDecryptor:
                 update(context, there + at, reference, here + at, length) != 1 or written.value != length
             ):
                 raise StorageError("OpenSSL failed to decrypt a sector.", hint="See whether the host is out of memory.")
-        return target.raw
+        return bytes(memoryview(self._target)[:size])
 
 
 class PythonPackage:

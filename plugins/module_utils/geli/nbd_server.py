@@ -73,7 +73,9 @@ def _read(content: Content, offset: int, length: int) -> tuple[int, bytes]:
 
 
 def _answer(link: socket.socket, handle: bytes, error: int, data: bytes = b"") -> None:
-    link.sendall(_REPLY.pack(_REPLY_MAGIC, error, handle) + data)
+    link.sendall(_REPLY.pack(_REPLY_MAGIC, error, handle))
+    if data:
+        link.sendall(data)
 
 
 def _receive(link: socket.socket, length: int, keep: bool = True) -> bytes | None:
