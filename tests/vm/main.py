@@ -21,7 +21,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from . import kills, kmip_pool, sed_pool, sed_role, snapshots
+from . import geli_playbook, kills, kmip_pool, sed_pool, sed_role, snapshots
 from . import nas as nas_module
 from .case import BadCase, Case, Names, load
 from .connection import ROOT, Agent, AgentLost
@@ -36,12 +36,15 @@ CASES = Path(__file__).with_name("cases")
 PLAYBOOKS = "playbooks"
 KILLS = "kills"
 KMIP = "kmip"
+GELI = "geli_playbook"
 SED_ROLE = "sed_role"
 SNAPSHOTS = "snapshots"
 # Each makes a NAS of its own, and so runs when the others are gone.
 _ALONE = {SED_ROLE: sed_role.checks, SNAPSHOTS: snapshots.checks}
+# Each leaves the NAS as it has found it.
+_WITH_PLAYBOOKS = {KMIP: kmip_pool.checks, GELI: geli_playbook.checks}
 # What need not run each time.
-_LONG = (KMIP, *sed_pool.PARTS, *_ALONE)
+_LONG = (*_WITH_PLAYBOOKS, *sed_pool.PARTS, *_ALONE)
 # How often a worker replaces a NAS that a case has broken.
 _REPLACEMENTS = 3
 
@@ -163,9 +166,9 @@ class Session:
         elif job == KILLS:
             runner.reset()
             yield from kills.checks(self.nas, self.keys)
-        elif job == KMIP:
+        elif job in _WITH_PLAYBOOKS:
             runner.reset()
-            yield from kmip_pool.checks(Playbooks(self.nas, self.names, self.log, self.marks))
+            yield from _WITH_PLAYBOOKS[job](Playbooks(self.nas, self.names, self.log, self.marks))
         else:
             runner.reset()
             playbooks = Playbooks(self.nas, self.names, self.log, self.marks, wanted(self.options))
@@ -199,7 +202,9 @@ def main() -> int:
     start = time.monotonic()
     jobs: queue.SimpleQueue[Case | str] = queue.SimpleQueue()
     # the longest job first
-    names = [name for name in (PLAYBOOKS, *sed_pool.PARTS, KILLS, KMIP) if chosen(options, name, name in _LONG)]
+    names = [
+        name for name in (PLAYBOOKS, *sed_pool.PARTS, KILLS, *_WITH_PLAYBOOKS) if chosen(options, name, name in _LONG)
+    ]
     ordered: list[Case | str] = [*names, *cases]
     for job in ordered:
         jobs.put(job)
