@@ -52,12 +52,15 @@ class Drives:
             (_SETTINGS, settings),
         ):
             self._nas.shell(f"mkdir -p $(dirname {path}) && cat >{path}", content)
-        self._nas.shell(f"systemctl daemon-reload && systemctl enable --now {_SERVICE} && udevadm settle")
+        # A service that brought drives before may still count as started.
+        self._nas.shell(
+            f"systemctl daemon-reload && systemctl enable {_SERVICE} && systemctl restart {_SERVICE} && udevadm settle"
+        )
 
     def unplug(self) -> None:
         """Take them away for good."""
         everything = "for one in /sys/class/nvme/*/delete_controller; do echo 1 >$one; done"
-        self._nas.shell(f"systemctl disable {_SERVICE}; rm -rf {_UNIT} {_SETTINGS} {_FOLDER}; {everything}")
+        self._nas.shell(f"systemctl disable --now {_SERVICE}; rm -rf {_UNIT} {_SETTINGS} {_FOLDER}; {everything}")
 
     def power_cycle(self, *serials: str) -> None:
         """Off and on; all if none is named. The kernel of the NAS then looks for them anew."""
