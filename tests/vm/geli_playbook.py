@@ -68,6 +68,7 @@ cat DISKS | sha256sum >/root/geli/digest
 _NOTHING_COPIED = "zfs list -H -o name -t filesystem,volume,snapshot -r newtank\n"
 _COMPARE = """
 set -e
+zfs mount -a
 cd /newtank/oldtank
 sha256sum --quiet -c /root/geli/sums
 [ docs/numbers -ef docs/second ]

@@ -227,4 +227,5 @@ def _advice(metadata: Metadata, credentials: t.Sequence[Credential]) -> str:
         return "FreeNAS and TrueNAS always use a key file too, named geli/<uuid>.key in a backup of the configuration."
     if metadata.iterations >= 0 and all(one.passphrase is None for one in credentials):
         return "A passphrase was set once on this disk: give it too, or the recovery key as key file."
-    return "Is it the key file of this pool, and as it was before the passphrase was changed last?"
+    passphrase = "Is the passphrase right? " if any(one.passphrase is not None for one in credentials) else ""
+    return f"{passphrase}Is it the key file of this pool, and as it was before the passphrase was changed last?"

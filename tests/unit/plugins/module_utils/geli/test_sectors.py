@@ -75,6 +75,13 @@ def test_a_key_file_without_its_passphrase() -> None:
     assert "A passphrase was set once on this disk" in caught.value.hint
 
 
+def test_a_mistyped_passphrase() -> None:
+    volume = Volume(SIZE, Shape(iterations=5), (Secret((FILE,), PASS),))
+    with pytest.raises(WrongKey, match="alone or together with the passphrase") as caught:
+        opened(volume, Credential((FILE,), b"geheimes wart"))
+    assert caught.value.hint.startswith("Is the passphrase right? Is it the key file of this pool")
+
+
 def test_a_passphrase_without_its_key_file() -> None:
     volume = Volume(SIZE, Shape(iterations=5), (Secret((FILE,), PASS),))
     with pytest.raises(WrongKey, match="The passphrase does not open it by itself") as caught:
