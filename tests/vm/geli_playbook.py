@@ -150,8 +150,8 @@ class _Course:
         yield self._migrated("once more, in check mode", [done], 0, ["--check"])
         yield self._migrated("once more", [done], 0)
         yield self._on_nas("the source is exported by hand", "zpool export oldtank\n", "")
-        # Nothing but opening and closing the disks.
-        yield self._migrated("with disks that have to be opened for it", [done], 4)
+        # Nothing but importing it, exporting it and detaching its disks.
+        yield self._migrated("with a source that has to be imported for it", [done], 3)
         yield self._on_nas(
             "the disks are closed, and what they were", _PUT_AWAY, "not a byte of the old disks has changed\n"
         )
