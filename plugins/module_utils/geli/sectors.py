@@ -12,8 +12,8 @@ from .cipher import Decryptor, Engine
 from .keys import ZONE_SHIFT, MasterKey, single_key, vectors, zone_key, zone_of
 from .metadata import Located, Reader
 
-# What is decrypted in one go, in bytes; a multiple of every sector. It fits into a processor's cache, and malloc serves it
-# from memory that is mapped already; from 256 KiB on page faults take longer than the cipher.
+# What is decrypted in one go, in bytes; a multiple of every sector. It fits into a processor's cache, and malloc serves
+# it from memory that is mapped already; from 256 KiB on page faults take longer than the cipher.
 CHUNK = 128 << 10
 # Zones whose expanded keys are kept: a reader goes along one, and now and then looks at the labels at both ends.
 _KEPT = 4
