@@ -59,9 +59,9 @@ options:
     type: path
   try_key_files:
     description:
-      - Try the root's own key file, too. That is the file of its C(keylocation), and, if it lies in F(/etc/zfs/keys),
-        the file of the same name with C(.new), which an interrupted rotation may have left. ZFS itself fetches a key
-        whose C(keylocation) is a web address.
+      - Try the root's own key file, too. That is the file of its C(keylocation), and the one of the same name with
+        C(.new), which an interrupted rotation may have left. ZFS itself fetches a key whose C(keylocation) is a web
+        address.
       - When not given, it is V(true) if O(keys), O(manifest) or O(manifest_file) is given, else V(false).
     type: bool
   minimum_iterations:

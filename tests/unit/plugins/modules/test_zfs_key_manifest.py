@@ -146,6 +146,18 @@ def test_a_key_file_that_fits_counts_before_an_old_manifest(host: Host, capsys: 
     assert [row["origin"] for row in found["exported"]] == [str(host.folder / "tank.key"), str(host.folder / "raw.key")]
 
 
+def test_a_key_that_an_interrupted_rotation_left_beside_its_file(
+    host: Host, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (host.folder / "tank.key").write_text(OTHER + "\n")
+    (host.folder / "tank.key.new").write_text(HEX + "\n")
+    found = result(capsys)
+    assert [row["origin"] for row in found["exported"]] == [
+        str(host.folder / "tank.key.new"),
+        str(host.folder / "raw.key"),
+    ]
+
+
 def test_the_fingerprint_of_a_key() -> None:
     """It changes with the key, the dataset and the pool, not with how the digits are written."""
     one = fingerprint("42", "tank", HEX)
