@@ -364,8 +364,8 @@ def _location_to_be(wish: KeyWish, before: str) -> str:
 
 
 _BY_HAND = (
-    " If that key may become the one of this dataset, run this once without 'rotate: always' and 'generate': that makes "
-    "it so."
+    " If that key may become the one of this dataset, run this once without 'rotate: always' and 'generate': that "
+    "makes it so."
 )
 
 
