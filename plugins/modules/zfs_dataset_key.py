@@ -198,6 +198,12 @@ options:
     description:
       - Path of such a manifest on the host.
     type: path
+  create:
+    description:
+      - Create datasets that do not exist, for O(state=present). With V(false) that is an error of each of them, so that
+        a task that is to change keys makes nothing of a name that was mistyped or destroyed.
+    type: bool
+    default: true
   policy:
     description:
       - V(truenas) refuses what TrueNAS refuses. There is no dataset with a key of its own below one with a
