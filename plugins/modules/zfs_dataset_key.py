@@ -145,6 +145,8 @@ options:
             iterations differ.
           - V(always) does so every time, and with O(key.generate) makes a new random key for it. Such a task is never
             without a change.
+          - If O(key.file) is V(auto) and has a key already that this module made and that opens nothing, as an
+            interrupted run leaves it, V(always) takes that one, with a warning.
           - V(never) makes a difference an error.
         type: str
         choices: [when_different, always, never]
