@@ -145,6 +145,8 @@ options:
             iterations differ.
           - V(always) does so every time, and with O(key.generate) makes a new random key for it. Such a task is never
             without a change.
+          - If O(key.file) is V(auto) and has a key already that this module made and that opens nothing, as an
+            interrupted run leaves it, V(always) takes that one, with a warning.
           - V(never) makes a difference an error.
         type: str
         choices: [when_different, always, never]
@@ -198,6 +200,12 @@ options:
     description:
       - Path of such a manifest on the host.
     type: path
+  create:
+    description:
+      - Create datasets that do not exist, for O(state=present). With V(false) that is an error of each of them, so that
+        a task that is to change keys makes nothing of a name that was mistyped or destroyed.
+    type: bool
+    default: true
   policy:
     description:
       - V(truenas) refuses what TrueNAS refuses. There is no dataset with a key of its own below one with a

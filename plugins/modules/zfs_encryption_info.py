@@ -17,7 +17,7 @@ description:
   - With O(keys), O(manifest), O(manifest_file) or O(try_key_files) it also tells which key opens which root, and how
     an unlock with these keys would end. Each key is tried in a way that loads nothing, on locked and on unlocked roots
     alike.
-  - Without keys to try it starts one process of C(zfs), whatever the number of datasets.
+  - Without keys to try it starts one process of C(zpool) and one of C(zfs), whatever the number of datasets.
 requirements:
   - OpenZFS 2.1 or later
   - root
@@ -26,7 +26,8 @@ extends_documentation_fragment:
 options:
   name:
     description:
-      - A pool, filesystem or volume. When not given, all imported pools are shown.
+      - A pool, filesystem or volume. When not given, all imported pools are shown. One that is suspended does not
+        answer; it is left out, and a warning names it.
     type: str
   recursive:
     description:
@@ -59,9 +60,9 @@ options:
     type: path
   try_key_files:
     description:
-      - Try the root's own key file, too. That is the file of its C(keylocation), and, if it lies in F(/etc/zfs/keys),
-        the file of the same name with C(.new), which an interrupted rotation may have left. ZFS itself fetches a key
-        whose C(keylocation) is a web address.
+      - Try the root's own key file, too. That is the file of its C(keylocation), and the one of the same name with
+        C(.new), which an interrupted rotation may have left. ZFS itself fetches a key whose C(keylocation) is a web
+        address.
       - When not given, it is V(true) if O(keys), O(manifest) or O(manifest_file) is given, else V(false).
     type: bool
   minimum_iterations:
@@ -286,7 +287,8 @@ from ..module_utils.zfs.keys import engine
 from ..module_utils.zfs.names import check_dataset_name
 from ..module_utils.zfs.offer_options import arguments, offered, was_asked_for
 from ..module_utils.zfs.offers import plain_words
-from ..module_utils.zfs.state import ENCRYPTION_PROPERTIES, MOUNT_PROPERTIES, read_datasets, require_root
+from ..module_utils.zfs.reach import mend, read_reachable
+from ..module_utils.zfs.state import ENCRYPTION_PROPERTIES, MOUNT_PROPERTIES, read_pool_properties, require_root
 from ..module_utils.zfs.summary import MINIMUM_ITERATIONS, summarize, unencrypted
 from ..module_utils.zfs.unlock_preview import Preview, Verdict, columns, is_key_present, useless
 from ..module_utils.zfs.unlock_preview_read import DERIVATION, Trial, foresee, read_above
@@ -317,17 +319,23 @@ def look(module: Module, params: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
     :raises StorageError: bad options, or ZFS can't be asked
     """
     name, recursive = params["name"], params["recursive"]
-    names = () if name is None else (check_dataset_name(name),)
+    if name is not None:
+        check_dataset_name(name)
     offers = offered(params)
     mask = Mask()
     protect(module, mask, offers.secrets())
     runner = HostRunner(mask)
 
     given = any(params[option] is not None for option in ("keys", "manifest", "manifest_file"))
+    asked_for = was_asked_for(params)
     own_files = given if params["try_key_files"] is None else params["try_key_files"]
     tried = given or own_files
     properties = (*MOUNT_PROPERTIES, *DERIVATION) if tried else ENCRYPTION_PROPERTIES
-    datasets = read_datasets(runner, names, properties, recursive)
+    reach = read_reachable(runner, read_pool_properties(runner), name, properties, recursive)
+    datasets = reach.datasets
+    if name is None:
+        for pool, reason in reach.silent.items():
+            module.warn(f"{reason} They are missing in the result. {mend(pool)}")
     above = read_above(runner, datasets, name, properties) if tried else {}
     known = {**above, **datasets}
     if occurs(module, known):
@@ -349,7 +357,7 @@ def look(module: Module, params: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
     return {
         "roots": rows,
         "unencrypted": unencrypted(datasets),
-        "unused_keys": useless(offers, known, was_asked_for(params)),
+        "unused_keys": useless(offers, known, lambda one: reach.covers(one) and asked_for(one)),
     }
 
 

@@ -37,7 +37,8 @@ extends_documentation_fragment:
 options:
   name:
     description:
-      - A pool, filesystem or volume. When not given, all imported pools are backed up.
+      - A pool, filesystem or volume. When not given, all imported pools are backed up. One that is suspended does not
+        answer, and counts as a key that is not found.
       - If it uses the key of a dataset above it, it is that one's key that is backed up.
     type: str
   recursive:
@@ -288,6 +289,7 @@ sealed:
 """
 
 import typing as t
+from dataclasses import replace
 
 from ..module_utils.entry import Module, fail, protect
 from ..module_utils.errors import Refused, StorageError
@@ -302,11 +304,11 @@ from ..module_utils.zfs.keys import ZfsRunner
 from ..module_utils.zfs.names import check_dataset_name
 from ..module_utils.zfs.offer_options import offered, was_asked_for
 from ..module_utils.zfs.offers import Offers, plain_words
+from ..module_utils.zfs.reach import mend, read_reachable
 from ..module_utils.zfs.remap import parse_remap
 from ..module_utils.zfs.state import (
     ENCRYPTION_PROPERTIES,
     Dataset,
-    read_datasets,
     read_pool_properties,
     require_root,
 )
@@ -335,7 +337,8 @@ def back_up(module: Module, params: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
     :raises StorageError: bad options, ZFS or openssl can't be asked, or keys are missing
     """
     name = params["name"]
-    names = () if name is None else (check_dataset_name(name),)
+    if name is not None:
+        check_dataset_name(name)
     remap, offers = parse_remap(params["remap"]), offered(params)
     recipients = parse_recipients(params["seal_to"] or ())
     for one in recipients:
@@ -346,7 +349,10 @@ def back_up(module: Module, params: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
     program = find_openssl(runner, "this host")
 
     properties = (*ENCRYPTION_PROPERTIES, *DERIVATION)
-    datasets = read_datasets(runner, names, properties, params["recursive"])
+    pools = read_pool_properties(runner)
+    reach = read_reachable(runner, pools, name, properties, params["recursive"])
+    datasets = reach.datasets
+    remap = {source: targets for source, targets in remap.items() if reach.covers(source)}
     known = {**read_above(runner, datasets, name, properties), **datasets}
     roots = roots_of(datasets, known)
     new_names = (target for targets in remap.values() for target in targets)
@@ -356,12 +362,21 @@ def back_up(module: Module, params: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
             "that the record of the backup would have wrong names; nothing was backed up.",
             hint="Everybody can read it: give its dataset another one, and leave this out of the task until then.",
         )
-    guids = {pool: found["guid"].value for pool, found in read_pool_properties(runner).items()}
+    guids = {pool: values["guid"].value for pool, values in pools.items()}
     found = find_keys(
         runner, roots, offers, runner.keys.try_all, lambda keys: protect(module, mask, keys), guids, remap
     )
 
-    unused = [*useless(offers, known, was_asked_for(params)), *of_passphrases(offers, found)]
+    if name is None:
+        # They are failures of their own: nothing is known of the roots in there.
+        lost = {pool: f"{reason} {mend(pool)}" for pool, reason in reach.silent.items()}
+        found = replace(found, failures={**found.failures, **lost})
+
+    asked_for = was_asked_for(params)
+    unused = [
+        *useless(offers, known, lambda one: reach.covers(one) and asked_for(one)),
+        *of_passphrases(offers, found),
+    ]
     result = describe(found, guids, unused)
     if found.failures and (not params["partial"] or not found.entries):
         raise Incomplete(_complaint(found), hint=_doubt(offers, roots), **result)

@@ -284,6 +284,38 @@ def test_keys_are_not_changed_when_they_can_not_be_backed_up(controller: Control
     ], run.output
 
 
+# A pool that has nothing but its root dataset, which is not encrypted, and does nothing that is asked of it.
+BARE = """#!/bin/sh
+case "$1 $*" in
+    "get "*encryption*) facts="type=filesystem encryption=off keystatus=none mounted=yes mountpoint=/tank" ;;
+    "get "*) facts="guid=1 health=ONLINE readonly=off" ;;
+    *) exit 1 ;;
+esac
+for word in "$@"; do
+    case $word in *,*) asked=$word ;; esac
+done
+for one in $(echo "$asked" | tr , ' '); do
+    value=-
+    for fact in $facts; do
+        [ "${fact%%=*}" = "$one" ] && value=${fact#*=}
+    done
+    printf 'tank\\t%s\\t-\\t%s\\n' "$one" "$value"
+done
+"""
+
+
+@pytest.mark.parametrize("words", [(), ("--check",)])
+def test_no_dataset_is_created_to_change_its_key(controller: Controller, words: Sequence[str]) -> None:
+    for name in ("zfs", "zpool"):
+        (controller.folder / "bin" / name).write_text(BARE)
+    key = {"file": str(controller.folder / "gone.key"), "generate": True}
+    hosts = {"h": {"nas_pools": [{"name": "tank", "datasets": [{"name": "gone", "key": key}]}]}}
+    run = controller.run("nasops.encryption.rotate_keys", hosts, words=words)
+    assert run.reports == [["h: FAILED tank/gone"]], run.output
+    assert "There is no dataset 'tank/gone', and this task creates none." in run.output
+    assert not (controller.folder / "gone.key").exists()
+
+
 @pytest.mark.parametrize("strategy", ["free", "host_pinned"])
 def test_with_a_strategy_that_does_not_wait_each_host_tells_of_itself(controller: Controller, strategy: str) -> None:
     hosts = {"h1": POOL, "h2": POOL, "h3": {}, "h4": POOL}

@@ -173,13 +173,13 @@ class MarkRetired:
 
 @dataclass(frozen=True)
 class RemoveRetired:
-    """Removes a marked key file with its mark; ``keep`` is one in use that only loses the mark."""
+    """Removes a marked key file with its mark; ``paths`` are its other names."""
 
     mark: str
-    keep: str = ""
+    paths: tuple[str, ...] = ()
 
     def __call__(self, runner: Runner) -> None:
-        keystore.remove_retired(self.mark, self.keep)
+        keystore.remove_retired(self.mark, self.paths)
 
 
 @dataclass(frozen=True)

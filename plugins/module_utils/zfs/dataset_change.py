@@ -20,6 +20,7 @@ from ..plan import Change, Step
 from ..secrets import Key, check_iterations
 from . import keystore
 from .dataset_actions import ChangeKey, RemoveFile, StoreKey
+from .dataset_adopt import adoptable
 from .dataset_draft import Draft
 from .dataset_keys import (
     FoundKey,
@@ -195,11 +196,14 @@ def _change(
     if wish.file:
         _refuse_below_mountpoint(wish.file, dataset, draft)
     new = None if wanted.rotate == "always" and wish.generate else found.key
+    adopted = new is None and not (found.holds or found.promote) and adoptable(found.file, dataset, draft)
+    if adopted:
+        new = found.key
     same = new is not None and _same(found.file, new) and not found.promote
     beside = found.file is not None and (found.file.exists or found.promote) and not same
     if wish.file and beside:
         if not (found.holds or found.promote):
-            raise _other_key(wish.file, name)
+            raise _other_key(wish.file, name, _BY_HAND if new is None else "")
         refuse_shared_file(wish.file, name, draft)
     yield from _unlock_to_change(found, dataset, draft)
     if found.promote:
@@ -227,6 +231,11 @@ def _change(
     yield from retire_steps(name, before, wish.file or "", draft)
     if not marked:
         yield from finish_retiring(name, draft, wish.file or "")
+    if adopted:
+        draft.warnings.append(
+            f"The key file {wish.file} is there already, with a key that opens nothing, so that one becomes the key of "
+            f"'{name}'. If no interrupted run left it there, it is an old one: rotate the key once more."
+        )
     draft.model.change_key(name, found.key_format, location)
 
 
@@ -354,11 +363,17 @@ def _location_to_be(wish: KeyWish, before: str) -> str:
     return keystore.location_of(wish.file) if wish.file else before
 
 
-def _other_key(path: str, name: str) -> Refused:
+_BY_HAND = (
+    " If that key may become the one of this dataset, run this once without 'rotate: always' and 'generate': that "
+    "makes it so."
+)
+
+
+def _other_key(path: str, name: str, also: str = "") -> Refused:
     return Refused(
         f"The key file {path} holds another key than the one that opens '{name}'.",
         hint="Find out what it is the key of before you remove it; a file is never overwritten unless its own key is "
-        "rotated.",
+        f"rotated.{also}",
     )
 
 

@@ -56,7 +56,9 @@ class Draft:
         self.awaited: dict[str, tuple[str, ...]] = {}
         # By pool, the transaction groups in which datasets were created, and the latest time of creation until each.
         self._births: dict[str, tuple[list[int], list[int]]] = {}
-        self._key_users: dict[str, list[str]] | None = None
+        # Which encryption roots have their key in a file, by what keystore.identify() says of it.
+        self._key_users: dict[t.Hashable, set[str]] | None = None
+        self._identities: dict[str, keystore.Identity] = {}
 
     def branch(self, name: str, steps: t.Iterator[Step], after: tuple[str, ...] = ()) -> bool:
         """Take over the steps of a branch, or the reason why there are none. Returns whether all is known of it."""
@@ -94,11 +96,10 @@ class Draft:
     def sharers(self, path: str, name: str) -> list[str]:
         """The encryption roots, other than ``name``, whose key is in a file before or after the task.
 
-        Those of exported pools are not known.
+        Whatever they call that file: a link leads to the same one. Those of exported pools are not known.
         """
         if self._key_users is None:
             own = {one.name: one.value("keylocation") for one in self.host.datasets.values() if one.is_root}
-            users: dict[str, list[str]] = {}
             found = [*self.host.key_locations_elsewhere().items(), *own.items()]
             # What the task makes a key file is one already, whichever of its datasets comes first.
             found += [
@@ -106,16 +107,29 @@ class Draft:
                 for one in self.wishes.datasets
                 if one.state == "present" and one.key is not None and one.key.file is not None
             ]
-            for root, location in found:
-                file = keystore.path_of(location)
-                if file is not None:
-                    file = os.path.normpath(file)
-                    users.setdefault(file, []).append(root)
-                    # A rotation that was interrupted may have left the keylocation at the successor of the file.
-                    if file.endswith(keystore.NEXT):
-                        users.setdefault(file[: -len(keystore.NEXT)], []).append(root)
+            uses = [(root, file) for root, location in found for file in _files_at(location)]
+            self._identities.update(self.host.identities(file for _root, file in uses))
+            users: dict[t.Hashable, set[str]] = {}
+            for root, file in uses:
+                for mark in self._identities[file]:
+                    users.setdefault(mark, set()).add(root)
             self._key_users = users
-        return sorted(set(self._key_users.get(path, ())) - {name})
+        sharing: set[str] = set()
+        for mark in self.identity(path):
+            sharing |= self._key_users.get(mark, set())
+        return sorted(sharing - {name})
+
+    def identity(self, path: str) -> keystore.Identity:
+        """Which file a path leads to."""
+        if path not in self._identities:
+            self._identities.update(self.host.identities([path]))
+        return self._identities[path]
+
+    def names_of(self, path: str) -> list[str]:
+        """The other names in the keystore of a file."""
+        stored = [os.path.join(self.host.folder, one) for one in sorted(self.host.stored)]
+        found = self.host.identities(stored)
+        return [one for one in stored if one != path and found[one] & self.identity(path)]
 
     def mounted_below(self, folder: str) -> str:
         """A mountpoint in use below a folder, "" if there is none."""
@@ -178,6 +192,16 @@ class Draft:
                 f"Pool '{pool}' is imported read-only, so '{name}' can't be changed.",
                 hint="Export it and import it again without readonly=on.",
             )
+
+
+def _files_at(location: str) -> t.Iterator[str]:
+    file = keystore.path_of(location)
+    if file is not None:
+        file = os.path.normpath(file)
+        yield file
+        # A rotation that was interrupted may have left the keylocation at the successor of the file.
+        if file.endswith(keystore.NEXT):
+            yield file[: -len(keystore.NEXT)]
 
 
 def _waiting(step: Step, volumes: tuple[str, ...]) -> Step:

@@ -71,6 +71,7 @@ def argument_spec() -> dict[str, t.Any]:
             "options": {"name": {"type": "str", "required": True}, **_SHARED_SPEC, **_OWN_SPEC},
         },
         **offer_arguments(),
+        "create": {"type": "bool", "default": True},
         "policy": {"type": "str", "choices": list(POLICIES), "default": "truenas"},
     }
 
@@ -131,6 +132,7 @@ class Wishes:
     datasets: tuple[WantedDataset, ...]
     offers: Offers = field(default_factory=lambda: Offers({}))
     policy: str = "truenas"
+    create: bool = True
 
     def settled(self) -> Wishes:
         """The same once everything that is done at each run was done."""
@@ -154,7 +156,7 @@ def parse_options(params: t.Mapping[str, t.Any]) -> Wishes:
     _check_names(datasets)
     _check_order(datasets)
     _check_key_files(datasets)
-    return Wishes(datasets, offered(params, _entry_offers(datasets)), params["policy"])
+    return Wishes(datasets, offered(params, _entry_offers(datasets)), params["policy"], params["create"])
 
 
 def _entries(params: t.Mapping[str, t.Any]) -> t.Iterator[WantedDataset]:

@@ -31,6 +31,11 @@ def _present(wanted: WantedDataset, draft: Draft) -> t.Iterator[Step]:
     draft.pool(wanted.name)
     dataset = draft.model.get(wanted.name)
     if dataset is None:
+        if not draft.wishes.create:
+            raise Refused(
+                f"There is no dataset '{wanted.name}', and this task creates none.",
+                hint="See whether it has another name now ('zfs list -r'), or create it first.",
+            )
         yield from create_steps(wanted, draft)
         return
     _check_fixed(wanted, dataset)

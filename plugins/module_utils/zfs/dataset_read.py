@@ -17,6 +17,7 @@ from .dataset_options import WantedDataset, Wishes
 from .dataset_state import (
     DatasetHost,
     HasReceivedValues,
+    Identify,
     ListSnapshots,
     LookAt,
     Obstacle,
@@ -133,6 +134,8 @@ def _answer(runner: ZfsRunner, host: DatasetHost, questions: t.Sequence[Question
     for question in questions:
         if isinstance(question, LookAt):
             answers[question] = _look_at(question.mountpoint)
+        elif isinstance(question, Identify):
+            answers[question] = {path: keystore.identify(path) for path in question.paths}
         elif isinstance(question, ReadKeyLocations):
             elsewhere = read_datasets(runner, question.pools, _KEY_LOCATION, recursive=True)
             answers[question] = {one.name: one.value("keylocation") for one in elsewhere.values() if one.is_root}

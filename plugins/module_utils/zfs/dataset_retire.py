@@ -37,23 +37,25 @@ def retire_steps(name: str, location: str, next_file: str, draft: Draft) -> t.It
     if path:
         yield Step(
             f"Remove the former key of '{name}', {path}",
-            RemoveRetired(_mark(name, draft), next_file),
+            RemoveRetired(_mark(name, draft), (path,)),
             (Change(("key_files", path), f"former key of {name}", None),),
         )
 
 
 def finish_retiring(name: str, draft: Draft, in_use: str = "") -> t.Iterator[Step]:
-    """Remove what an interrupted run had marked.
+    """Remove what an interrupted run had marked, unless the key of another dataset is in that file by now.
 
-    :param in_use: the key file that is in use now, "" for none
+    :param in_use: the key file that is in use now, "" for none; if that was marked, it loses nothing but the mark
     """
     mark = _mark(name, draft)
-    if os.path.basename(mark) in draft.host.stored:
-        yield Step(
-            f"Remove what an interrupted run left of the former key of '{name}', {mark}",
-            RemoveRetired(mark, in_use),
-            (Change(("key_files", mark), f"former key of {name}", None),),
-        )
+    if os.path.basename(mark) not in draft.host.stored or draft.sharers(mark, name):
+        return
+    names = [] if in_use and _is_same(mark, in_use, draft) else draft.names_of(mark)
+    yield Step(
+        f"Remove what an interrupted run left of the former key of '{name}', {mark}",
+        RemoveRetired(mark, tuple(one for one in names if is_own_file(one, name, draft))),
+        (Change(("key_files", mark), f"former key of {name}", None),),
+    )
 
 
 def _mark(name: str, draft: Draft) -> str:
@@ -68,7 +70,14 @@ def _leaving(name: str, location: str, next_file: str, draft: Draft) -> str:
         return ""
     if os.path.basename(path) not in draft.host.stored:
         return ""
+    if next_file and (_is_same(path, next_file, draft) or _is_same(path, next_file + keystore.NEXT, draft)):
+        return ""
     # A file with any other name may be meant for a pool that is exported now, whose keylocations nobody can see.
     if not is_own_file(path, name, draft) or draft.sharers(path, name):
         return ""
     return path
+
+
+def _is_same(path: str, other: str, draft: Draft) -> bool:
+    """Whether two paths lead to one file."""
+    return bool(draft.identity(path) & draft.identity(other))

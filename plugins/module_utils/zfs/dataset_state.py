@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from ..errors import StorageError
 from ..secrets import Key
-from .keystore import KeyFile
+from .keystore import Identity, KeyFile
 from .state import SILENT_HEALTH, Dataset
 
 
@@ -77,7 +77,14 @@ class ReadKeyLocations:
     pools: tuple[str, ...]
 
 
-Question = t.Union[TryKey, ReadKeyFile, LookAt, ListSnapshots, HasReceivedValues, ReadKeyLocations]
+@dataclass(frozen=True)
+class Identify:
+    """Which files are these, whatever they are called? By path."""
+
+    paths: tuple[str, ...]
+
+
+Question = t.Union[TryKey, ReadKeyFile, LookAt, ListSnapshots, HasReceivedValues, ReadKeyLocations, Identify]
 
 
 @dataclass(frozen=True)
@@ -149,6 +156,11 @@ class DatasetHost:
         if not others:
             return {}
         found: t.Mapping[str, str] = self._answer(ReadKeyLocations(others))
+        return found
+
+    def identities(self, paths: t.Iterable[str]) -> t.Mapping[str, Identity]:
+        """Which files these are, by path."""
+        found: t.Mapping[str, Identity] = self._answer(Identify(tuple(dict.fromkeys(paths))))
         return found
 
     def _answer(self, question: Question) -> t.Any:

@@ -29,6 +29,9 @@ _ENDING = ".key"
 _URL_WITH_CREDENTIALS = re.compile(r"(?P<scheme>https?://)[^/?#]*@")
 _DF_LINE = re.compile(r"(?P<source>.+?)\s+\d+\s+-?\d+\s+-?\d+\s+\S+\s+(?P<mountpoint>/.*)")
 
+# Two paths with anything in common here lead to one file.
+Identity = frozenset[t.Union[str, tuple[int, int]]]
+
 
 @dataclass(frozen=True)
 class KeyFile:
@@ -256,6 +259,16 @@ def promote(path: str) -> None:
         raise StorageError(f"The key file {path + NEXT} can't be renamed to {path}: {error.strerror}.") from error
 
 
+def identify(path: str) -> Identity:
+    """What a file is whatever it is called: where it lies with all links followed, and which file that is."""
+    place = os.path.realpath(path)
+    try:
+        status = os.stat(place)
+    except OSError:
+        return frozenset({place})
+    return frozenset({place, (status.st_dev, status.st_ino)})
+
+
 def mark_retired(path: str, mark: str) -> None:
     """Give the file of a key that goes out of use its second name, so that an interrupted run can be finished.
 
@@ -272,20 +285,19 @@ def mark_retired(path: str, mark: str) -> None:
         raise StorageError(f"The key file {path} can't be marked as {mark}: {error.strerror}.") from error
 
 
-def remove_retired(mark: str, keep: str = "") -> None:
-    """Remove a key file that was marked, under all its names in the folder; the mark goes last.
+def remove_retired(mark: str, paths: t.Sequence[str] = ()) -> None:
+    """Remove a key file that was marked; the mark goes last.
 
-    :param keep: a file that is in use after all, and loses nothing but the mark
+    :param paths: the names of the file that are out of use; one that has become another file since is left alone
     :raises StorageError: the folder can't be written
     """
     folder = os.path.dirname(mark)
     try:
-        status = os.stat(mark)
-        for name in os.listdir(folder):
-            path = os.path.join(folder, name)
+        status = os.lstat(mark)
+        for path in paths:
             # Another branch of the same plan may remove its own files meanwhile.
             with contextlib.suppress(FileNotFoundError):
-                if path not in (mark, keep) and os.path.samestat(os.lstat(path), status):
+                if os.path.samestat(os.lstat(path), status):
                     os.unlink(path)
         sync_folder(folder)
         os.unlink(mark)

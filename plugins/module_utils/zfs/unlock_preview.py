@@ -8,7 +8,6 @@ The rules are those of the encryption summary of TrueNAS, and so are the short t
 
 from __future__ import annotations
 
-import os
 import posixpath
 import typing as t
 from dataclasses import dataclass, field
@@ -66,15 +65,13 @@ class Preview:
     error: str | None = None
 
 
-def key_files(root: Dataset, folder: str = keystore.DEFAULT_FOLDER) -> tuple[str, ...]:
+def key_files(root: Dataset) -> tuple[str, ...]:
     """The files that an unlock looks for without being told.
 
-    That of the root's keylocation, and in the keystore its successor, which an interrupted rotation may have left.
+    That of the root's keylocation, and its successor, which an interrupted rotation may have left.
     """
     path = keystore.path_of(root.value("keylocation"))
-    if path is None:
-        return ()
-    return (path, path + keystore.NEXT) if os.path.dirname(path) == folder else (path,)
+    return () if path is None else (path, path + keystore.NEXT)
 
 
 def is_key_present(root: Dataset, offers: Offers, exists: t.Callable[[str], bool]) -> bool:

@@ -44,6 +44,7 @@ class Host:
         self.fits = fits
         self.commands: list[tuple[str, ...]] = []
         self.tried: list[str] = []
+        self.health = {"tank": "ONLINE"}
 
     def runner(self, _mask: Mask) -> Host:
         return self
@@ -60,6 +61,14 @@ class Host:
         if command.argv[0] == "df":
             text = "Filesystem 1024-blocks Used Available Capacity Mounted on\n/dev/a 1 1 1 1% /\n"
             return Result(command.argv, 0, text, "")
+        if command.argv[0] == "zpool":
+            facts = {name: {"guid": "1", "health": health} for name, health in self.health.items()}
+            lines = [
+                f"{name}\t{word}\t-\t{values.get(word, '-')}\n"
+                for name, values in facts.items()
+                for word in command.argv[-1].split(",")
+            ]
+            return Result(command.argv, 0, "".join(lines), "")
         words = list(command.argv[command.argv.index("name,property,source,value") + 1 :])
         recursive = "-r" in words
         if recursive:
@@ -117,7 +126,7 @@ def test_without_keys_it_only_looks(host: Host, capsys: pytest.CaptureFixture[st
     assert [row["unlock_successful"] for row in found.values()] == [None, None]
     assert [row["iterations_below_policy"] for row in found.values()] == [False, True]
     # once in check mode, once outside of it
-    assert [argv[:2] for argv in host.commands] == [("zfs", "get")] * 2
+    assert [argv[:2] for argv in host.commands] == [("zpool", "get"), ("zfs", "get")] * 2
     assert not any("pbkdf2salt" in word for argv in host.commands for word in argv)
     assert host.tried == []
 
@@ -154,7 +163,7 @@ def test_a_manifest_on_the_host_is_overlaid_by_the_option_and_that_by_keys(
 
 def test_what_lies_above_is_read_when_keys_are_tried(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
     assert rows(result({"name": "tank/auto", "manifest": {"tank/auto": HEX}}, capsys))["tank/auto"]["unlock_successful"]
-    assert [argv[-1] for argv in host.commands[:2]] == ["tank/auto", "tank"]
+    assert [argv[-1] for argv in host.commands[1:3]] == ["tank/auto", "tank"]
 
 
 @pytest.mark.parametrize("zoned", ["on", "off"])
@@ -203,6 +212,34 @@ def test_options_that_can_not_be(
 ) -> None:
     assert message in result(options, capsys, SECRET)["msg"]
     assert host.commands == []
+
+
+def test_a_pool_that_is_suspended_does_not_hold_up_others(
+    host: Host, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(Module, "warn", lambda _self, text: said.append(text))
+    host.health["stuck"] = "SUSPENDED"
+    options = {"keys": {"tank/auto": HEX, "stuck/a": HEX, "tank/gone": HEX}}
+    found = result(options, capsys)
+    assert list(rows(found)) == ["tank/auto", "tank/pass"]
+    assert found["unused_keys"] == [{"name": "tank/gone", "reason": "does not exist"}]
+    assert "Pool 'stuck' is SUSPENDED: its datasets can't be read." in said[0]
+    assert "zpool clear stuck" in said[0]
+    assert all(argv[-1] == "tank" for argv in host.commands if argv[0] == "zfs")
+
+
+@pytest.mark.parametrize("name", ["stuck", "stuck/a"])
+def test_a_pool_that_is_suspended_is_not_asked(host: Host, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    host.health["stuck"] = "SUSPENDED"
+    assert "Pool 'stuck' is SUSPENDED" in result({"name": name}, capsys)["msg"]
+    assert {argv[0] for argv in host.commands} == {"zpool"}
+
+
+def test_nothing_is_asked_where_no_pool_answers(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
+    host.health = {"tank": "SUSPENDED"}
+    assert result({}, capsys)["roots"] == []
+    assert {argv[0] for argv in host.commands} == {"zpool"}
 
 
 @pytest.mark.parametrize("passphrase,warns", [("pass", True), ("tank/auto", True), ("password", False)])

@@ -33,6 +33,7 @@ class Host:
         self.fault: StorageError | None = None
         self.commands: list[Command] = []
         self.keys = self
+        self.health = {"tank": "ONLINE"}
         (folder / "tank.key").write_text(HEX.upper() + "\n")
         (folder / "raw.key").write_bytes(bytes.fromhex(RAW))
         shared = {"type": "filesystem", "encryption": "aes-256-gcm", "keystatus": "unavailable"}
@@ -68,7 +69,11 @@ class Host:
         if command.argv[0] in ("openssl", "df"):
             return self.real.run(command, ok)
         if command.argv[0] == "zpool":
-            return Result(command.argv, 0, "tank\tguid\t-\t42\ntank\thealth\t-\tONLINE\ntank\taltroot\t-\t-\n", "")
+            lines = [
+                f"{pool}\tguid\t-\t42\n{pool}\thealth\t-\t{health}\n{pool}\taltroot\t-\t-\n"
+                for pool, health in self.health.items()
+            ]
+            return Result(command.argv, 0, "".join(lines), "")
         rest = list(command.argv[command.argv.index("name,property,source,value") + 1 :])
         recursive = rest[0] == "-r"
         properties, *tops = rest[recursive:]
@@ -141,9 +146,42 @@ def test_nothing_proven_is_no_partial_backup(host: Host, capsys: pytest.CaptureF
     assert found["exported"] == []
 
 
+class TestPoolThatIsSuspended:
+    @pytest.fixture(autouse=True)
+    def suspended(self, host: Host) -> None:
+        host.health["stuck"] = "SUSPENDED"
+
+    def test_it_is_a_key_that_is_not_found(self, host: Host, capsys: pytest.CaptureFixture[str]) -> None:
+        found = result(capsys)
+        assert "stuck: Pool 'stuck' is SUSPENDED: its datasets can't be read. Bring its devices back" in found["msg"]
+        assert list(found["failed_datasets"]) == ["stuck"]
+        assert [row["name"] for row in found["exported"]] == ["tank", "tank/raw"]
+        assert all("tank" in command.argv for command in host.commands if command.argv[0] == "zfs")
+
+    def test_the_others_can_be_backed_up(self, host: Host, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+        remap = {"stuck": "backup/stuck", "tank": "backup/tank"}
+        found = result(capsys, partial=True, keys={"stuck/a": HEX}, remap=remap)
+        assert "Pool 'stuck' is SUSPENDED" in str(found["warnings"])
+        assert [row["name"] for row in found["exported"]] == ["backup/tank", "backup/tank/raw"]
+        assert found["unused_keys"] == []
+        assert "sealed" in found
+
+
 def test_a_key_file_that_fits_counts_before_an_old_manifest(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
     found = result(capsys, manifest={"tank": OTHER, "tank/raw": OTHER})
     assert [row["origin"] for row in found["exported"]] == [str(host.folder / "tank.key"), str(host.folder / "raw.key")]
+
+
+def test_a_key_that_an_interrupted_rotation_left_beside_its_file(
+    host: Host, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (host.folder / "tank.key").write_text(OTHER + "\n")
+    (host.folder / "tank.key.new").write_text(HEX + "\n")
+    found = result(capsys)
+    assert [row["origin"] for row in found["exported"]] == [
+        str(host.folder / "tank.key.new"),
+        str(host.folder / "raw.key"),
+    ]
 
 
 def test_the_fingerprint_of_a_key() -> None:

@@ -155,6 +155,98 @@ class TestInterrupted:
         assert material(zfs, "plain/a") in {read(path) for path in tmp_path.iterdir()}
 
 
+def sealed(path: str, letter: str) -> str:
+    """A key file as the collection makes it."""
+    write(path, letter)
+    os.chmod(path, 0o400)
+    return path
+
+
+def to_a_file(tmp_path: Path) -> DatasetZfs:
+    return world(root("plain/a", "a"))
+
+
+def renamed(tmp_path: Path) -> DatasetZfs:
+    return world(root("plain/a", "a", location=at(sealed(file_of(tmp_path, "plain/former"), "a"))))
+
+
+def own_key(tmp_path: Path) -> DatasetZfs:
+    return world(root("plain", "c"), child("plain/a", "plain"))
+
+
+def from_a_passphrase(tmp_path: Path) -> DatasetZfs:
+    return world(passphrase_root("plain/a", PASSPHRASES[0]))
+
+
+class TestRandomKeyThatNeverCameIntoUse:
+    """``rotate: always`` finds a key in the key file that does not open the dataset."""
+
+    @pytest.mark.parametrize("make", [to_a_file, renamed, own_key, from_a_passphrase], ids=lambda one: one.__name__)
+    @pytest.mark.parametrize("lives", range(4))
+    def test_it_is_taken_by_the_next_run(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: t.Callable[[Path], DatasetZfs], lives: int
+    ) -> None:
+        zfs = make(tmp_path)
+        rotation = {
+            "name": "plain/a",
+            "rotate": "always",
+            "key": {"format": "hex", "file": file_of(tmp_path, "plain/a"), "generate": True},
+        }
+        store = keystore.store
+
+        def counted(path: str, new: Key) -> None:
+            store(path, new)
+            zfs.effect()
+
+        monkeypatch.setattr(keystore, "store", counted)
+        zfs.lives = lives
+        with contextlib.suppress(Killed):
+            run(zfs, tmp_path, wishes(**rotation))
+        zfs.lives = None
+        done = run(zfs, tmp_path, wishes(**rotation))
+        assert done.plan.failures == ()
+        file = file_of(tmp_path, "plain/a")
+        assert os.listdir(tmp_path) == [os.path.basename(file)]
+        assert zfs.world.nodes["plain/a"].wrapped == Key("hex", Path(file).read_bytes()[:-1])
+
+    def rotate(self, zfs: DatasetZfs, folder: Path, file: str) -> t.Any:
+        return run(zfs, folder, wishes(name="plain/a", rotate="always", key={"file": file, "generate": True})).plan
+
+    def test_a_stale_key_file_opens_again(self, tmp_path: Path) -> None:
+        file = sealed(file_of(tmp_path, "plain/a"), "b")
+        zfs = world(root("plain/a", "a", location=at(file)))
+        plan = self.rotate(zfs, tmp_path, file)
+        assert f"{file} is there already, with a key that opens nothing" in plan.warnings[0]
+        assert material(zfs, "plain/a") == read(file) == "b"
+        self.rotate(zfs, tmp_path, file)
+        assert zfs.world.nodes["plain/a"].wrapped == Key("hex", Path(file).read_bytes()[:-1])
+        assert Path(file).read_text(encoding="ascii") != HEX["b"] + "\n"
+
+    def refused(self, zfs: DatasetZfs, folder: Path, file: str, content: str = "b") -> None:
+        plan = self.rotate(zfs, folder, file)
+        assert "holds another key" in plan.failures[0].message
+        assert "without 'rotate: always'" in plan.failures[0].hint
+        assert (material(zfs, "plain/a"), read(file)) == ("a", content)
+
+    def test_not_if_somebody_else_made_the_file(self, tmp_path: Path) -> None:
+        self.refused(world(root("plain/a", "a")), tmp_path, write(file_of(tmp_path, "plain/a"), "b"))
+
+    @pytest.mark.parametrize("place", ["keys/plain%2Fb.key", "keys/a.key", "a.key"])
+    def test_not_if_the_file_is_not_named_after_it(self, tmp_path: Path, place: str) -> None:
+        folder = tmp_path / "keys"
+        folder.mkdir()
+        self.refused(world(root("plain/a", "a")), folder, sealed(str(tmp_path / place), "b"))
+
+    def test_not_if_another_has_its_key_in_the_file(self, tmp_path: Path) -> None:
+        file = sealed(file_of(tmp_path, "plain/a"), "b")
+        self.refused(world(root("plain/a", "a"), root("plain/old", "b", location=at(file))), tmp_path, file)
+
+    def test_not_if_it_opens_another_that_has_no_key_file(self, tmp_path: Path) -> None:
+        # plain/old was plain/a, and somebody set its keylocation to prompt since.
+        file = sealed(file_of(tmp_path, "plain/a"), "b")
+        self.refused(world(root("plain/a", "a"), root("plain/old", "b"), root("plain/z", "c")), tmp_path, file)
+
+
 class TestOtherFormats:
     def test_passphrase_to_a_key_in_the_same_file(self, tmp_path: Path) -> None:
         file = file_of(tmp_path, "plain/a")

@@ -56,6 +56,21 @@ class TestKeysThatAreNotForThis:
         assert zfs.world.nodes["plain/a/b"].loaded
 
 
+class TestNothingIsToBeCreated:
+    def test_what_is_there_gets_its_key_all_the_same(self, tmp_path: Path) -> None:
+        zfs = world(root("plain/a", "a"))
+        wanted = [{"name": f"plain/{one}", "key": {"value": HEX["b"]}} for one in ("a", "gone", "gone/below")]
+        zfs.world.nodes["plain/a"].location = "prompt"
+        done = four(zfs, tmp_path, datasets=wanted, create=False)
+        assert [str(one) for one in done.plan.failures] == [
+            f"There is no dataset 'plain/{name}', and this task creates none. See whether it has another name now "
+            "('zfs list -r'), or create it first."
+            for name in ("gone", "gone/below")
+        ]
+        assert done.plan.actions == ["Change the key of 'plain/a' to key.value, since it is another one"]
+        assert sorted(zfs.world.nodes) == ["plain", "plain/a"]
+
+
 class TestInherited:
     def test_with_the_key_of_what_is_to_inherit(self, tmp_path: Path) -> None:
         zfs = world(root("plain/a", "a"), locked(root("plain/a/b", "b")))

@@ -15,6 +15,7 @@ from ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.zfs.d
 from ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.zfs.dataset_tools import (
     HEX,
     PASSPHRASES,
+    child,
     file_of,
     four,
     locked,
@@ -100,6 +101,79 @@ def test_a_file_that_is_not_named_after_its_pool_is_never_removed(tmp_path: Path
     zfs = world(root("plain/a", "a", location=keystore.location_of(str(path))))
     four(zfs, tmp_path, name="plain/a", key={"format": "passphrase", "value": PASSPHRASES[0]})
     assert path.exists()
+
+
+class TestOneFileByTwoNames:
+    """Paths are compared by the file they lead to."""
+
+    def test_a_hard_link_is_kept_when_one_of_them_leaves_it(self, tmp_path: Path) -> None:
+        first, second = Path(file_of(tmp_path, "plain/a")), Path(file_of(tmp_path, "plain/b"))
+        first.write_text(HEX["a"] + "\n", encoding="ascii")
+        os.link(first, second)
+        zfs = world(
+            root("plain/a", "a", location=keystore.location_of(str(first))),
+            root("plain/b", "a", location=keystore.location_of(str(second))),
+        )
+        four(zfs, tmp_path, name="plain/a", key={"format": "passphrase", "value": PASSPHRASES[0]})
+        assert zfs.world.nodes["plain/a"].location == "prompt"
+        assert second.read_text(encoding="ascii") == HEX["a"] + "\n"
+
+    @pytest.mark.parametrize("linked", ["its own", "that of the other"])
+    def test_a_file_below_a_linked_folder_is_not_replaced(self, tmp_path: Path, linked: str) -> None:
+        folder, real = tmp_path / "keys", tmp_path / "real"
+        real.mkdir()
+        folder.symlink_to(real)
+        path, other = Path(file_of(folder, "plain/a")), Path(file_of(real, "plain/a"))
+        if linked == "that of the other":
+            path, other = other, path
+        path.write_text(HEX["a"] + "\n", encoding="ascii")
+        zfs = world(
+            root("plain/a", "a", location=keystore.location_of(str(path))),
+            root("plain/b", "a", location=keystore.location_of(str(other))),
+        )
+        done = four(zfs, path.parent, name="plain/a", rotate="always", key={"file": str(path), "generate": True})
+        assert f"{path} of 'plain/a' is also that of 'plain/b'" in done.plan.failures[0].message
+        assert other.read_text(encoding="ascii") == HEX["a"] + "\n"
+
+    def test_the_only_file_of_a_key_gets_another_spelling(self, tmp_path: Path) -> None:
+        folder, real = tmp_path / "keys", tmp_path / "real"
+        real.mkdir()
+        folder.symlink_to(real)
+        path, spelled = Path(file_of(folder, "plain/a")), Path(file_of(real, "plain/a"))
+        path.write_text(HEX["a"] + "\n", encoding="ascii")
+        zfs = world(root("plain/a", "a", location=keystore.location_of(str(path))))
+        four(zfs, folder, name="plain/a", key={"file": str(spelled)})
+        assert zfs.world.nodes["plain/a"].location == keystore.location_of(str(spelled))
+        assert spelled.read_text(encoding="ascii") == HEX["a"] + "\n"
+
+
+class TestMarkOfAnInterruptedRun:
+    """Killed after the file of plain/a was marked, before its key was changed; then that was renamed."""
+
+    def test_the_key_of_the_renamed_dataset_is_kept(self, tmp_path: Path) -> None:
+        path = Path(file_of(tmp_path, "plain/a"))
+        path.write_text(HEX["a"] + "\n", encoding="ascii")
+        os.link(path, f"{path}{keystore.RETIRED}")
+        location = keystore.location_of(str(path))
+        zfs = world(root("plain", "c"), root("plain/old", "a", location=location), child("plain/a", "plain"))
+        done = four(zfs, tmp_path, name="plain/a", state="inherited")
+        assert done.plan.failures == ()
+        assert path.read_text(encoding="ascii") == HEX["a"] + "\n"
+
+    def test_what_is_not_named_after_the_pool_is_kept(self, tmp_path: Path) -> None:
+        path, linked = Path(file_of(tmp_path, "plain/a")), tmp_path / "backup"
+        path.write_text(HEX["a"] + "\n", encoding="ascii")
+        os.link(path, f"{path}{keystore.RETIRED}")
+        os.link(path, linked)
+        four(world(root("plain", "c"), child("plain/a", "plain")), tmp_path, name="plain/a", state="inherited")
+        assert os.listdir(tmp_path) == ["backup"]
+
+    def test_a_name_that_has_become_another_file_is_not_removed(self, tmp_path: Path) -> None:
+        mark, path = tmp_path / "a.key.old", tmp_path / "a.key"
+        mark.write_text("former", encoding="ascii")
+        path.write_text("other", encoding="ascii")
+        keystore.remove_retired(str(mark), (str(path),))
+        assert os.listdir(tmp_path) == ["a.key"]
 
 
 @pytest.mark.parametrize(

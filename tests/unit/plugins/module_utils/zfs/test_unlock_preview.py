@@ -101,8 +101,9 @@ class TestCandidates:
         assert list(files_to_read(root("tank/a", keylocation=self.FILE), offers, False)) == []
         assert len(candidates(root("tank/a", keylocation=self.FILE), offers, {}, False)) == 1
 
-    def test_only_the_keystore_has_a_next_key(self) -> None:
-        assert list(files_to_read(root(keylocation="file:///k/tank"), Offers(), True)) == ["/k/tank"]
+    def test_a_key_file_may_have_a_successor_wherever_it_is(self) -> None:
+        one = root(keylocation="file:///k/tank")
+        assert list(files_to_read(one, Offers(), True)) == ["/k/tank", "/k/tank.new"]
         assert list(files_to_read(root(), Offers(), True)) == []
 
     def test_an_offered_file_is_read_by_the_format_of_the_root(self) -> None:
@@ -128,9 +129,9 @@ class TestCandidates:
         ],
     )
     def test_what_is_wrong_with_a_file_is_told(self, file: KeyFile, missing: bool, fault: str) -> None:
-        assert self.found(Offers(), {"/k": file}, keylocation="file:///k") == [
-            Candidate("/k", missing=missing, fault=fault)
-        ]
+        files = {"/k": file, "/k.new": KeyFile("/k.new", False)}
+        first, _next = self.found(Offers(), files, keylocation="file:///k")
+        assert first == Candidate("/k", missing=missing, fault=fault)
 
     def test_a_text_of_another_format_is_a_fault(self) -> None:
         (found,) = self.found(parse_offers({"tank": "secret words"}, {}), {})
@@ -158,7 +159,7 @@ class TestPresence:
             ("prompt", {"tank": {"file": "/k"}}, [], False),
             ("prompt", {"tank": {"file": "/k"}}, ["/k"], True),
             ("file:///k", {}, ["/k"], True),
-            ("file:///k", {}, ["/k.new"], False),
+            ("file:///k", {}, ["/k.new"], True),
             ("file:///etc/zfs/keys/k", {}, ["/etc/zfs/keys/k.new"], True),
             ("file:///k", {"tank": {"file": "/x"}}, ["/k"], False),
             ("file:///k", {"other": HEX}, [], False),
