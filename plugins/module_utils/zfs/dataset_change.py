@@ -261,7 +261,7 @@ def _unlock_to_change(found: Findings, dataset: Dataset, draft: Draft) -> t.Iter
             ) from None
     yield from load_steps(dataset, at_hand, draft)
     draft.model.unlock(dataset.name)
-    draft.opening.add(dataset.name)
+    draft.opens(dataset.name)
 
 
 def _usable(successor: KeyFile | None, new: Key | None, dataset: Dataset, found: Findings, draft: Draft) -> bool:
@@ -308,7 +308,7 @@ def _keep(wish: KeyWish, found: Findings, dataset: Dataset, draft: Draft) -> t.I
         refuse_below_locked(name, draft)
         yield from load_steps(dataset, FoundKey(found.key, found.origin), draft)
         draft.model.unlock(name)
-        draft.opening.add(name)
+        draft.opens(name)
     location = dataset.value("keylocation")
     if wish.file is None:
         yield from _leftovers(name, wish, location, draft)

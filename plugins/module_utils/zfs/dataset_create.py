@@ -56,7 +56,7 @@ def create_steps(wanted: WantedDataset, draft: Draft) -> t.Iterator[Step]:
         tuple(_changes(wanted, cipher, key_format, future)),
     )
     draft.model.add(future)
-    draft.opening.add(name)
+    draft.opens(name)
     yield from mount_steps(name, mounts, wanted, draft)
 
 

@@ -61,17 +61,17 @@ class Draft:
     def branch(self, name: str, steps: t.Iterator[Step], after: tuple[str, ...] = ()) -> bool:
         """Take over the steps of a branch, or the reason why there are none. Returns whether all is known of it."""
         depends = after + tuple(above for above in ancestors(name) if above in self.opening)
+        self.model.begin()
         try:
             planned = list(steps)
         except Unanswered as missing:
             self.questions[missing.question] = None
             return False
-        except Blocked as error:
-            because = error.by if error.by in self.failures else ""
-            self.fail(name, error, because)
-            return True
         except StorageError as error:
-            self.fail(name, error)
+            # None of its steps is carried out, not even those before the one that is refused.
+            self.model.take_back()
+            because = error.by if isinstance(error, Blocked) and error.by in self.failures else ""
+            self.fail(name, error, because)
             return True
         volumes = self.awaited.pop(name, ())
         if volumes:
@@ -125,8 +125,24 @@ class Draft:
                 self._note_mount(dataset.value("mountpoint"), self._above_mounts)
         return self._above_mounts.get(folder, "")
 
+    def opens(self, branch: str) -> None:
+        """Note that a branch creates or unlocks something, on which those below depend."""
+        if branch not in self.opening:
+            self.opening.add(branch)
+            self.model.on_take_back(lambda: self.opening.discard(branch))
+
+    def awaits(self, branch: str, volumes: tuple[str, ...]) -> None:
+        """Note that a step of a branch opens volumes, whose device nodes a later one has to wait for."""
+        self.awaited[branch] = volumes
+        self.model.on_take_back(lambda: self.awaited.pop(branch, None))
+
+    def clears(self, mountpoint: str) -> None:
+        """Note that a step moves away what is at a mountpoint."""
+        self.cleared.add(mountpoint)
+        self.model.on_take_back(lambda: self.cleared.discard(mountpoint))
+
     def mounts(self, mountpoint: str, branch: str) -> None:
-        """Note that a step of a branch mounts something."""
+        """Note that a step of a branch mounts something, which is the last that a branch does."""
         self.mounting[mountpoint] = branch
         if self._above_mounts is not None:
             self._note_mount(mountpoint, self._above_mounts)

@@ -191,7 +191,7 @@ def load_steps(root: Dataset, found: FoundKey, draft: Draft) -> t.Iterator[Step]
     action: Action = Command(("zfs", "load-key", root.name))
     if found.key is not None:
         action = LoadKey(root_key(root, found.key))
-        draft.awaited[root.name] = volumes
+        draft.awaits(root.name, volumes)
     yield Step(
         f"Unlock '{root.name}' with the key from {found.origin}",
         action,

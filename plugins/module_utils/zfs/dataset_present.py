@@ -105,7 +105,7 @@ def _clear_new_place(wanted: WantedDataset, dataset: Dataset, draft: Draft) -> t
         return
     if wanted.on_nonempty_mountpoint == "fail":
         raise unmountable(Mounts(refused=(f"'{dataset.name}' can't be mounted: {obstacle.text}",)))
-    draft.cleared.add(mountpoint)
+    draft.clears(mountpoint)
     yield Step(
         f"Move {mountpoint} to {obstacle.aside}, to make room for '{dataset.name}'",
         MoveAside(mountpoint, obstacle.aside),

@@ -1,0 +1,198 @@
+# Copyright (c) 2026 nasops.encryption contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What becomes of the others when one dataset of a task can't be dealt with."""
+
+from __future__ import annotations
+
+import os
+import typing as t
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ansible_collections.nasops.encryption.plugins.module_utils.zfs.dataset_model import Model
+from ansible_collections.nasops.encryption.plugins.module_utils.zfs.properties import Property
+from ansible_collections.nasops.encryption.plugins.module_utils.zfs.state import Dataset
+from ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.zfs.dataset_host import DatasetZfs
+from ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.zfs.dataset_tools import (
+    HEX,
+    PASSPHRASES,
+    file_of,
+    four,
+    locked,
+    root,
+    world,
+)
+
+Entry = dict[str, t.Any]
+LaterCheck = Callable[[DatasetZfs, Path], Entry]
+
+
+@pytest.fixture(autouse=True)
+def as_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+
+
+def fixed_property(zfs: DatasetZfs, folder: Path) -> Entry:
+    zfs.world.nodes["plain/a"].properties["casesensitivity"] = "sensitive"
+    return {"key": {"value": HEX["a"]}, "properties": {"casesensitivity": "insensitive"}}
+
+
+def read_only_pool(zfs: DatasetZfs, folder: Path) -> Entry:
+    zfs.world.read_only = True
+    return {"key": {"value": HEX["a"]}, "properties": {"atime": False}}
+
+
+def keylocation_in_a_read_only_pool(zfs: DatasetZfs, folder: Path) -> Entry:
+    zfs.world.read_only = True
+    Path(file_of(folder, "plain/a")).write_text(HEX["a"] + "\n")
+    return {"key": {"file": file_of(folder, "plain/a")}}
+
+
+def file_with_another_key(zfs: DatasetZfs, folder: Path) -> Entry:
+    Path(file_of(folder, "plain/a")).write_text(HEX["f"] + "\n")
+    return {"key": {"value": HEX["a"], "file": file_of(folder, "plain/a")}}
+
+
+def file_below_its_mountpoint(zfs: DatasetZfs, folder: Path) -> Entry:
+    zfs.world.nodes["plain/a"].properties["mountpoint"] = str(folder / "a")
+    return {"key": {"value": HEX["a"], "file": str(folder / "a" / "key")}}
+
+
+def somebodys_file_beside(zfs: DatasetZfs, folder: Path) -> Entry:
+    file = folder / "elsewhere"
+    file.write_text(HEX["a"] + "\n")
+    Path(f"{file}.new").write_text(HEX["f"] + "\n")
+    zfs.world.nodes["plain/a"].location = f"file://{file}"
+    return {"key": {"file": str(file), "generate": True}, "rotate": "always"}
+
+
+def fixed_property_after_another_key(zfs: DatasetZfs, folder: Path) -> Entry:
+    zfs.world.nodes["plain/a"].properties["casesensitivity"] = "sensitive"
+    return {
+        "key": {"format": "passphrase", "value": PASSPHRASES[0], "file": str(folder / "elsewhere")},
+        "properties": {"casesensitivity": "insensitive"},
+    }
+
+
+CHECKS: tuple[LaterCheck, ...] = (
+    fixed_property,
+    read_only_pool,
+    keylocation_in_a_read_only_pool,
+    file_with_another_key,
+    file_below_its_mountpoint,
+    somebodys_file_beside,
+    fixed_property_after_another_key,
+)
+
+
+@pytest.mark.parametrize("check", CHECKS)
+class TestWhatIsRefusedAfterItsUnlocking:
+    """None of its steps is done, so that it stays locked, and nothing may be opened or made below it."""
+
+    def tree(self, check: LaterCheck, tmp_path: Path) -> tuple[DatasetZfs, Path, Entry]:
+        keystore = tmp_path / "keys"
+        keystore.mkdir()
+        zfs = world(locked(root("plain/a", "a")))
+        return zfs, keystore, {"name": "plain/a", **check(zfs, keystore)}
+
+    def test_a_root_below_stays_locked(self, check: LaterCheck, tmp_path: Path) -> None:
+        zfs, keystore, entry = self.tree(check, tmp_path)
+        zfs.world.nodes["plain/a/b"] = locked(root("plain/a/b", "b"))
+        below = {"name": "plain/a/b", "key": {"value": HEX["b"]}}
+        done = four(zfs, keystore, datasets=[entry, below], keys={"plain/a": HEX["a"]})
+        assert done.plan.actions == []
+        assert [(one.branch, one.because) for one in done.plan.failures] == [("plain/a", ""), ("plain/a/b", "plain/a")]
+        assert not zfs.world.nodes["plain/a/b"].loaded
+
+    def test_nothing_is_created_below(self, check: LaterCheck, tmp_path: Path) -> None:
+        zfs, keystore, entry = self.tree(check, tmp_path)
+        done = four(zfs, keystore, datasets=[entry, {"name": "plain/a/b"}], keys={"plain/a": HEX["a"]})
+        assert done.plan.actions == []
+        assert [(one.branch, one.because) for one in done.plan.failures] == [
+            ("plain/a", ""),
+            ("plain/a/b", "" if zfs.world.read_only else "plain/a"),
+        ]
+
+
+class TestTheLedger:
+    """What a branch wrote is taken back as a whole."""
+
+    def dataset(self, name: str, of: str, status: str = "available") -> Dataset:
+        values = {
+            "type": "filesystem",
+            "encryption": "aes-256-gcm" if of else "off",
+            "encryptionroot": of or "-",
+            "keystatus": status if of else "none",
+            "keyformat": "hex" if of else "none",
+            "keylocation": "prompt" if name == of else "none",
+            "mounted": "yes" if status == "available" else "no",
+        }
+        return Dataset(name, {word: Property(value, "-") for word, value in values.items()})
+
+    def model(self) -> Model:
+        found = [
+            self.dataset("t", ""),
+            self.dataset("t/a", "t/a"),
+            self.dataset("t/a/b", "t/a"),
+            self.dataset("t/a/c", "t/a/c"),
+            self.dataset("t/l", "t/l", "unavailable"),
+        ]
+        return Model({one.name: one for one in found})
+
+    def seen(self, model: Model) -> t.Any:
+        names = ("t", "t/a", "t/a/b", "t/a/c", "t/l", "t/n")
+        there = [one for one in (model.get(name) for name in names) if one is not None]
+        return (
+            there,
+            [one.name for one in model.below("t")],
+            {name: sorted(one.name for one in model.members(name)) for name in names},
+            [one.name for one in there if model.locked(one)],
+            [one.name for one in model.all_mounted()],
+        )
+
+    WRITES: t.ClassVar[dict[str, Callable[[Model], None]]] = {
+        "unlock": lambda model: model.unlock("t/l"),
+        "unlock what is open": lambda model: model.unlock("t/a"),
+        "lock": lambda model: model.lock("t/a"),
+        "lock what is locked": lambda model: model.lock("t/l"),
+        "mount": lambda model: model.mount("t/l"),
+        "mount what is mounted": lambda model: model.mount("t/a"),
+        "unmount": lambda model: model.unmount("t/a"),
+        "remove": lambda model: model.remove("t/a"),
+        "inherit": lambda model: model.inherit("t/a/c", "t/a"),
+        "a new key": lambda model: model.change_key("t/a", "raw", "file:///k"),
+        "a key of its own": lambda model: model.change_key("t/a/b", "hex", "prompt"),
+    }
+
+    @pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)
+    def test_one_write(self, write: Callable[[Model], None]) -> None:
+        model = self.model()
+        before = self.seen(model)
+        model.begin()
+        write(model)
+        model.take_back()
+        assert self.seen(model) == before
+
+    def test_all_of_them_in_a_row(self) -> None:
+        model = self.model()
+        before = self.seen(model)
+        model.begin()
+        model.add(self.dataset("t/n", "t/l"))
+        for name, write in self.WRITES.items():
+            if name != "remove":
+                write(model)
+        self.WRITES["remove"](model)
+        model.take_back()
+        assert self.seen(model) == before
+
+    def test_what_an_earlier_branch_wrote_stays(self) -> None:
+        model = self.model()
+        model.begin()
+        model.unlock("t/l")
+        model.begin()
+        model.lock("t/a")
+        model.take_back()
+        assert [one.name for one in (self.dataset("t/a", "t/a"), self.dataset("t/l", "t/l")) if model.locked(one)] == []
