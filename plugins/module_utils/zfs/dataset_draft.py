@@ -50,6 +50,8 @@ class Draft:
         self.mounting: dict[str, str] = {}
         # The folders above them and above what is mounted already, each with a mountpoint below it.
         self._above_mounts: dict[str, str] | None = None
+        # Mountpoints at which nothing can be mounted, with the filesystem that should be. Nothing is mounted below.
+        self.blocked: dict[str, str] = {}
         # Mountpoints that a planned step clears of what is there.
         self.cleared: set[str] = set()
         # Volumes that a planned step opens, by branch, as long as no later step waits for their device nodes.
@@ -70,6 +72,7 @@ class Draft:
         except StorageError as error:
             # None of its steps is carried out, not even those before the one that is refused.
             self.model.take_back()
+            self._stays_unmounted(name)
             because = error.by if isinstance(error, Blocked) and error.by in self.failures else ""
             self.fail(name, error, because)
             return True
@@ -140,6 +143,19 @@ class Draft:
         """Note that a step moves away what is at a mountpoint."""
         self.cleared.add(mountpoint)
         self.model.on_take_back(lambda: self.cleared.discard(mountpoint))
+
+    def blocks(self, mountpoint: str, name: str) -> None:
+        """Note that a filesystem can't be mounted."""
+        self.blocked.setdefault(mountpoint, name)
+
+    def _stays_unmounted(self, branch: str) -> None:
+        """Note what a branch that failed would have mounted."""
+        dataset, entry = self.model.get(branch), self.entries.get(branch)
+        if dataset is None or (entry is not None and (entry.state in ("locked", "absent") or not entry.mount)):
+            return
+        for one in self.model.members(branch) if dataset.is_root else (dataset,):
+            if one.mountable() and not self.model.mounted(one):
+                self.blocks(one.value("mountpoint"), one.name)
 
     def mounts(self, mountpoint: str, branch: str) -> None:
         """Note that a step of a branch mounts something, which is the last that a branch does."""

@@ -19,10 +19,13 @@ from ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.zfs.d
 from ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.zfs.dataset_tools import (
     HEX,
     PASSPHRASES,
+    child,
     file_of,
     four,
     locked,
     root,
+    run,
+    wishes,
     world,
 )
 
@@ -115,6 +118,85 @@ class TestWhatIsRefusedAfterItsUnlocking:
             ("plain/a", ""),
             ("plain/a/b", "" if zfs.world.read_only else "plain/a"),
         ]
+
+
+class TestBareFolders:
+    """Nothing is mounted in the folder of a filesystem that is not mounted itself."""
+
+    def dirty(self, tmp_path: Path) -> tuple[DatasetZfs, Path, Path]:
+        """A child of what is open has a file at its mountpoint, and a locked root below it."""
+        top, keystore = tmp_path / "m", tmp_path / "keys"
+        (top / "x").mkdir(parents=True)
+        (top / "x" / "file").touch()
+        keystore.mkdir()
+        zfs = world(
+            root("plain/a", "a", properties={"mountpoint": str(top)}),
+            child("plain/a/x", "plain/a", mounted=False),
+            locked(root("plain/a/x/y", "b")),
+        )
+        return zfs, keystore, top
+
+    UNLOCK: t.ClassVar[Entry] = {
+        "name": "plain/a",
+        "state": "unlocked",
+        "recursive": True,
+        "keys": {"plain/a/x/y": HEX["b"]},
+    }
+
+    def test_a_root_below_a_child_stays_locked_until_that_is_mounted(self, tmp_path: Path) -> None:
+        zfs, keystore, top = self.dirty(tmp_path)
+        done = four(zfs, keystore, **self.UNLOCK)
+        assert done.plan.actions == []
+        above, below = done.plan.failures
+        assert f"'plain/a/x' can't be mounted: the mountpoint {top}/x is not empty" in above.message
+        assert below.because == "plain/a"
+        assert str(below) == (
+            f"'plain/a/x/y' can't be mounted, because nothing could be mounted at {top}/x. 'plain/a/x/y' stays locked. "
+            "See what is said of 'plain/a'."
+        )
+        four(zfs, keystore, **self.UNLOCK, on_nonempty_mountpoint="move_aside")
+        assert all(node.mounted for node in zfs.world.nodes.values())
+
+    @pytest.mark.parametrize("key", [{"key": {"value": HEX["c"]}}, {}])
+    def test_nothing_is_created_there(self, tmp_path: Path, key: Entry) -> None:
+        zfs, keystore, top = self.dirty(tmp_path)
+        wanted = [{"name": "plain/a", "state": "unlocked", "recursive": True}, {"name": "plain/a/x/new", **key}]
+        done = four(zfs, keystore, datasets=wanted, keys={"plain/a/x/y": HEX["b"]})
+        assert done.plan.actions == []
+        assert f"nothing could be mounted at {top}/x" in done.plan.failures[-1].message
+
+    def test_what_a_refused_dataset_would_have_mounted(self, tmp_path: Path) -> None:
+        zfs = world(
+            root("plain/a", "a", mounted=False, properties={"casesensitivity": "sensitive"}),
+            locked(root("plain/a/b", "b")),
+        )
+        wanted = [
+            {"name": "plain/a", "properties": {"casesensitivity": "insensitive"}},
+            {"name": "plain/a/b", "key": {"value": HEX["b"]}},
+        ]
+        done = four(zfs, tmp_path, datasets=wanted)
+        assert done.plan.actions == []
+        assert not zfs.world.nodes["plain/a/b"].loaded
+
+    def test_a_root_elsewhere_whose_mountpoint_is_there(self, tmp_path: Path) -> None:
+        zfs = world(
+            locked(root("plain/a", "a")),
+            locked(root("plain/z", "b", properties={"mountpoint": "/nasops-test/plain/a/z"})),
+        )
+        keys = {"plain/a": HEX["f"], "plain/z": HEX["b"]}
+        done = four(zfs, tmp_path, name="plain", state="unlocked", recursive=True, keys=keys)
+        assert done.plan.actions == []
+        assert [(one.branch, one.because) for one in done.plan.failures] == [("plain/a", ""), ("plain/z", "plain/a")]
+
+    def test_another_entry_may_clear_it(self, tmp_path: Path) -> None:
+        zfs, keystore, _top = self.dirty(tmp_path)
+        wanted = [
+            {"name": "plain/a", "state": "unlocked", "recursive": True},
+            {"name": "plain/a/x", "state": "unlocked", "on_nonempty_mountpoint": "move_aside"},
+            {"name": "plain/a/x/y", "state": "unlocked", "key": {"value": HEX["b"]}},
+        ]
+        run(zfs, keystore, wishes(datasets=wanted))
+        assert all(node.mounted for node in zfs.world.nodes.values())
 
 
 class TestTheLedger:
