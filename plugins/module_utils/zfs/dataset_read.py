@@ -16,6 +16,7 @@ from .dataset_actions import DERIVATION, free_name, root_key
 from .dataset_options import WantedDataset, Wishes
 from .dataset_state import (
     DatasetHost,
+    FindPlaces,
     HasReceivedValues,
     ListSnapshots,
     LookAt,
@@ -28,6 +29,7 @@ from .dataset_state import (
     TryKey,
 )
 from .keys import ZfsRunner
+from .mount_table import places_of
 from .state import (
     MOUNT_PROPERTIES,
     Dataset,
@@ -133,6 +135,8 @@ def _answer(runner: ZfsRunner, host: DatasetHost, questions: t.Sequence[Question
     for question in questions:
         if isinstance(question, LookAt):
             answers[question] = _look_at(question.mountpoint)
+        elif isinstance(question, FindPlaces):
+            answers[question] = places_of(runner, question.names)
         elif isinstance(question, ReadKeyLocations):
             elsewhere = read_datasets(runner, question.pools, _KEY_LOCATION, recursive=True)
             answers[question] = {one.name: one.value("keylocation") for one in elsewhere.values() if one.is_root}
