@@ -205,13 +205,15 @@ class Mount:
 class MountAll:
     """Mounts filesystems in this order. If none can be, the key is unloaded again.
 
-    ``volumes`` were opened with them, and may need a while longer.
+    ``volumes`` were opened with them, and may need a while longer. ``moved`` tells afterwards what was moved aside that
+    no plan could name, since it showed only when what is above it was mounted.
     """
 
     mounts: tuple[Mount, ...]
     move_aside: bool = False
     lock_again: str = ""
     volumes: tuple[str, ...] = ()
+    moved: list[str] = field(default_factory=list, compare=False)
 
     def __call__(self, runner: Runner) -> None:
         failed: list[str] = []
@@ -229,7 +231,8 @@ class MountAll:
         if self.lock_again and len(failed) == len(self.mounts):
             unload(self.lock_again, runner)
             locked = f" '{self.lock_again}' was locked again."
-        raise StorageError(f"Not mounted: {'; '.join(failed)}.{locked}", not_mounted=failed)
+        moved = f" Moved aside before: {', '.join(self.moved)}." if self.moved else ""
+        raise StorageError(f"Not mounted: {'; '.join(failed)}.{locked}{moved}", not_mounted=failed)
 
     def _mount(self, mount: Mount, runner: Runner) -> str:
         """Why it could not be mounted, "" if it is."""
@@ -241,7 +244,7 @@ class MountAll:
             return obstacle
         try:
             if obstacle:
-                os.rename(mount.mountpoint, mount.aside or free_name(mount.mountpoint))
+                self._make_room(mount)
             run_zfs(runner, Command(("zfs", "mount", mount.name)))
         except OSError as error:
             return f"{obstacle}, and it can't be moved aside ({error.strerror})"
@@ -249,6 +252,12 @@ class MountAll:
             said = error.result.stderr.strip()
             return "" if "already mounted" in said else said
         return ""
+
+    def _make_room(self, mount: Mount) -> None:
+        aside = mount.aside or free_name(mount.mountpoint)
+        os.rename(mount.mountpoint, aside)
+        if not mount.aside:
+            self.moved.append(f"{mount.mountpoint} to {aside}")
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,8 @@ class Draft:
         self.pools = frozenset(one.name.split("/")[0] for one in wishes.datasets)
         self.steps: list[Step] = []
         self.warnings: list[str] = []
+        # Mountpoints with contents that show only when a planned step has mounted what is above, to be moved aside.
+        self.unseen: list[str] = []
         self.failures: dict[str, Failure] = {}
         self.questions: dict[Question, None] = {}
         # Branches that create or unlock something, on which those below depend.

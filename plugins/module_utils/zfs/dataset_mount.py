@@ -22,11 +22,13 @@ class Mounts:
     """What can be mounted, in this order, and what can't, with the reason.
 
     ``because``: the branch that failed with what should be mounted above all of these, "" if some have other reasons.
+    ``unseen`` are mountpoints of which it shows only then what has to be moved aside there.
     """
 
     possible: tuple[Mount, ...] = ()
     refused: tuple[str, ...] = ()
     because: str = ""
+    unseen: tuple[str, ...] = ()
 
 
 def plan_mounts(datasets: t.Iterable[Dataset], wanted: WantedDataset, draft: Draft) -> Mounts:
@@ -44,7 +46,9 @@ def plan_mounts(datasets: t.Iterable[Dataset], wanted: WantedDataset, draft: Dra
     possible: list[Mount] = []
     refused: list[str] = []
     causes: set[str] = set()
-    mounting = set(draft.mounting)
+    unseen: list[str] = []
+    # By mountpoint, the branch or dataset that is mounted there.
+    mounting = dict(draft.mounting)
     for dataset in sorted(waiting, key=lambda one: (one.value("mountpoint"), one.name)):
         mountpoint = dataset.value("mountpoint")
         below = draft.mounted_below(mountpoint)
@@ -63,17 +67,20 @@ def plan_mounts(datasets: t.Iterable[Dataset], wanted: WantedDataset, draft: Dra
             refused.append(f"'{dataset.name}' can't be mounted, because nothing could be mounted at {over[0]}")
             continue
         # What is in a mountpoint below another one shows only when that one is mounted.
-        hidden = any(path in mounting for path in _folders(mountpoint))
-        obstacle = None if hidden or mountpoint in draft.cleared else draft.host.obstacle(mountpoint)
+        above = next((mounting[path] for path in _folders(mountpoint) if path in mounting), "")
+        obstacle = None if above or mountpoint in draft.cleared else draft.host.obstacle(mountpoint)
         if obstacle is not None and obstacle.text and wanted.on_nonempty_mountpoint == "fail":
             draft.blocks(mountpoint, dataset.name)
             causes.add("")
             refused.append(f"'{dataset.name}' can't be mounted: {obstacle.text}")
             continue
         possible.append(Mount(dataset.name, mountpoint, obstacle.aside if obstacle and obstacle.text else ""))
-        mounting.add(mountpoint)
+        # In one that is only now created, nothing is.
+        if above in draft.host.datasets and wanted.on_nonempty_mountpoint == "move_aside":
+            unseen.append(mountpoint)
+        mounting[mountpoint] = dataset.name
         draft.blocked.pop(mountpoint, None)
-    return Mounts(tuple(possible), tuple(refused), causes.pop() if len(causes) == 1 else "")
+    return Mounts(tuple(possible), tuple(refused), causes.pop() if len(causes) == 1 else "", tuple(unseen))
 
 
 def _failed_with(name: str, draft: Draft) -> str:
@@ -114,6 +121,7 @@ def mount_steps(
         for one in mounts.possible:
             draft.model.mount(one.name)
             draft.mounts(one.mountpoint, branch)
+        draft.unseen += mounts.unseen
     if mounts.refused:
         draft.fail(branch, unmountable(mounts), "" if mounts.possible else mounts.because)
 

@@ -9,10 +9,11 @@ import typing as t
 from dataclasses import dataclass, replace
 
 from ..command import Command
+from ..errors import StorageError
 from ..plan import Plan
 from . import keystore
 from .dataset import plan_datasets
-from .dataset_actions import DERIVATION, free_name, root_key
+from .dataset_actions import DERIVATION, MountAll, free_name, root_key
 from .dataset_options import WantedDataset, Wishes
 from .dataset_state import (
     DatasetHost,
@@ -70,7 +71,23 @@ def survey_again(runner: ZfsRunner, wishes: Wishes, before: Survey, done: Plan) 
 
     :raises StorageError: ZFS can't be asked
     """
-    wishes = wishes.settled()
+    moved = tuple(_moved_aside(done))
+    try:
+        found = _read_again(runner, wishes.settled(), before, done)
+    except StorageError as error:
+        error.message = " ".join((error.message, *moved))
+        raise
+    return replace(found, plan=replace(found.plan, warnings=(*found.plan.warnings, *moved)))
+
+
+def _moved_aside(done: Plan) -> t.Iterator[str]:
+    """What the plan could not name."""
+    moved = [one for step in done.steps if isinstance(step.action, MountAll) for one in step.action.moved]
+    if moved:
+        yield f"Moved aside, since it was in the way of a mount: {', '.join(moved)}."
+
+
+def _read_again(runner: ZfsRunner, wishes: Wishes, before: Survey, done: Plan) -> Survey:
     changes = [change for step in done.steps for change in step.changes]
     described = [one.name for one in wishes.datasets if one.name in before.host.datasets]
     names = tuple(dict.fromkeys([*described, *(change.path[1] for change in changes)]))
