@@ -11,7 +11,7 @@ import os
 import typing as t
 from dataclasses import replace
 
-from ..errors import Refused, StorageError
+from ..errors import BadInput, Refused, StorageError
 from ..plan import Failure, Step
 from . import keystore
 from .dataset_actions import LoadKey
@@ -75,6 +75,8 @@ class Draft:
             # None of its steps is carried out, not even those before the one that is refused.
             self.model.take_back()
             self._stays_unmounted(name)
+            if isinstance(error, BadInput) and f"'{name}'" not in error.message:
+                error.message = f"Dataset '{name}': {error.message}"
             because = error.by if isinstance(error, Blocked) and error.by in self.failures else ""
             self.fail(name, error, because)
             return True

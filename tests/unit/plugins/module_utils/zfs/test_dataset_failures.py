@@ -120,6 +120,31 @@ class TestWhatIsRefusedAfterItsUnlocking:
         ]
 
 
+class TestMalformedKeys:
+    @pytest.mark.parametrize("there", [False, True])
+    @pytest.mark.parametrize(
+        ("key", "fault"),
+        [
+            ({"format": "passphrase", "value": "seven77"}, "key.value holds 7 bytes; a passphrase has 8 to 512"),
+            ({"format": "hex", "value": HEX["b"][1:]}, "key.value is not a hex key: it has 63 characters"),
+            ({"format": "raw", "value": "~"}, "key.value is not base64."),
+            ({"value": HEX["b"][1:]}, "key.value is not a hex key: it has 63 characters"),
+        ],
+    )
+    def test_one_holds_up_no_others(self, tmp_path: Path, key: Entry, fault: str, there: bool) -> None:
+        zfs = world(*([locked(root("plain/a", "a"))] if there else []))
+        wanted = [
+            {"name": "plain/a", "key": key},
+            {"name": "plain/b", "key": {"value": HEX["b"]}},
+            {"name": "plain/a/c"},
+        ]
+        done = four(zfs, tmp_path, datasets=wanted)
+        wrong, skipped = done.plan.failures
+        assert wrong.message.startswith(f"Dataset 'plain/a': {fault}")
+        assert skipped.because == "plain/a"
+        assert zfs.world.nodes["plain/b"].mounted
+
+
 class TestBareFolders:
     """Nothing is mounted in the folder of a filesystem that is not mounted itself."""
 
