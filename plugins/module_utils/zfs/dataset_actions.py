@@ -55,9 +55,22 @@ class LoadKey:
         wait_for_nodes(self.volumes)
 
 
-def wait_for_nodes(volumes: tuple[str, ...]) -> None:
-    """Wait until there are device nodes for these volumes, whose key is loaded.
+@dataclass(frozen=True)
+class CreateVolume:
+    """Creates a volume, and waits for its device node."""
 
+    name: str
+    command: Command
+
+    def __call__(self, runner: Runner) -> None:
+        run_zfs(runner, self.command)
+        wait_for_nodes((self.name,), f"'{self.name}' was created")
+
+
+def wait_for_nodes(volumes: tuple[str, ...], done: str = "The key is loaded") -> None:
+    """Wait until there are device nodes for these volumes.
+
+    :param done: what they come with, for the message
     :raises StorageError: they did not appear in time
     """
     missing = [] if not volumes or _makes_no_nodes() else list(volumes)
@@ -68,7 +81,7 @@ def wait_for_nodes(volumes: tuple[str, ...]) -> None:
             return
         if time.monotonic() > end:
             raise StorageError(
-                f"The key is loaded, but these device nodes did not appear within {NODE_PATIENCE:.0f} seconds: "
+                f"{done}, but these device nodes did not appear within {NODE_PATIENCE:.0f} seconds: "
                 f"{', '.join(node_of(name) for name in missing)}.",
                 hint="See 'udevadm settle' and the kernel log.",
             )
@@ -76,12 +89,17 @@ def wait_for_nodes(volumes: tuple[str, ...]) -> None:
 
 
 def _makes_no_nodes() -> bool:
-    """Whether OpenZFS was told not to make device nodes (zvol_inhibit_dev), as in containers."""
+    """Whether OpenZFS was told not to make device nodes, as in containers, or none unless volmode asks for them."""
+    return _parameter("zvol_inhibit_dev") not in ("", "0") or _parameter("zvol_volmode") == "3"
+
+
+def _parameter(name: str) -> str:
+    """A parameter of the kernel module, "" where there is none."""
     try:
-        with open("/sys/module/zfs/parameters/zvol_inhibit_dev", encoding="ascii") as file:
-            return file.read().strip() not in ("", "0")
+        with open(f"/sys/module/zfs/parameters/{name}", encoding="ascii") as file:
+            return file.read().strip()
     except OSError:
-        return False
+        return ""
 
 
 def node_of(volume: str) -> str:

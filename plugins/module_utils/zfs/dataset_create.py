@@ -12,7 +12,7 @@ from ..errors import Refused
 from ..plan import Change, Step
 from ..secrets import Key, check_iterations
 from . import keystore
-from .dataset_actions import StoreKey
+from .dataset_actions import CreateVolume, StoreKey
 from .dataset_draft import Blocked, Draft
 from .dataset_keys import refuse_own_file
 from .dataset_mount import mount_steps, plan_mounts, unmountable
@@ -50,9 +50,11 @@ def create_steps(wanted: WantedDataset, draft: Draft) -> t.Iterator[Step]:
         given = key.value(key_format)
         yield from _store(name, key, key_format, given, future, draft)
     stdin = given.stdin() if given is not None and key is not None and key.file is None else None
+    command = Command(tuple(_arguments(wanted, key_format, parent)), stdin=stdin)
+    has_node = wanted.volsize is not None and future.value("volmode") != "none"
     yield Step(
         f"Create {wanted.kind} '{name}', {_how(cipher, future)}",
-        Command(tuple(_arguments(wanted, key_format, parent)), stdin=stdin),
+        CreateVolume(name, command) if has_node else command,
         tuple(_changes(wanted, cipher, key_format, future)),
     )
     draft.model.add(future)
@@ -182,6 +184,7 @@ def _future(wanted: WantedDataset, parent: Dataset, key_format: str, cipher: str
         "canmount": (wanted.properties.get("canmount") or "on") if wanted.volsize is None else "-",
         "mounted": "no" if wanted.volsize is None else "-",
         "origin": "-",
+        "volmode": wanted.properties.get("volmode") or parent.value("volmode"),
     }
     return Dataset(wanted.name, {word: Property(value, "local") for word, value in values.items()})
 
