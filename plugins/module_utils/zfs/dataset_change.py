@@ -32,6 +32,7 @@ from .dataset_keys import (
     refuse_foreign,
     refuse_own_file,
     refuse_shared_file,
+    warn_exposed,
 )
 from .dataset_options import KeyWish, WantedDataset
 from .dataset_policy import check_new_root
@@ -135,6 +136,7 @@ def _read(path: str | None, key_format: str, now: str, dataset: Dataset, draft: 
         found = draft.host.key_file(path, now, strict=False)
         if found.key is not None and draft.host.opens(dataset.name, found.key):
             refuse_own_file(dataset.name, found, draft)
+            warn_exposed(found, draft)
             return found
     found = draft.host.key_file(path, key_format)
     refuse_own_file(dataset.name, found, draft)
@@ -143,6 +145,7 @@ def _read(path: str | None, key_format: str, now: str, dataset: Dataset, draft: 
             f"The key file {path} of '{dataset.name}' can't be used: {found.fault}",
             hint="Correct it, or move it away: it may be the only copy of a key.",
         )
+    warn_exposed(found, draft)
     return found
 
 

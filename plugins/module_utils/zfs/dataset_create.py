@@ -14,7 +14,7 @@ from ..secrets import Key, check_iterations
 from . import keystore
 from .dataset_actions import CreateVolume, StoreKey
 from .dataset_draft import Blocked, Draft
-from .dataset_keys import refuse_own_file
+from .dataset_keys import refuse_own_file, warn_exposed
 from .dataset_mount import mount_steps, plan_mounts, unmountable
 from .dataset_options import KeyWish, WantedDataset
 from .dataset_order import place_to_be
@@ -139,8 +139,7 @@ def _store(
             f"The key file {key.file} holds another key than key.value for '{name}'.",
             hint="It may be the only copy of the key of something else, so it is not overwritten. Move it away.",
         )
-    if found.exposed:
-        draft.warnings.append(f"The key file {key.file} can be read by others than root; set its mode to 0400.")
+    warn_exposed(found, draft)
 
 
 def _arguments(wanted: WantedDataset, key_format: str, parent: Dataset) -> t.Iterator[str]:
