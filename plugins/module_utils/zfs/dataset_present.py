@@ -15,6 +15,7 @@ from .dataset_actions import MoveAside
 from .dataset_change import key_steps
 from .dataset_create import create_steps
 from .dataset_draft import Draft
+from .dataset_keys import refuse_below_locked
 from .dataset_mount import Mounts, mount_steps, plan_mounts, unmountable
 from .dataset_options import WantedDataset
 from .dataset_order import place_to_be
@@ -39,6 +40,9 @@ def _present(wanted: WantedDataset, draft: Draft) -> t.Iterator[Step]:
     if was_locked and wanted.key is not None and dataset.is_root:
         mounts = plan_mounts(_to_mount(_with_properties(wanted, dataset, draft), draft), wanted, draft)
         if mounts.refused and not mounts.possible:
+            if mounts.because:
+                # If it is for the same reason, that says more.
+                refuse_below_locked(wanted.name, draft)
             raise unmountable(mounts, wanted.name)
     yield from key_steps(wanted, dataset, draft)
     changes = [*_volsize(wanted, dataset), *_properties(wanted, dataset, draft)]
