@@ -86,7 +86,8 @@ class Plan:
     ``reveals`` tells what can't be known before the steps are done, such as the inside of an exported pool; then what
     the second plan finds is done too, and check mode warns that it could not look that far. If what is revealed is
     refused, ``retreat`` puts things back as they were. ``failures`` are branches that were refused when the plan was
-    made. ``in_order``: the branches run one after another, as where each keeps the disks busy by itself.
+    made. ``in_order``: the branches run one after another, as where each keeps the disks busy by itself. ``unseen`` are
+    warnings for check mode alone, of what shows only while the steps are carried out.
     """
 
     steps: tuple[Step, ...] = ()
@@ -95,6 +96,7 @@ class Plan:
     retreat: tuple[Action, ...] = ()
     failures: tuple[Failure, ...] = ()
     in_order: bool = False
+    unseen: tuple[str, ...] = ()
 
     @property
     def changed(self) -> bool:
@@ -129,6 +131,7 @@ def join(plans: t.Iterable[Plan]) -> Plan:
         tuple(action for part in reversed(parts) for action in part.retreat),
         tuple(failure for part in parts for failure in part.failures),
         any(part.in_order for part in parts),
+        tuple(dict.fromkeys(warning for part in parts for warning in part.unseen)),
     )
 
 
@@ -243,9 +246,8 @@ def _look_again(
 
 
 def _blind_spot(plan: Plan) -> Plan:
-    if not plan.reveals:
-        return Plan()
-    return Plan(warnings=(f"Check mode can't see everything: {plan.reveals}.",))
+    revealed = (f"Check mode can't see everything: {plan.reveals}.",) if plan.reveals else ()
+    return Plan(warnings=(*revealed, *plan.unseen))
 
 
 def apply(plan: Plan, runner: Runner) -> Plan:

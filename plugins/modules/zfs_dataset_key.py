@@ -131,6 +131,8 @@ options:
           - What to do when there is a file, or a directory that is not empty, where a filesystem is to be mounted.
           - V(fail) leaves that filesystem unmounted and says so. V(move_aside) renames what is there, to a free name
             that begins with that of the mountpoint and C(.aside-).
+          - Where a filesystem above is not mounted yet, what is there shows only during the run. A warning then tells
+            what was moved where; check mode warns of the mountpoints that it can't see.
         type: str
         choices: [fail, move_aside]
       force_unmount: &force_unmount

@@ -22,6 +22,9 @@ from .dataset_present import plan_present
 from .dataset_state import DatasetHost, Question
 from .dataset_unlock import plan_unlocked, refuse_stray_keys
 
+# In a warning.
+_MOST_NAMED = 10
+
 
 def plan_datasets(wishes: Wishes, host: DatasetHost) -> tuple[Plan, tuple[Question, ...]]:
     """The plan for all datasets of the task, and what has to be found out before it is good.
@@ -36,8 +39,23 @@ def plan_datasets(wishes: Wishes, host: DatasetHost) -> tuple[Plan, tuple[Questi
         _PLANNERS[wanted.state](wanted, draft)
     for wanted in entries_in_order(opening, draft):
         _PLANNERS[wanted.state](wanted, draft)
-    plan = Plan(tuple(draft.steps), tuple(dict.fromkeys(draft.warnings)), failures=tuple(draft.failures.values()))
+    plan = Plan(
+        tuple(draft.steps),
+        tuple(dict.fromkeys(draft.warnings)),
+        failures=tuple(draft.failures.values()),
+        unseen=tuple(_unseen(draft)),
+    )
     return plan, tuple(draft.questions)
+
+
+def _unseen(draft: Draft) -> t.Iterator[str]:
+    """What check mode has to add, where data may be moved aside that shows only when something is mounted."""
+    if draft.unseen:
+        more = f" and {len(draft.unseen) - _MOST_NAMED} more" if len(draft.unseen) > _MOST_NAMED else ""
+        yield (
+            "Check mode can't see what lies at mountpoints below filesystems that are not mounted yet; what is there "
+            f"will be moved aside, and told then: {', '.join(draft.unseen[:_MOST_NAMED])}{more}."
+        )
 
 
 def _closing_order(entries: t.Sequence[WantedDataset], draft: Draft) -> list[WantedDataset]:

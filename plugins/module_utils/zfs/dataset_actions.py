@@ -55,9 +55,22 @@ class LoadKey:
         wait_for_nodes(self.volumes)
 
 
-def wait_for_nodes(volumes: tuple[str, ...]) -> None:
-    """Wait until there are device nodes for these volumes, whose key is loaded.
+@dataclass(frozen=True)
+class CreateVolume:
+    """Creates a volume, and waits for its device node."""
 
+    name: str
+    command: Command
+
+    def __call__(self, runner: Runner) -> None:
+        run_zfs(runner, self.command)
+        wait_for_nodes((self.name,), f"'{self.name}' was created")
+
+
+def wait_for_nodes(volumes: tuple[str, ...], done: str = "The key is loaded") -> None:
+    """Wait until there are device nodes for these volumes.
+
+    :param done: what they come with, for the message
     :raises StorageError: they did not appear in time
     """
     missing = [] if not volumes or _makes_no_nodes() else list(volumes)
@@ -68,7 +81,7 @@ def wait_for_nodes(volumes: tuple[str, ...]) -> None:
             return
         if time.monotonic() > end:
             raise StorageError(
-                f"The key is loaded, but these device nodes did not appear within {NODE_PATIENCE:.0f} seconds: "
+                f"{done}, but these device nodes did not appear within {NODE_PATIENCE:.0f} seconds: "
                 f"{', '.join(node_of(name) for name in missing)}.",
                 hint="See 'udevadm settle' and the kernel log.",
             )
@@ -76,12 +89,17 @@ def wait_for_nodes(volumes: tuple[str, ...]) -> None:
 
 
 def _makes_no_nodes() -> bool:
-    """Whether OpenZFS was told not to make device nodes (zvol_inhibit_dev), as in containers."""
+    """Whether OpenZFS was told not to make device nodes, as in containers, or none unless volmode asks for them."""
+    return _parameter("zvol_inhibit_dev") not in ("", "0") or _parameter("zvol_volmode") == "3"
+
+
+def _parameter(name: str) -> str:
+    """A parameter of the kernel module, "" where there is none."""
     try:
-        with open("/sys/module/zfs/parameters/zvol_inhibit_dev", encoding="ascii") as file:
-            return file.read().strip() not in ("", "0")
+        with open(f"/sys/module/zfs/parameters/{name}", encoding="ascii") as file:
+            return file.read().strip()
     except OSError:
-        return False
+        return ""
 
 
 def node_of(volume: str) -> str:
@@ -205,13 +223,15 @@ class Mount:
 class MountAll:
     """Mounts filesystems in this order. If none can be, the key is unloaded again.
 
-    ``volumes`` were opened with them, and may need a while longer.
+    ``volumes`` were opened with them, and may need a while longer. ``moved`` tells afterwards what was moved aside that
+    no plan could name, since it showed only when what is above it was mounted.
     """
 
     mounts: tuple[Mount, ...]
     move_aside: bool = False
     lock_again: str = ""
     volumes: tuple[str, ...] = ()
+    moved: list[str] = field(default_factory=list, compare=False)
 
     def __call__(self, runner: Runner) -> None:
         failed: list[str] = []
@@ -229,7 +249,8 @@ class MountAll:
         if self.lock_again and len(failed) == len(self.mounts):
             unload(self.lock_again, runner)
             locked = f" '{self.lock_again}' was locked again."
-        raise StorageError(f"Not mounted: {'; '.join(failed)}.{locked}", not_mounted=failed)
+        moved = f" Moved aside before: {', '.join(self.moved)}." if self.moved else ""
+        raise StorageError(f"Not mounted: {'; '.join(failed)}.{locked}{moved}", not_mounted=failed)
 
     def _mount(self, mount: Mount, runner: Runner) -> str:
         """Why it could not be mounted, "" if it is."""
@@ -241,7 +262,7 @@ class MountAll:
             return obstacle
         try:
             if obstacle:
-                os.rename(mount.mountpoint, mount.aside or free_name(mount.mountpoint))
+                self._make_room(mount)
             run_zfs(runner, Command(("zfs", "mount", mount.name)))
         except OSError as error:
             return f"{obstacle}, and it can't be moved aside ({error.strerror})"
@@ -249,6 +270,12 @@ class MountAll:
             said = error.result.stderr.strip()
             return "" if "already mounted" in said else said
         return ""
+
+    def _make_room(self, mount: Mount) -> None:
+        aside = mount.aside or free_name(mount.mountpoint)
+        os.rename(mount.mountpoint, aside)
+        if not mount.aside:
+            self.moved.append(f"{mount.mountpoint} to {aside}")
 
 
 @dataclass(frozen=True)
@@ -278,34 +305,51 @@ def free_name(path: str) -> str:
 
 
 @dataclass(frozen=True)
-class Unmount:
-    """Unmounts filesystems in this order; when one can't be, those before it are mounted again.
+class Mounted:
+    """A filesystem that is mounted at ``place``, which is "" where that is not known.
 
-    ``legacy`` are those among them that only umount(8) unmounts.
+    ``legacy``: its mountpoint is not kept by ZFS; then ``options`` are those to mount it with again.
     """
 
-    names: tuple[str, ...]
-    mountpoints: tuple[str, ...]
-    legacy: frozenset[str] = frozenset()
+    name: str
+    place: str
+    legacy: bool = False
+    options: tuple[str, ...] = ()
+
+    def unmounting(self, force: bool) -> Command:
+        flags = ("-f",) if force else ()
+        if self.legacy:
+            return Command(("umount", *flags, self.place or self.name))
+        return Command(("zfs", "unmount", *flags, self.name))
+
+    def mounting(self) -> Command:
+        if self.legacy:
+            options = ("-o", ",".join(self.options)) if self.options else ()
+            return Command(("mount", "-t", "zfs", *options, self.name, self.place))
+        return Command(("zfs", "mount", self.name))
+
+
+@dataclass(frozen=True)
+class Unmount:
+    """Unmounts filesystems in this order; when one can't be, those before it are mounted again."""
+
+    mounts: tuple[Mounted, ...]
     force: bool = False
 
     def __call__(self, runner: Runner) -> None:
-        done: list[str] = []
-        for name, mountpoint in zip(self.names, self.mountpoints):
+        for number, one in enumerate(self.mounts):
             try:
-                self._unmount(name, mountpoint, runner)
-            except StorageError:
-                Remount(tuple(reversed([one for one in done if one not in self.legacy])))(runner)
+                self._unmount(one, runner)
+            except StorageError as error:
+                again = _mounted_again(self.mounts[:number], runner)
+                error.hint = " ".join(part for part in (error.hint, again) if part)
                 raise
-            done.append(name)
 
-    def _unmount(self, name: str, mountpoint: str, runner: Runner) -> None:
-        force = ("-f",) if self.force else ()
-        argv = ("umount", *force, name) if name in self.legacy else ("zfs", "unmount", *force, name)
+    def _unmount(self, mounted: Mounted, runner: Runner) -> None:
         end = time.monotonic() + BUSY_PATIENCE
         while True:
             try:
-                run_zfs(runner, Command(argv))
+                run_zfs(runner, mounted.unmounting(self.force))
                 return
             except CommandError as error:
                 said = error.result.stderr
@@ -315,27 +359,41 @@ class Unmount:
                     raise
                 if time.monotonic() > end:
                     raise Refused(
-                        f"'{name}' is in use and can't be unmounted{describe_holders(runner, mountpoint, '')}.",
-                        hint="Stop what uses it, then run this again; all that was unmounted was mounted again.",
+                        f"'{mounted.name}' is in use and can't be unmounted"
+                        f"{describe_holders(runner, mounted.place, '')}.",
+                        hint="Stop what uses it, then run this again.",
                         **error.details,
                     ) from None
             time.sleep(_PAUSE)
 
 
+def _mounted_again(unmounted: tuple[Mounted, ...], runner: Runner) -> str:
+    """In words, what became of the filesystems that were unmounted for nothing."""
+    try:
+        Remount(tuple(reversed(unmounted)))(runner)
+    except StorageError as error:
+        return error.message
+    return "All that was unmounted was mounted again." if unmounted else ""
+
+
 @dataclass(frozen=True)
 class Remount:
-    """Mounts again what was unmounted for nothing, parents first, as far as that is still possible."""
+    """Mounts again what was unmounted for nothing, in this order, as far as that is still possible."""
 
-    names: tuple[str, ...]
+    mounts: tuple[Mounted, ...]
 
     def __call__(self, runner: Runner) -> None:
         failed: list[str] = []
-        for name in self.names:
+        for one in self.mounts:
+            if one.legacy and not one.place:
+                failed.append(f"'{one.name}': where it was mounted is not known")
+                continue
             try:
-                run_zfs(runner, Command(("zfs", "mount", name)))
-            except CommandError as error:
-                if "already mounted" not in error.result.stderr and "key not loaded" not in error.result.stderr:
-                    failed.append(f"'{name}': {error.result.stderr.strip()}")
+                run_zfs(runner, one.mounting())
+            except StorageError as error:
+                said = error.result.stderr.strip() if isinstance(error, CommandError) else error.message
+                if "already mounted" not in said and "key not loaded" not in said:
+                    failed.append(f"'{one.name}'{f' at {one.place}' if one.place else ''}: {said}")
         if failed:
             raise StorageError(f"Not mounted again: {'; '.join(failed)}.")
 
@@ -356,7 +414,8 @@ class UnloadKey:
             clones = f"; clones that use this key: {', '.join(self.clones)}" if self.clones else ""
             raise Refused(
                 f"'{self.root}' is in use and its key can't be unloaded{held}{clones}.",
-                hint="Stop what uses it, then run this again; what was unmounted is mounted again.",
+                hint="Stop what uses it, then run this again. What was unmounted for it is mounted again, unless "
+                "undo_errors says otherwise.",
                 **error.details,
             ) from None
 

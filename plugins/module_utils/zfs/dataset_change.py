@@ -33,6 +33,7 @@ from .dataset_keys import (
     refuse_foreign,
     refuse_own_file,
     refuse_shared_file,
+    warn_exposed,
 )
 from .dataset_options import KeyWish, WantedDataset
 from .dataset_policy import check_new_root
@@ -136,6 +137,7 @@ def _read(path: str | None, key_format: str, now: str, dataset: Dataset, draft: 
         found = draft.host.key_file(path, now, strict=False)
         if found.key is not None and draft.host.opens(dataset.name, found.key):
             refuse_own_file(dataset.name, found, draft)
+            warn_exposed(found, draft)
             return found
     found = draft.host.key_file(path, key_format)
     refuse_own_file(dataset.name, found, draft)
@@ -144,6 +146,7 @@ def _read(path: str | None, key_format: str, now: str, dataset: Dataset, draft: 
             f"The key file {path} of '{dataset.name}' can't be used: {found.fault}",
             hint="Correct it, or move it away: it may be the only copy of a key.",
         )
+    warn_exposed(found, draft)
     return found
 
 
@@ -270,7 +273,7 @@ def _unlock_to_change(found: Findings, dataset: Dataset, draft: Draft) -> t.Iter
             ) from None
     yield from load_steps(dataset, at_hand, draft)
     draft.model.unlock(dataset.name)
-    draft.opening.add(dataset.name)
+    draft.opens(dataset.name)
 
 
 def _usable(successor: KeyFile | None, new: Key | None, dataset: Dataset, found: Findings, draft: Draft) -> bool:
@@ -317,7 +320,7 @@ def _keep(wish: KeyWish, found: Findings, dataset: Dataset, draft: Draft) -> t.I
         refuse_below_locked(name, draft)
         yield from load_steps(dataset, FoundKey(found.key, found.origin), draft)
         draft.model.unlock(name)
-        draft.opening.add(name)
+        draft.opens(name)
     location = dataset.value("keylocation")
     if wish.file is None:
         yield from _leftovers(name, wish, location, draft)

@@ -12,9 +12,9 @@ from ..errors import Refused
 from ..plan import Change, Step
 from ..secrets import Key, check_iterations
 from . import keystore
-from .dataset_actions import StoreKey
+from .dataset_actions import CreateVolume, StoreKey
 from .dataset_draft import Blocked, Draft
-from .dataset_keys import refuse_own_file
+from .dataset_keys import refuse_own_file, warn_exposed
 from .dataset_mount import mount_steps, plan_mounts, unmountable
 from .dataset_options import KeyWish, WantedDataset
 from .dataset_order import place_to_be
@@ -50,13 +50,15 @@ def create_steps(wanted: WantedDataset, draft: Draft) -> t.Iterator[Step]:
         given = key.value(key_format)
         yield from _store(name, key, key_format, given, future, draft)
     stdin = given.stdin() if given is not None and key is not None and key.file is None else None
+    command = Command(tuple(_arguments(wanted, key_format, parent)), stdin=stdin)
+    has_node = wanted.volsize is not None and future.value("volmode") != "none"
     yield Step(
         f"Create {wanted.kind} '{name}', {_how(cipher, future)}",
-        Command(tuple(_arguments(wanted, key_format, parent)), stdin=stdin),
+        CreateVolume(name, command) if has_node else command,
         tuple(_changes(wanted, cipher, key_format, future)),
     )
     draft.model.add(future)
-    draft.opening.add(name)
+    draft.opens(name)
     yield from mount_steps(name, mounts, wanted, draft)
 
 
@@ -137,8 +139,7 @@ def _store(
             f"The key file {key.file} holds another key than key.value for '{name}'.",
             hint="It may be the only copy of the key of something else, so it is not overwritten. Move it away.",
         )
-    if found.exposed:
-        draft.warnings.append(f"The key file {key.file} can be read by others than root; set its mode to 0400.")
+    warn_exposed(found, draft)
 
 
 def _arguments(wanted: WantedDataset, key_format: str, parent: Dataset) -> t.Iterator[str]:
@@ -182,6 +183,7 @@ def _future(wanted: WantedDataset, parent: Dataset, key_format: str, cipher: str
         "canmount": (wanted.properties.get("canmount") or "on") if wanted.volsize is None else "-",
         "mounted": "no" if wanted.volsize is None else "-",
         "origin": "-",
+        "volmode": wanted.properties.get("volmode") or parent.value("volmode"),
     }
     return Dataset(wanted.name, {word: Property(value, "local") for word, value in values.items()})
 

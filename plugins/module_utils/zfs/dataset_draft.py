@@ -11,7 +11,7 @@ import os
 import typing as t
 from dataclasses import replace
 
-from ..errors import Refused, StorageError
+from ..errors import BadInput, Refused, StorageError
 from ..plan import Failure, Step
 from . import keystore
 from .dataset_actions import LoadKey
@@ -42,6 +42,8 @@ class Draft:
         self.pools = frozenset(one.name.split("/")[0] for one in wishes.datasets)
         self.steps: list[Step] = []
         self.warnings: list[str] = []
+        # Mountpoints with contents that show only when a planned step has mounted what is above, to be moved aside.
+        self.unseen: list[str] = []
         self.failures: dict[str, Failure] = {}
         self.questions: dict[Question, None] = {}
         # Branches that create or unlock something, on which those below depend.
@@ -50,6 +52,8 @@ class Draft:
         self.mounting: dict[str, str] = {}
         # The folders above them and above what is mounted already, each with a mountpoint below it.
         self._above_mounts: dict[str, str] | None = None
+        # Mountpoints at which nothing can be mounted, with the filesystem that should be. Nothing is mounted below.
+        self.blocked: dict[str, str] = {}
         # Mountpoints that a planned step clears of what is there.
         self.cleared: set[str] = set()
         # Volumes that a planned step opens, by branch, as long as no later step waits for their device nodes.
@@ -63,17 +67,20 @@ class Draft:
     def branch(self, name: str, steps: t.Iterator[Step], after: tuple[str, ...] = ()) -> bool:
         """Take over the steps of a branch, or the reason why there are none. Returns whether all is known of it."""
         depends = after + tuple(above for above in ancestors(name) if above in self.opening)
+        self.model.begin()
         try:
             planned = list(steps)
         except Unanswered as missing:
             self.questions[missing.question] = None
             return False
-        except Blocked as error:
-            because = error.by if error.by in self.failures else ""
-            self.fail(name, error, because)
-            return True
         except StorageError as error:
-            self.fail(name, error)
+            # None of its steps is carried out, not even those before the one that is refused.
+            self.model.take_back()
+            self._stays_unmounted(name)
+            if isinstance(error, BadInput) and f"'{name}'" not in error.message:
+                error.message = f"Dataset '{name}': {error.message}"
+            because = error.by if isinstance(error, Blocked) and error.by in self.failures else ""
+            self.fail(name, error, because)
             return True
         volumes = self.awaited.pop(name, ())
         if volumes:
@@ -139,8 +146,37 @@ class Draft:
                 self._note_mount(dataset.value("mountpoint"), self._above_mounts)
         return self._above_mounts.get(folder, "")
 
+    def opens(self, branch: str) -> None:
+        """Note that a branch creates or unlocks something, on which those below depend."""
+        if branch not in self.opening:
+            self.opening.add(branch)
+            self.model.on_take_back(lambda: self.opening.discard(branch))
+
+    def awaits(self, branch: str, volumes: tuple[str, ...]) -> None:
+        """Note that a step of a branch opens volumes, whose device nodes a later one has to wait for."""
+        self.awaited[branch] = volumes
+        self.model.on_take_back(lambda: self.awaited.pop(branch, None))
+
+    def clears(self, mountpoint: str) -> None:
+        """Note that a step moves away what is at a mountpoint."""
+        self.cleared.add(mountpoint)
+        self.model.on_take_back(lambda: self.cleared.discard(mountpoint))
+
+    def blocks(self, mountpoint: str, name: str) -> None:
+        """Note that a filesystem can't be mounted."""
+        self.blocked.setdefault(mountpoint, name)
+
+    def _stays_unmounted(self, branch: str) -> None:
+        """Note what a branch that failed would have mounted."""
+        dataset, entry = self.model.get(branch), self.entries.get(branch)
+        if dataset is None or (entry is not None and (entry.state in ("locked", "absent") or not entry.mount)):
+            return
+        for one in self.model.members(branch) if dataset.is_root else (dataset,):
+            if one.mountable() and not self.model.mounted(one):
+                self.blocks(one.value("mountpoint"), one.name)
+
     def mounts(self, mountpoint: str, branch: str) -> None:
-        """Note that a step of a branch mounts something."""
+        """Note that a step of a branch mounts something, which is the last that a branch does."""
         self.mounting[mountpoint] = branch
         if self._above_mounts is not None:
             self._note_mount(mountpoint, self._above_mounts)

@@ -52,6 +52,7 @@ def _inherit(wanted: WantedDataset, draft: Draft) -> t.Iterator[Step]:
     if draft.model.locked(dataset):
         yield from load_steps(dataset, find_key(dataset, draft), draft)
         draft.model.unlock(name)
+        draft.opens(name)
     before = dataset.value("keylocation")
     yield from mark_steps(name, before, "", draft)
     yield Step(

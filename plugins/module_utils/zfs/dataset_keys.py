@@ -143,6 +143,12 @@ def refuse_own_file(name: str, found: KeyFile, draft: Draft) -> None:
         )
 
 
+def warn_exposed(found: KeyFile, draft: Draft) -> None:
+    """Say that a key file is no secret; what others have read stays known to them, so nothing is changed."""
+    if found.exposed:
+        draft.warnings.append(f"The key file {found.path} can be read by others than root; set its mode to 0400.")
+
+
 def is_own_file(path: str, name: str, draft: Draft) -> bool:
     """Whether a file was surely made by this collection, for a dataset of the same pool."""
     return in_keystore(path, draft) and keystore.named_after(path, name.split("/")[0])
@@ -191,7 +197,7 @@ def load_steps(root: Dataset, found: FoundKey, draft: Draft) -> t.Iterator[Step]
     action: Action = Command(("zfs", "load-key", root.name))
     if found.key is not None:
         action = LoadKey(root_key(root, found.key))
-        draft.awaited[root.name] = volumes
+        draft.awaits(root.name, volumes)
     yield Step(
         f"Unlock '{root.name}' with the key from {found.origin}",
         action,

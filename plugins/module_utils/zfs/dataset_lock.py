@@ -9,10 +9,12 @@ import typing as t
 
 from ..errors import Refused
 from ..plan import Change, Step
-from .dataset_actions import Remount, UnloadKey, Unmount
+from .dataset_actions import Mounted, Remount, UnloadKey, Unmount
 from .dataset_draft import Draft
 from .dataset_options import WantedDataset
 from .dataset_policy import check_lock
+from .mount_table import Place
+from .names import lies_below
 from .state import Dataset
 
 
@@ -45,41 +47,61 @@ def _lock(wanted: WantedDataset, draft: Draft) -> t.Iterator[Step]:
         )
     below = [draft.existing(wanted.name), *draft.model.below(wanted.name)]
     mounted = [member for member in below if draft.model.mounted(member)]
-    # The deepest first; a legacy mountpoint is not known, and goes before all others.
-    mounted.sort(key=lambda one: (one.value("mountpoint").startswith("/"), -_depth(one), one.name))
-    unmount = Unmount(
-        tuple(one.name for one in mounted),
-        tuple(one.value("mountpoint") if one.value("mountpoint").startswith("/") else "" for one in mounted),
-        frozenset(one.name for one in mounted if one.value("mountpoint") == "legacy"),
-        wanted.force_unmount,
-    )
+    unmount = _in_order(mounted, draft)
     if mounted:
         what = (
             f"'{mounted[0].name}'" if len(mounted) == 1 else f"{len(mounted)} filesystems at and below '{wanted.name}'"
         )
         yield Step(
             f"Unmount {what}",
-            unmount,
+            Unmount(unmount, wanted.force_unmount),
             tuple(Change(("datasets", one.name, "mounted"), True, False) for one in mounted),
         )
-    again = tuple(name for name in reversed(unmount.names) if name not in unmount.legacy)
+    roots_of = {one.name: one.root for one in mounted}
+    closed: set[str] = set()
     for root in sorted(roots, key=lambda one: (-one.name.count("/"), one.name)):
         volumes = tuple(one.name for one in draft.model.members(root.name) if one.value("type") == "volume")
         clones = tuple(member.name for member in outside if member.root == root.name)
+        again = tuple(_again(unmount, {name for name, of in roots_of.items() if of in closed}))
         yield Step(
             f"Lock '{root.name}'",
             UnloadKey(root.name, volumes, clones),
             (Change(("datasets", root.name, "locked"), False, True),),
             undo=(Remount(again),) if again else (),
         )
+        closed.add(root.name)
     for one in mounted:
         draft.model.unmount(one.name)
     for name in names:
         draft.model.lock(name)
 
 
-def _depth(dataset: Dataset) -> int:
-    return dataset.value("mountpoint").rstrip("/").count("/")
+def _in_order(mounted: list[Dataset], draft: Draft) -> tuple[Mounted, ...]:
+    """What to unmount, the deepest first; a legacy mount whose place is not known goes before all others."""
+    legacy = tuple(one.name for one in mounted if one.value("mountpoint") == "legacy")
+    found = draft.host.places(legacy)
+    mounts: list[Mounted] = []
+    for one in mounted:
+        mountpoint = one.value("mountpoint")
+        if mountpoint == "legacy":
+            # It may be mounted at several places; at one of them, what was mounted last is on top.
+            places = reversed(found[one.name] or (Place(""),))
+            mounts += [Mounted(one.name, place.path, True, place.options) for place in places]
+        else:
+            mounts.append(Mounted(one.name, mountpoint if mountpoint.startswith("/") else ""))
+    return tuple(sorted(mounts, key=lambda one: (bool(one.place), -_depth(one.place), not one.legacy, one.name)))
+
+
+def _again(unmounted: tuple[Mounted, ...], closed: set[str]) -> t.Iterator[Mounted]:
+    """What to mount again, in this order: not what is locked by then, nor what would lie in a bare folder of that."""
+    bare = [one.place for one in unmounted if one.name in closed and one.place]
+    for one in reversed(unmounted):
+        if one.name not in closed and not any(lies_below(one.place, folder) for folder in bare):
+            yield one
+
+
+def _depth(place: str) -> int:
+    return place.rstrip("/").count("/")
 
 
 def _roots(wanted: WantedDataset, draft: Draft) -> list[Dataset]:

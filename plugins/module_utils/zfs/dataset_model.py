@@ -4,12 +4,14 @@
 """The datasets as they will be after the steps planned so far.
 
 One task may create a parent and its child, or unlock both. What is planned for the child depends on what the steps for
-the parent will have done, so the planner keeps a ledger of that beside the state that was read.
+the parent will have done, so the planner keeps a ledger of that beside the state that was read. What a branch wrote
+there is taken back if it fails: its steps are not carried out.
 """
 
 from __future__ import annotations
 
 import bisect
+import functools
 import typing as t
 from dataclasses import replace
 
@@ -34,6 +36,21 @@ class Model:
         shown = {root: self._datasets.get(root, self._datasets[next(iter(one))]) for root, one in self._members.items()}
         self._locked = {root for root, dataset in shown.items() if dataset.locked}
         self._mounted = {name for name, dataset in self._datasets.items() if dataset.mounted}
+        # How to take back what was written since the last call of begin().
+        self._back: list[t.Callable[[], t.Any]] = []
+
+    def begin(self) -> None:
+        """What is written from here on may be taken back together."""
+        self._back.clear()
+
+    def take_back(self) -> None:
+        """The ledger as it was when begin() was called last."""
+        while self._back:
+            self._back.pop()()
+
+    def on_take_back(self, undo: t.Callable[[], t.Any]) -> None:
+        """What else is to be undone with that."""
+        self._back.append(undo)
 
     def get(self, name: str) -> Dataset | None:
         return self._datasets.get(name)
@@ -84,31 +101,47 @@ class Model:
     # What steps do.
 
     def unlock(self, root: str) -> None:
-        self._locked.discard(root)
+        if root in self._locked:
+            self._locked.discard(root)
+            self._back.append(lambda: self._locked.add(root))
 
     def lock(self, root: str) -> None:
-        self._locked.add(root)
+        if root not in self._locked:
+            self._locked.add(root)
+            self._back.append(lambda: self._locked.discard(root))
 
     def mount(self, name: str) -> None:
-        self._mounted.add(name)
+        if name not in self._mounted:
+            self._mounted.add(name)
+            self._back.append(lambda: self._mounted.discard(name))
 
     def unmount(self, name: str) -> None:
-        self._mounted.discard(name)
+        if name in self._mounted:
+            self._mounted.discard(name)
+            self._back.append(lambda: self._mounted.add(name))
 
     def add(self, dataset: Dataset) -> None:
         """A dataset that is created."""
+        self._insert(dataset)
+        self._back.append(lambda: self._drop(dataset.name))
+
+    def remove(self, name: str) -> None:
+        """A dataset that is destroyed with all below it."""
+        for gone in [name, *(one.name for one in self.below(name))]:
+            self.unmount(gone)
+            self._back.append(functools.partial(self._insert, self._drop(gone)))
+
+    def _insert(self, dataset: Dataset) -> None:
         bisect.insort(self._names, dataset.name)
         self._datasets[dataset.name] = dataset
         if dataset.encrypted:
             self._members.setdefault(dataset.root, {})[dataset.name] = None
 
-    def remove(self, name: str) -> None:
-        """A dataset that is destroyed with all below it."""
-        for gone in [name, *(one.name for one in self.below(name))]:
-            dataset = self._datasets.pop(gone)
-            self._names.remove(gone)
-            self._mounted.discard(gone)
-            self._members.get(dataset.root, {}).pop(gone, None)
+    def _drop(self, name: str) -> Dataset:
+        dataset = self._datasets.pop(name)
+        self._names.remove(name)
+        self._members.get(dataset.root, {}).pop(name, None)
+        return dataset
 
     def change_key(self, name: str, key_format: str, location: str) -> None:
         """A dataset gets a key of its own, or its own key is changed."""
@@ -125,11 +158,16 @@ class Model:
     def _move(self, top: str, old: str, new: str) -> None:
         """What lies at and below ``top`` and used the key of one root now uses that of another."""
         for name in [name for name in self._members.get(old, {}) if name == top or name.startswith(top + "/")]:
-            del self._members[old][name]
-            self._members.setdefault(new, {})[name] = None
+            self._hand_over(name, old, new)
+            self._back.append(functools.partial(self._hand_over, name, new, old))
             self._set(name, encryptionroot=new)
+
+    def _hand_over(self, name: str, old: str, new: str) -> None:
+        del self._members[old][name]
+        self._members.setdefault(new, {})[name] = None
 
     def _set(self, name: str, **values: str) -> None:
         dataset = self._datasets[name]
         changed = {word: Property(value, "local") for word, value in values.items()}
         self._datasets[name] = replace(dataset, properties={**dataset.properties, **changed})
+        self._back.append(functools.partial(self._datasets.__setitem__, name, dataset))

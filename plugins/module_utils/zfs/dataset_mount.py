@@ -11,22 +11,31 @@ from dataclasses import dataclass
 from ..errors import Refused
 from ..plan import Change, Step
 from .dataset_actions import Mount, MountAll
-from .dataset_draft import Draft
+from .dataset_draft import Blocked, Draft
 from .dataset_options import WantedDataset
-from .names import folders_above
+from .names import ancestors, folders_above
 from .state import Dataset
 
 
 @dataclass(frozen=True)
 class Mounts:
-    """What can be mounted, in this order, and what can't, with the reason."""
+    """What can be mounted, in this order, and what can't, with the reason.
+
+    ``because``: the branch that failed with what should be mounted above all of these, "" if some have other reasons.
+    ``unseen`` are mountpoints of which it shows only then what has to be moved aside there.
+    """
 
     possible: tuple[Mount, ...] = ()
     refused: tuple[str, ...] = ()
+    because: str = ""
+    unseen: tuple[str, ...] = ()
 
 
 def plan_mounts(datasets: t.Iterable[Dataset], wanted: WantedDataset, draft: Draft) -> Mounts:
-    """Sort out what of these datasets is to be mounted: those that ask for it by canmount and mountpoint."""
+    """Sort out what of these datasets is to be mounted: those that ask for it by canmount and mountpoint.
+
+    Nothing is mounted in the bare folder of a filesystem that can't be mounted: it would be in the way of that later.
+    """
     if not wanted.mount:
         return Mounts()
     waiting = [
@@ -36,33 +45,49 @@ def plan_mounts(datasets: t.Iterable[Dataset], wanted: WantedDataset, draft: Dra
     ]
     possible: list[Mount] = []
     refused: list[str] = []
-    blocked: set[str] = set()
-    mounting = set(draft.mounting)
+    causes: set[str] = set()
+    unseen: list[str] = []
+    # By mountpoint, the branch or dataset that is mounted there.
+    mounting = dict(draft.mounting)
     for dataset in sorted(waiting, key=lambda one: (one.value("mountpoint"), one.name)):
         mountpoint = dataset.value("mountpoint")
         below = draft.mounted_below(mountpoint)
         if below:
-            blocked.add(mountpoint)
+            draft.blocks(mountpoint, dataset.name)
+            causes.add("")
             refused.append(
                 f"'{dataset.name}' can't be mounted: at {mountpoint} it would hide what is mounted before it at "
                 f"{below}, so unmount that first, or give one of the two another mountpoint"
             )
             continue
-        over = [path for path in _folders(mountpoint) if path in blocked]
+        over = [path for path in _folders(mountpoint) if draft.blocked.get(path, dataset.name) != dataset.name]
         if over:
-            blocked.add(mountpoint)
+            draft.blocks(mountpoint, dataset.name)
+            causes.add(_failed_with(draft.blocked[over[0]], draft))
             refused.append(f"'{dataset.name}' can't be mounted, because nothing could be mounted at {over[0]}")
             continue
         # What is in a mountpoint below another one shows only when that one is mounted.
-        hidden = any(path in mounting for path in _folders(mountpoint))
-        obstacle = None if hidden or mountpoint in draft.cleared else draft.host.obstacle(mountpoint)
+        above = next((mounting[path] for path in _folders(mountpoint) if path in mounting), "")
+        obstacle = None if above or mountpoint in draft.cleared else draft.host.obstacle(mountpoint)
         if obstacle is not None and obstacle.text and wanted.on_nonempty_mountpoint == "fail":
-            blocked.add(mountpoint)
+            draft.blocks(mountpoint, dataset.name)
+            causes.add("")
             refused.append(f"'{dataset.name}' can't be mounted: {obstacle.text}")
             continue
         possible.append(Mount(dataset.name, mountpoint, obstacle.aside if obstacle and obstacle.text else ""))
-        mounting.add(mountpoint)
-    return Mounts(tuple(possible), tuple(refused))
+        # In one that is only now created, nothing is.
+        if above in draft.host.datasets and wanted.on_nonempty_mountpoint == "move_aside":
+            unseen.append(mountpoint)
+        mounting[mountpoint] = dataset.name
+        draft.blocked.pop(mountpoint, None)
+    return Mounts(tuple(possible), tuple(refused), causes.pop() if len(causes) == 1 else "", tuple(unseen))
+
+
+def _failed_with(name: str, draft: Draft) -> str:
+    """The branch that failed since a filesystem can't be mounted, "" if there is none yet."""
+    dataset = draft.model.get(name)
+    branches = (name, dataset.root if dataset else "", *ancestors(name))
+    return next((one for one in branches if one in draft.failures), "")
 
 
 def _folders(mountpoint: str) -> t.Iterator[str]:
@@ -96,8 +121,9 @@ def mount_steps(
         for one in mounts.possible:
             draft.model.mount(one.name)
             draft.mounts(one.mountpoint, branch)
+        draft.unseen += mounts.unseen
     if mounts.refused:
-        draft.fail(branch, unmountable(mounts))
+        draft.fail(branch, unmountable(mounts), "" if mounts.possible else mounts.because)
 
 
 def _branches_above(mounts: Mounts, draft: Draft) -> t.Iterator[str]:
@@ -111,8 +137,11 @@ def _branches_above(mounts: Mounts, draft: Draft) -> t.Iterator[str]:
 def unmountable(mounts: Mounts, still_locked: str = "") -> Refused:
     """The error for filesystems that can't be mounted."""
     stays = f" '{still_locked}' stays locked." if still_locked else ""
+    message = f"{'; '.join(mounts.refused)}.{stays}"
+    if mounts.because:
+        return Blocked(mounts.because, message, hint=f"See what is said of '{mounts.because}'.")
     return Refused(
-        f"{'; '.join(mounts.refused)}.{stays}",
+        message,
         hint="Move away what is there, or let the task do it: 'on_nonempty_mountpoint: move_aside'.",
         not_mounted=list(mounts.refused),
     )

@@ -236,10 +236,8 @@ def _parse_key(option: t.Mapping[str, t.Any], dataset: str, state: str) -> KeyWi
         )
     if iterations is not None:
         check_iterations(iterations, key_format or "passphrase")
-    wish = KeyWish(key_format, text, None if file is None else keystore.path_for(file, dataset), generate, iterations)
-    if key_format is not None and state == "present":
-        wish.value(key_format)
-    return wish
+    # Whether the text is a key of its format is seen with the dataset, so that a wrong one holds up no others.
+    return KeyWish(key_format, text, None if file is None else keystore.path_for(file, dataset), generate, iterations)
 
 
 def _properties(given: t.Mapping[str, t.Any] | None) -> dict[str, str | None]:

@@ -15,6 +15,7 @@ from .dataset_actions import MoveAside
 from .dataset_change import key_steps
 from .dataset_create import create_steps
 from .dataset_draft import Draft
+from .dataset_keys import refuse_below_locked
 from .dataset_mount import Mounts, mount_steps, plan_mounts, unmountable
 from .dataset_options import WantedDataset
 from .dataset_order import place_to_be
@@ -44,6 +45,9 @@ def _present(wanted: WantedDataset, draft: Draft) -> t.Iterator[Step]:
     if was_locked and wanted.key is not None and dataset.is_root:
         mounts = plan_mounts(_to_mount(_with_properties(wanted, dataset, draft), draft), wanted, draft)
         if mounts.refused and not mounts.possible:
+            if mounts.because:
+                # If it is for the same reason, that says more.
+                refuse_below_locked(wanted.name, draft)
             raise unmountable(mounts, wanted.name)
     yield from key_steps(wanted, dataset, draft)
     changes = [*_volsize(wanted, dataset), *_properties(wanted, dataset, draft)]
@@ -110,7 +114,7 @@ def _clear_new_place(wanted: WantedDataset, dataset: Dataset, draft: Draft) -> t
         return
     if wanted.on_nonempty_mountpoint == "fail":
         raise unmountable(Mounts(refused=(f"'{dataset.name}' can't be mounted: {obstacle.text}",)))
-    draft.cleared.add(mountpoint)
+    draft.clears(mountpoint)
     yield Step(
         f"Move {mountpoint} to {obstacle.aside}, to make room for '{dataset.name}'",
         MoveAside(mountpoint, obstacle.aside),

@@ -9,13 +9,15 @@ import typing as t
 from dataclasses import dataclass, replace
 
 from ..command import Command
+from ..errors import StorageError
 from ..plan import Plan
 from . import keystore
 from .dataset import plan_datasets
-from .dataset_actions import DERIVATION, free_name, root_key
+from .dataset_actions import DERIVATION, MountAll, free_name, root_key
 from .dataset_options import WantedDataset, Wishes
 from .dataset_state import (
     DatasetHost,
+    FindPlaces,
     HasReceivedValues,
     Identify,
     ListSnapshots,
@@ -29,6 +31,7 @@ from .dataset_state import (
     TryKey,
 )
 from .keys import ZfsRunner
+from .mount_table import places_of
 from .state import (
     MOUNT_PROPERTIES,
     Dataset,
@@ -69,7 +72,23 @@ def survey_again(runner: ZfsRunner, wishes: Wishes, before: Survey, done: Plan) 
 
     :raises StorageError: ZFS can't be asked
     """
-    wishes = wishes.settled()
+    moved = tuple(_moved_aside(done))
+    try:
+        found = _read_again(runner, wishes.settled(), before, done)
+    except StorageError as error:
+        error.message = " ".join((error.message, *moved))
+        raise
+    return replace(found, plan=replace(found.plan, warnings=(*found.plan.warnings, *moved)))
+
+
+def _moved_aside(done: Plan) -> t.Iterator[str]:
+    """What the plan could not name."""
+    moved = [one for step in done.steps if isinstance(step.action, MountAll) for one in step.action.moved]
+    if moved:
+        yield f"Moved aside, since it was in the way of a mount: {', '.join(moved)}."
+
+
+def _read_again(runner: ZfsRunner, wishes: Wishes, before: Survey, done: Plan) -> Survey:
     changes = [change for step in done.steps for change in step.changes]
     described = [one.name for one in wishes.datasets if one.name in before.host.datasets]
     names = tuple(dict.fromkeys([*described, *(change.path[1] for change in changes)]))
@@ -136,6 +155,8 @@ def _answer(runner: ZfsRunner, host: DatasetHost, questions: t.Sequence[Question
             answers[question] = _look_at(question.mountpoint)
         elif isinstance(question, Identify):
             answers[question] = {path: keystore.identify(path) for path in question.paths}
+        elif isinstance(question, FindPlaces):
+            answers[question] = places_of(runner, question.names)
         elif isinstance(question, ReadKeyLocations):
             elsewhere = read_datasets(runner, question.pools, _KEY_LOCATION, recursive=True)
             answers[question] = {one.name: one.value("keylocation") for one in elsewhere.values() if one.is_root}

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from ..errors import StorageError
 from ..secrets import Key
 from .keystore import Identity, KeyFile
+from .mount_table import Place
 from .state import SILENT_HEALTH, Dataset
 
 
@@ -57,6 +58,13 @@ class LookAt:
 
 
 @dataclass(frozen=True)
+class FindPlaces:
+    """Where are these filesystems mounted? By name, what the mount table of the host says."""
+
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class ListSnapshots:
     """The snapshots of a dataset: creation time in seconds, and transaction group."""
 
@@ -84,7 +92,9 @@ class Identify:
     paths: tuple[str, ...]
 
 
-Question = t.Union[TryKey, ReadKeyFile, LookAt, ListSnapshots, HasReceivedValues, ReadKeyLocations, Identify]
+Question = t.Union[
+    TryKey, ReadKeyFile, LookAt, FindPlaces, ListSnapshots, HasReceivedValues, ReadKeyLocations, Identify
+]
 
 
 @dataclass(frozen=True)
@@ -140,6 +150,13 @@ class DatasetHost:
 
     def obstacle(self, mountpoint: str) -> Obstacle:
         found: Obstacle = self._answer(LookAt(mountpoint))
+        return found
+
+    def places(self, names: tuple[str, ...]) -> t.Mapping[str, tuple[Place, ...]]:
+        """Where filesystems are mounted, of which ZFS does not tell."""
+        if not names:
+            return {}
+        found: t.Mapping[str, tuple[Place, ...]] = self._answer(FindPlaces(names))
         return found
 
     def snapshots(self, dataset: str) -> tuple[Snapshot, ...]:

@@ -132,5 +132,5 @@ def unlock_root(root: Dataset, wanted: WantedDataset, draft: Draft) -> t.Iterato
         raise unmountable(mounts, root.name)
     yield from load_steps(root, found, draft)
     draft.model.unlock(root.name)
-    draft.opening.add(root.name)
+    draft.opens(root.name)
     yield from mount_steps(root.name, mounts, wanted, draft, lock_again=root.name)

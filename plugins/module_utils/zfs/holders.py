@@ -7,15 +7,13 @@ from __future__ import annotations
 
 import glob
 import os
-import re
 import typing as t
 
 from ..command import Command, Runner
 from ..errors import StorageError
+from .mount_table import TABLE, plain
 
 _MOST = 5
-# How the kernel writes a blank, tab, line break or backslash in its mount table.
-_ESCAPED = re.compile(r"\\([0-7]{3})")
 
 
 def describe_holders(runner: Runner, mountpoint: str, node: str) -> str:
@@ -51,9 +49,9 @@ def _holders(runner: Runner, mountpoint: str, node: str) -> t.Iterator[str]:
 
 
 def _mounts_inside(mountpoint: str) -> t.Iterator[str]:
-    with open("/proc/self/mounts", encoding="utf-8", errors="surrogateescape") as table:
+    with open(TABLE, encoding="utf-8", errors="surrogateescape") as table:
         for line in table:
-            place = _plain(line.split(" ")[1])
+            place = plain(line.split(" ")[1])
             if place.startswith(mountpoint.rstrip("/") + "/"):
                 yield f"what is mounted at {place}"
 
@@ -68,9 +66,9 @@ def _stacked(block: int) -> t.Iterator[str]:
 
 def _built_on(node: str, block: int) -> t.Iterator[str]:
     """A filesystem or swap on a volume, and loop devices, which the kernel does not count among its holders."""
-    with open("/proc/self/mounts", encoding="utf-8", errors="surrogateescape") as table:
+    with open(TABLE, encoding="utf-8", errors="surrogateescape") as table:
         for line in table:
-            source, place = (_plain(word) for word in line.split(" ")[:2])
+            source, place = (plain(word) for word in line.split(" ")[:2])
             if _is_device(source, block):
                 yield f"what is mounted at {place}"
     for file in sorted(glob.glob("/sys/block/loop*/loop/backing_file")):
@@ -78,7 +76,7 @@ def _built_on(node: str, block: int) -> t.Iterator[str]:
             if _is_device(backing.read().rstrip("\n"), block):
                 yield f"the device {file.split('/')[3]}"
     with open("/proc/swaps", encoding="utf-8", errors="surrogateescape") as table:
-        if any(_is_device(_plain(line.split()[0]), block) for line in table.readlines()[1:]):
+        if any(_is_device(plain(line.split()[0]), block) for line in table.readlines()[1:]):
             yield f"swap on {node}"
 
 
@@ -87,10 +85,6 @@ def _is_device(path: str, block: int) -> bool:
         return path.startswith("/dev/") and os.stat(path).st_rdev == block
     except OSError:
         return False
-
-
-def _plain(word: str) -> str:
-    return _ESCAPED.sub(lambda match: chr(int(match.group(1), 8)), word)
 
 
 def _uses(process: str, device: int | None, block: int | None) -> bool:

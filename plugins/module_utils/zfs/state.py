@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from ..command import Command, CommandError, ProgramMissing, Runner
 from ..errors import BadInput, Refused, StorageError
 from ..parallel import cores, side_by_side
+from .names import lies_below
 from .properties import Property
 from .status import ImportablePool, Tree, parse_importable, parse_status
 
@@ -353,22 +354,35 @@ def wrong_key(root: str, origin: str, doubt: str = "") -> Refused:
 def mount_tree(runner: Runner, top: str) -> None:
     """Mount every filesystem at and below ``top`` that wants to be mounted and is not locked, parents first.
 
+    Nothing is mounted in the bare folder of one that could not be mounted: it would be in the way of that one later.
+
     :raises StorageError: some could not be mounted; the others are
     """
     datasets = read_datasets(runner, (top,), MOUNT_PROPERTIES, recursive=True)
     wanted = [one for one in datasets.values() if one.mountable() and not one.locked and not one.mounted]
     failed: list[str] = []
+    blocked: list[str] = []
     for dataset in sorted(wanted, key=lambda one: (one.value("mountpoint"), one.name)):
-        obstacle = mount_obstacle(dataset.value("mountpoint"))
-        if obstacle:
-            failed.append(f"{dataset.name}: {obstacle}")
-            continue
-        try:
-            run_zfs(runner, Command(("zfs", "mount", dataset.name)))
-        except CommandError as error:
-            failed.append(f"{dataset.name}: {error.result.stderr.strip()}")
+        mountpoint = dataset.value("mountpoint")
+        over = [path for path in blocked if lies_below(mountpoint, path)]
+        reason = f"nothing could be mounted at {over[0]}" if over else _mount(dataset, runner)
+        if reason:
+            failed.append(f"{dataset.name}: {reason}")
+            blocked.append(mountpoint)
     if failed:
         raise StorageError(f"Not mounted: {'; '.join(failed)}.", not_mounted=failed)
+
+
+def _mount(dataset: Dataset, runner: Runner) -> str:
+    """Why a filesystem could not be mounted, "" if it is."""
+    obstacle = mount_obstacle(dataset.value("mountpoint"))
+    if obstacle:
+        return obstacle
+    try:
+        run_zfs(runner, Command(("zfs", "mount", dataset.name)))
+    except CommandError as error:
+        return error.result.stderr.strip()
+    return ""
 
 
 def mount_obstacle(mountpoint: str) -> str:

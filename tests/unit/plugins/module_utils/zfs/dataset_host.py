@@ -67,6 +67,8 @@ class Node:
     snapshots: list[tuple[str, int, int]] = field(default_factory=list)
     received: bool = False
     busy: bool = False
+    # Where it is mounted, if its mountpoint is legacy.
+    place: str = ""
 
 
 @dataclass
@@ -98,7 +100,7 @@ class DatasetZfs:
 
     def commands_that_change(self) -> list[tuple[str, ...]]:
         """The commands that are more than a look."""
-        return [argv for argv in self.commands if argv[0] != "df" and argv[1] not in ("get", "list")]
+        return [argv for argv in self.commands if argv[0] != "df" and argv[1] not in ("get", "list", "-p")]
 
     def effect(self) -> None:
         """Called after everything that changes the host."""
@@ -125,6 +127,8 @@ class DatasetZfs:
         words = list(command.argv)
         if words[0] == "df":
             return f"Filesystem 1024-blocks Used Available Capacity Mounted on\n{self.source} 9999 99 9900 1% /\n"
+        if words[0] in ("mount", "umount"):
+            return self._by_hand(words)
         if words[:2] == ["zpool", "get"]:
             return self._zpool_get(words)
         if words[:2] == ["zfs", "get"]:
@@ -286,8 +290,30 @@ class DatasetZfs:
             raise Refusal(f"cannot mount '{node.name}': encryption key not loaded")
         node.mounted = True
 
+    def _by_hand(self, words: list[str]) -> str:
+        """mount(8) and umount(8)."""
+        if words[1:] == ["-p"]:
+            rows = (
+                (one.name, one.place.replace(" ", "\\040"))
+                for one in self.world.nodes.values()
+                if one.mounted and one.place
+            )
+            return "".join(f"{name}\t{place}\tzfs\trw,nosuid,xattr 0 0\n" for name, place in rows)
+        if words[0] == "mount":
+            node = self._node(words[-2])
+            node.mounted, node.place = True, words[-1]
+        else:
+            node = next(one for one in self.world.nodes.values() if words[-1] in (one.name, one.place))
+            if node.busy:
+                raise Refusal(f"umount: {words[-1]}: target is busy.")
+            node.mounted = False
+        self.effect()
+        return ""
+
     def _unmount(self, words: list[str], _stdin: bytes | None) -> None:
         node = self._node(words[-1])
+        if node.properties.get("mountpoint") == "legacy":
+            raise Refusal(f"cannot unmount '{node.name}': legacy mountpoint\nuse umount(8) to unmount this filesystem")
         if node.busy:
             raise Refusal(f"cannot unmount '{node.name}': pool or dataset is busy")
         if not node.mounted:

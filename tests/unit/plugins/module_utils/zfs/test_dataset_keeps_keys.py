@@ -284,3 +284,27 @@ class TestWhereNobodyCouldReadIt:
         wanted = {"value": HEX["a"], "file": f"{tmp_path}/inside/key"}
         done = four(zfs, tmp_path / "keys", name="plain/a", key=wanted, mount=False)
         assert f"would lie below {tmp_path}/inside, where '{place}' itself is mounted" in done.plan.failures[0].message
+
+
+class TestFilesThatOthersCanRead:
+    """They are told of, each time: only a person can know who has read them."""
+
+    @pytest.mark.parametrize(("mode", "told"), [(0o400, False), (0o440, True), (0o644, True)])
+    @pytest.mark.parametrize("key_format", ["hex", "passphrase"])
+    def test_of_an_existing_dataset(self, tmp_path: Path, mode: int, told: bool, key_format: str) -> None:
+        path = write(file_of(tmp_path, "plain/a"), "a")
+        os.chmod(path, mode)
+        zfs = world(root("plain/a", "a", location=at(path)))
+        # A new format is set with a key that is made for it.
+        wanted = wishes(name="plain/a", key={"format": key_format, "file": path, "generate": True})
+        done = run(zfs, tmp_path, wanted, check=True)
+        said = (f"The key file {path} can be read by others than root; set its mode to 0400.",)
+        assert done.plan.warnings == (said if told else ())
+
+    def test_again_when_there_is_nothing_to_do(self, tmp_path: Path) -> None:
+        path = write(file_of(tmp_path, "plain/a"), "a")
+        os.chmod(path, 0o604)
+        zfs = world(root("plain/a", "a", location=at(path)))
+        for _run in range(2):
+            done = run(zfs, tmp_path, wishes(name="plain/a", key={"file": path}))
+            assert (done.plan.actions, len(done.plan.warnings)) == ([], 1)

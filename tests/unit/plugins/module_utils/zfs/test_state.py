@@ -483,6 +483,8 @@ class TestMount:
         values = {
             "tank/full": {**plain, "mountpoint": f"{tmp_path}/full"},
             "tank/bad": {**plain, "mountpoint": f"{tmp_path}/bad"},
+            "tank/full/below": {**plain, "mountpoint": f"{tmp_path}/full/below"},
+            "tank/below": {**plain, "mountpoint": f"{tmp_path}/bad/below"},
             "tank/good": {**plain, "mountpoint": f"{tmp_path}/good"},
         }
         runner = self._runner(values, broken="tank/bad")
@@ -491,7 +493,9 @@ class TestMount:
         assert self._mounts(runner) == ["tank/bad", "tank/good"]
         assert caught.value.details["not_mounted"] == [
             "tank/bad: cannot mount: busy",
+            f"tank/below: nothing could be mounted at {tmp_path}/bad",
             f"tank/full: the mountpoint {tmp_path}/full is not empty",
+            f"tank/full/below: nothing could be mounted at {tmp_path}/full",
         ]
 
     @staticmethod
