@@ -243,6 +243,20 @@ def _link(provider: Provider, target: str, folder: str = "") -> None:
     os.symlink(target, link)
 
 
-def directory() -> str:
-    """Where zpool import is to look for decrypted devices."""
-    return "/dev" if on_freebsd() else LINKS
+def import_from(members: t.Sequence[Member]) -> list[str]:
+    """What zpool import is to look at, each with a -d of its own.
+
+    It does not look into the folders of a folder. So on FreeBSD, where the names of the providers tell where the
+    decrypted devices are, these are named one by one.
+    """
+    if not on_freebsd():
+        return [LINKS]
+    return [one.attachment.path if one.attachment else path_of(one.provider, GELI) for one in members]
+
+
+def directory(paths: t.Iterable[str]) -> str | None:
+    """The one folder that holds all decrypted devices; None if there is none, as with /dev and /dev/gptid."""
+    if not on_freebsd():
+        return LINKS
+    folders = {os.path.dirname(path) for path in paths}
+    return folders.pop() if len(folders) == 1 else None

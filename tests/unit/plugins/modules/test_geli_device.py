@@ -145,7 +145,8 @@ def test_freebsd_attaches_and_detaches(freebsd: FreeBSD, capsys: pytest.CaptureF
             "sector_size": 512,
         }
     ]
-    assert found["directory"] == "/dev"
+    # zpool import does not look into the folders of /dev.
+    assert (found["import_from"], found["directory"]) == ([f"/dev/{gptid}.eli"], "/dev/gptid")
     # No key is needed to see that it is attached, nor to detach it.
     assert run({"devices": [path]}, capsys)["changed"] is False
     assert "is attached read-only already" in run({"devices": [path], "read_only": False}, capsys)["msg"]
@@ -153,6 +154,19 @@ def test_freebsd_attaches_and_detaches(freebsd: FreeBSD, capsys: pytest.CaptureF
     found = four_runs({"devices": [path], "state": "detached"}, capsys)
     assert [one.argv for one in attachments(freebsd.commands)] == [("geli", "detach", f"{gptid}.eli")]
     assert found["devices"][0]["attached_as"] is None
+
+
+def test_freebsd_where_the_pool_is_found(freebsd: FreeBSD, capsys: pytest.CaptureFixture[str]) -> None:
+    paths = [freebsd.geli(0, KEY_ONLY), freebsd.geli(1, KEY_ONLY)]
+    options = {"devices": paths, "keyfile_content": base64.b64encode(FILE).decode()}
+    names = [f"/dev/gptid/{partuuid(number)}.eli" for number in (0, 1)]
+    # As it is going to be: the same before, in check mode, and after.
+    assert [run(options, capsys, mode)["import_from"] for mode in (True, False)] == [names, names]
+    # One of them was attached by another name.
+    freebsd.attached["ada1p2.eli"] = freebsd.attached.pop(f"gptid/{partuuid(1)}.eli")
+    freebsd.read_only.append("ada1p2.eli")
+    found = run(options, capsys)
+    assert (found["import_from"], found["directory"]) == ([names[0], "/dev/ada1p2.eli"], None)
 
 
 def test_freebsd_with_the_folder_of_the_nas(
