@@ -210,17 +210,17 @@ def main() -> None:
     )
     params: t.Mapping[str, t.Any] = module.params
     mask = Mask()
+    runner, host = HostRunner(mask), this_host()
     try:
         require_root()
         if not params["devices"]:
             raise BadInput("devices is empty; wanted is at least one disk, partition or image.")
         path = params["config_backup"]
-        backup = ConfigBackup() if path is None else load(path)
+        backup = ConfigBackup() if path is None else load(path, runner)
         offer = parse_offer(params["keyfile"] or (), params["keyfile_content"], params["passphrase"], backup)
     except StorageError as error:
         fail(module, error)
     protect(module, mask, offer.secrets())
-    runner, host = HostRunner(mask), this_host()
     desired = Desired(params["state"] == "attached", params["read_only"], params["backend"])
     run(
         module,

@@ -21,7 +21,7 @@ description:
 requirements:
   - root
   - OpenSSL's libcrypto or the Python package cryptography, if keys are tried
-  - Python 3.11 or later, or Linux, to read O(config_backup)
+  - Python 3.11 or later, or a filesystem in memory such as F(/dev/shm), to read a tar file as O(config_backup)
 extends_documentation_fragment:
   - nasops.encryption.attributes.info
 options:
@@ -52,6 +52,8 @@ options:
       - Absolute path on the host of a backup of the configuration of FreeNAS or TrueNAS CORE. That is the tar file that
         was saved with the pool encryption keys, the database F(freenas-v1.db) alone, or a folder with this database and
         the folder F(geli), such as F(/data) on the NAS itself.
+      - The database has secrets of the NAS in it. One in a tar file is unpacked in memory only, and none is changed.
+        Where an older Python finds no memory for it, give the folder.
       - All keys in it are tried, first the one that belongs to the disk.
     type: path
 seealso:
@@ -282,12 +284,13 @@ def look(module: Module, params: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
 
     :raises StorageError: bad options, or the devices of the host can't be read
     """
-    path = params["config_backup"]
-    backup = ConfigBackup() if path is None else load(path)
-    offer = parse_offer(params["keyfile"] or (), params["keyfile_content"], params["passphrase"], backup)
     mask = Mask()
+    runner = HostRunner(mask)
+    path = params["config_backup"]
+    backup = ConfigBackup() if path is None else load(path, runner)
+    offer = parse_offer(params["keyfile"] or (), params["keyfile_content"], params["passphrase"], backup)
     protect(module, mask, offer.secrets())
-    table = read_table(HostRunner(mask))
+    table = read_table(runner)
     asked = params["devices"]
     providers = find_all(table) if asked is None else unique(find(table, one) for one in asked)
     verdicts: list[Verdict | None] = [None] * len(providers)
