@@ -48,8 +48,8 @@ options:
   keyfile_content:
     description:
       - The content of a key file, in base64, in place of O(keyfile).
-      - C(geli) reads only one secret from its standard input. So together with a passphrase it can be used on Linux
-        only.
+      - No file is made of it. C(geli) reads only one secret from its standard input. So together with a passphrase it
+        gets the key file through a named pipe, which only root can read and which is in no place on a disk.
     type: str
   passphrase:
     description:

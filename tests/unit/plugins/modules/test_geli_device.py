@@ -11,6 +11,7 @@ import dataclasses
 import json
 import os
 import sys
+import tempfile
 import typing as t
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from ansible_collections.nasops.encryption.plugins.module_utils.geli import devi
 from ansible_collections.nasops.encryption.plugins.module_utils.geli.provider import Provider
 from ansible_collections.nasops.encryption.plugins.module_utils.secrets import Mask
 from ansible_collections.nasops.encryption.plugins.modules import geli_device as module
-from ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.geli.core import database
+from ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.geli.core import archive, database
 from ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.geli.nas import QUICK, SIZE, Nas, partuuid
 from ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.geli.writer import Secret, Volume
 
@@ -43,6 +44,8 @@ class FreeBSD(Nas):
         self.read_only: list[str] = []
         self.attached: dict[str, str] = {}
         self.deaf = False
+        # What was in the key files that it was given, but for stdin.
+        self.read: list[bytes] = []
 
     def read_table(self, _runner: t.Any) -> DeviceTable:
         devices = [
@@ -67,6 +70,9 @@ class FreeBSD(Nas):
         assert words[0] == "geli"
         said, rc = "", 0
         if words[1] == "attach" and not self.deaf:
+            self.read += [
+                Path(word).read_bytes() for option, word in zip(words, words[1:]) if option == "-k" and word != "-"
+            ]
             self.attached[f"{words[-1]}.eli"] = self.name_of(words[-1])
             self.read_only += [f"{words[-1]}.eli"] if "-r" in words else []
         elif words[1] == "detach" and self.deaf:
@@ -187,8 +193,35 @@ def test_freebsd_with_the_content_of_a_key_file(freebsd: FreeBSD, capsys: pytest
     four_runs({"devices": [freebsd.geli(0, KEY_ONLY)], "keyfile_content": content}, capsys)
     (attach,) = attachments(freebsd.commands)
     assert (attach.argv[2:6], attach.stdin) == (("-r", "-p", "-k", "-"), FILE)
-    options = {"devices": [freebsd.geli(1, BOTH)], "keyfile_content": content, "passphrase": PASS}
-    assert "either a key file or a passphrase" in run(options, capsys)["msg"]
+
+
+def test_freebsd_with_two_secrets_and_no_file(
+    freebsd: FreeBSD, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    content = base64.b64encode(FILE).decode()
+    backup = archive(
+        tmp_path / "nas.tar",
+        {
+            "freenas-v1.db": database(tmp_path / "source.db", [(f"gptid/{partuuid(0)}", "tank", 2, "k1")]),
+            "geli/k1.key": FILE,
+        },
+    )
+    for number, key in enumerate(({"keyfile_content": content}, {"config_backup": str(backup)})):
+        freebsd.commands.clear()
+        freebsd.read.clear()
+        four_runs({"devices": [freebsd.geli(number, BOTH)], "passphrase": PASS, **key}, capsys)
+        (attach,) = attachments(freebsd.commands)
+        assert (attach.argv[2:6], attach.argv[6][: len(str(temporary))]) == (("-r", "-j", "-", "-k"), str(temporary))
+        assert (attach.stdin, freebsd.read) == (f"{PASS}\n".encode(), [FILE])
+        assert list(temporary.iterdir()) == []
+    # geli does not come to the key file.
+    freebsd.deaf = True
+    options = {"devices": [freebsd.geli(2, BOTH)], "keyfile_content": content, "passphrase": PASS}
+    assert run(options, capsys)["failed"] is True
+    assert list(temporary.iterdir()) == []
 
 
 def test_freebsd_for_writing(freebsd: FreeBSD, capsys: pytest.CaptureFixture[str]) -> None:
