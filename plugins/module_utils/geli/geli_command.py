@@ -76,8 +76,8 @@ def pipe(content: bytes) -> t.Iterator[str]:
         except OSError as error:
             raise StorageError(
                 f"The key file can't be handed to geli(8) besides the passphrase: {error.strerror}.",
-                hint="It needs a temporary folder, where no key is written. Or put the key file onto the host, and name "
-                "it in 'keyfile'.",
+                hint="It needs a temporary folder, where no key is written. Or put the key file onto the host, and "
+                "name it in 'keyfile'.",
             ) from None
         writer = threading.Thread(target=_write, args=(path, content), daemon=True)
         writer.start()

@@ -19,7 +19,7 @@ import pytest
 from ansible.module_utils.testing import patch_module_args
 
 from ansible_collections.nasops.encryption.plugins.module_utils import entry
-from ansible_collections.nasops.encryption.plugins.module_utils.blockdev.identity import DeviceTable
+from ansible_collections.nasops.encryption.plugins.module_utils.blockdev.identity import BlockDevice, DeviceTable
 from ansible_collections.nasops.encryption.plugins.module_utils.command import Command, CommandError, Result
 from ansible_collections.nasops.encryption.plugins.module_utils.geli import device
 from ansible_collections.nasops.encryption.plugins.module_utils.geli.provider import Provider
@@ -35,6 +35,10 @@ KEY_ONLY = Volume(SIZE, QUICK, (Secret((FILE,)),))
 BOTH = Volume(SIZE, QUICK, (Secret((FILE,), PASS.encode()),))
 
 
+def _gptids(one: BlockDevice) -> tuple[str, ...]:
+    return tuple(f"/dev/gptid/{path.rsplit('/', 1)[-1]}" for path in one.aliases)
+
+
 class FreeBSD(Nas):
     """A stand-in for geli(8) that knows what it was given, and a host on which that shows."""
 
@@ -44,6 +48,8 @@ class FreeBSD(Nas):
         self.read_only: list[str] = []
         self.attached: dict[str, str] = {}
         self.deaf = False
+        # What kern.geom.label.gptid.enable says.
+        self.gptid = True
         # What was in the key files that it was given, but for stdin.
         self.read: list[bytes] = []
 
@@ -51,7 +57,8 @@ class FreeBSD(Nas):
         devices = [
             dataclasses.replace(
                 one,
-                aliases=tuple(f"/dev/gptid/{path.rsplit('/', 1)[-1]}" for path in one.aliases),
+                aliases=_gptids(one),
+                hidden=() if self.gptid else _gptids(one),
                 holders=tuple(device for device, provider in self.attached.items() if provider == one.name),
             )
             for one in self.devices
@@ -90,7 +97,7 @@ class FreeBSD(Nas):
         return result
 
     def name_of(self, name: str) -> str:
-        found = self.read_table(None).find(f"/dev/{name}")
+        found = self.read_table(None).find(name if name.startswith("/") else f"/dev/{name}")
         assert found is not None
         return found.name
 
@@ -173,6 +180,17 @@ def test_freebsd_where_the_pool_is_found(freebsd: FreeBSD, capsys: pytest.Captur
     freebsd.read_only.append("ada1p2.eli")
     found = run(options, capsys)
     assert (found["import_from"], found["directory"]) == ([names[0], "/dev/ada1p2.eli"], None)
+
+
+def test_freebsd_that_makes_no_gptid_names(freebsd: FreeBSD, capsys: pytest.CaptureFixture[str]) -> None:
+    freebsd.gptid = False
+    path = freebsd.geli(0, KEY_ONLY)
+    # It is still known by that name, which its pool and a backup of the configuration go by.
+    options = {"devices": [f"/dev/gptid/{partuuid(0)}"], "keyfile_content": base64.b64encode(FILE).decode()}
+    found = four_runs(options, capsys)
+    (attach,) = attachments(freebsd.commands)
+    assert attach.argv[-1] == path
+    assert found["devices"][0]["attached_as"] == f"/dev/{path}.eli"
 
 
 def test_freebsd_with_the_folder_of_the_nas(
