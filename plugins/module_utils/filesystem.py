@@ -76,6 +76,25 @@ def memory_on_freebsd(runner: Runner, source: str) -> str:
     return f"the memory disk {name}" if words[:1] == [name] and words[1:2] and words[1] in _MD_IN_MEMORY else ""
 
 
+# The nearest folder that is there, and what it lies on. One line, since the login shell of the other host may be csh.
+_THERE = (
+    'd=$1; until test -e "$d"; do d=$(dirname "$d"); done; uname -s; '
+    'if test "$(uname -s)" = Linux; then stat -f -c %T "$d"; else df -P "$d"; fi'
+)
+
+
+def memory_there(runner: Runner, path: str) -> str:
+    """The same for a file on another host, which need not be there. A live system's overlay is not told there.
+
+    :param runner: runs programs on that host
+    """
+    result = runner.run(Command(("sh", "-c", _THERE, "sh", path), timeout=60), ok=(0, 1, 127))
+    system, _newline, text = result.stdout.partition("\n")
+    if system == "Linux":
+        return text.strip() if text.strip() in _MEMORY else ""
+    return memory_on_freebsd(runner, df_source(text)) if text.strip() else ""
+
+
 def _memory_on_linux(path: str) -> str:
     try:
         with open(_MOUNTS, encoding="utf-8", errors="surrogateescape") as file:

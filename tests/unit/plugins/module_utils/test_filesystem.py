@@ -12,7 +12,14 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.nasops.encryption.plugins.module_utils import filesystem
-from ansible_collections.nasops.encryption.plugins.module_utils.filesystem import df_source, memory_folder, memory_of
+from ansible_collections.nasops.encryption.plugins.module_utils.command import Command, HostRunner
+from ansible_collections.nasops.encryption.plugins.module_utils.filesystem import (
+    df_source,
+    memory_folder,
+    memory_of,
+    memory_there,
+)
+from ansible_collections.nasops.encryption.plugins.module_utils.secrets import Mask
 from ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.recorded import RecordedRunner, answer
 
 HEAD = "Filesystem 512-blocks Used Avail Capacity  Mounted on\n"
@@ -95,6 +102,30 @@ def test_freebsd_asks_df_where_nobody_has(monkeypatch: pytest.MonkeyPatch, tmp_p
     places = (str(tmp_path / "none"), str(first), str(second))
     assert memory_folder(runner, places) == str(second)
     assert memory_folder(runner, places[:2]) == ""
+
+
+@pytest.mark.parametrize(
+    "text,memory",
+    [
+        ("Linux\ntmpfs\n", "tmpfs"),
+        ("Linux\next2/ext3\n", ""),
+        ("Linux\n", ""),
+        (f"FreeBSD\n{HEAD}tmpfs 9 1 8 1% /etc\n", "tmpfs"),
+        (f"FreeBSD\n{HEAD}zroot/data 9 1 8 1% /data\n", ""),
+        ("", ""),
+    ],
+)
+def test_another_host(text: str, memory: str) -> None:
+    runner = RecordedRunner(default=lambda command: answer(command.argv, text))
+    assert memory_there(runner, "/etc/zfs/keys/tank.key") == memory
+    assert len(runner.commands) == 1
+
+
+def test_the_question_to_another_host_is_one_that_sh_understands(tmp_path: Path) -> None:
+    runner = HostRunner(Mask())
+    found = runner.run(Command(("sh", "-c", filesystem._THERE, "sh", str(tmp_path / "none" / "x.key"))))
+    system, kind = found.stdout.split("\n", 1)
+    assert system == os.uname().sysname and kind.strip() and found.stderr == ""
 
 
 def test_what_df_says() -> None:
