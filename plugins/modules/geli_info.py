@@ -227,7 +227,7 @@ providers:
       type: str
       sample: "9512867134298873421"
 missing:
-  description: The disks in O(config_backup) that are not among RV(providers).
+  description: The disks in O(config_backup) of which no GELI metadata was found.
   returned: success
   type: list
   elements: dict
@@ -244,6 +244,12 @@ missing:
       description: Whether the pool had a passphrase.
       type: bool
       sample: true
+    device:
+      description:
+        - The partition with the UUID of this disk, if it is there, but without metadata. It may have been made larger
+          or smaller, or written anew. V(null) if there is none.
+      type: str
+      sample: /dev/sdc2
 """
 
 import typing as t
@@ -292,7 +298,9 @@ def look(module: Module, params: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
     protect(module, mask, offer.secrets())
     table = read_table(runner)
     asked = params["devices"]
-    providers = find_all(table) if asked is None else unique(find(table, one) for one in asked)
+    looked_at = find_all(table) if asked is None else unique(find(table, one) for one in asked)
+    # Where all were looked at, it is told of those that carry GELI, or may do so since they can't be read.
+    providers = [one for one in looked_at if one.state != "none"] if asked is None else looked_at
     verdicts: list[Verdict | None] = [None] * len(providers)
     if offer and any(one.located for one in providers):
         engine = find_engine()
@@ -300,11 +308,11 @@ def look(module: Module, params: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
     pairs = sorted(zip(providers, verdicts), key=lambda pair: pair[0].path)
     return {
         "providers": [row(provider, verdict, backup) for provider, verdict in pairs],
-        "missing": missing(backup, providers),
+        "missing": missing(backup, looked_at),
     }
 
 
-def unique(providers: t.Iterable[Provider]) -> list[Provider]:
+def unique(providers: t.Iterable[Provider]) -> t.Sequence[Provider]:
     """Each once, although it was asked for by several of its names."""
     return list({one.path: one for one in providers}.values())
 

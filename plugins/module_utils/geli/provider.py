@@ -117,13 +117,13 @@ def read_fully(descriptor: int, offset: int, length: int) -> bytes:
 
 
 def find_all(table: DeviceTable) -> tuple[Provider, ...]:
-    """All devices of the host that carry GELI, and those that can't be read; each once, whatever its paths."""
+    """All devices of the host, each once, whatever its paths. Most have the state none."""
     found: dict[str, Provider] = {}
     for device in table.devices:
         whole = table.canonical(device)
         if whole.size and whole.path not in found:
             found[whole.path] = _look(_of_device(table, whole.path, whole))
-    return tuple(one for one in found.values() if one.state != "none")
+    return tuple(found.values())
 
 
 def find(table: DeviceTable, path: str) -> Provider:
