@@ -59,9 +59,13 @@ def memory_of(runner: Runner, path: str, source: str = "") -> str:
     :param path: it is there
     :param source: what :func:`df_source` said of it, if it was asked already
     """
-    if not sys.platform.startswith("freebsd"):
+    if not _on_freebsd():
         return _memory_on_linux(path)
     return memory_on_freebsd(runner, source or df_source(runner.run(df(os.path.realpath(path)), ok=(0, 1)).stdout))
+
+
+def _on_freebsd() -> bool:
+    return sys.platform.startswith("freebsd")
 
 
 def memory_on_freebsd(runner: Runner, source: str) -> str:

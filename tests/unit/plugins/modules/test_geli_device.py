@@ -72,8 +72,13 @@ class FreeBSD(Nas):
         return program == "geli"
 
     def run(self, command: Command, ok: t.Sequence[int] = (0,)) -> Result:
-        self.commands.append(command)
         words = command.argv
+        if words[0] == "df":
+            # Where an older Python is to unpack a backup in memory.
+            return Result(
+                words, 0, f"Filesystem 512-blocks Used Avail Capacity Mounted on\ntmpfs 9 1 8 1% {words[-1]}\n", ""
+            )
+        self.commands.append(command)
         assert words[0] == "geli"
         said, rc = "", 0
         if words[1] == "attach" and not self.deaf:

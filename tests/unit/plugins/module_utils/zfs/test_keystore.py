@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ansible_collections.nasops.encryption.plugins.module_utils import filesystem
 from ansible_collections.nasops.encryption.plugins.module_utils.command import Command, Result
 from ansible_collections.nasops.encryption.plugins.module_utils.errors import BadInput, Refused, StorageError
 from ansible_collections.nasops.encryption.plugins.module_utils.secrets import Key, generate
@@ -274,6 +275,7 @@ class TestFilesystem:
     def test_what_is_in_memory_is_told_without_another_program(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        monkeypatch.setattr(keystore, "memory_of", filesystem.memory_of)
         monkeypatch.setattr(sys, "platform", "freebsd13")
         runner = df("tmpfs 65536 100 65436 1% /etc")
         files = keystore.read_many(runner, [(str(tmp_path / name), "hex", True) for name in ("a", "b")])
