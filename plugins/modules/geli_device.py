@@ -48,8 +48,8 @@ options:
   keyfile_content:
     description:
       - The content of a key file, in base64, in place of O(keyfile).
-      - C(geli) reads only one secret from its standard input. So together with a passphrase it can be used on Linux
-        only.
+      - No file is made of it. C(geli) reads only one secret from its standard input. So together with a passphrase it
+        gets the key file through a named pipe, which only root can read and which is in no place on a disk.
     type: str
   passphrase:
     description:
@@ -80,8 +80,7 @@ options:
 seealso:
   - module: nasops.encryption.geli_info
 notes:
-  - Import the pool with C(zpool import -d DIRECTORY -o readonly=on), with RV(directory) for C(DIRECTORY). It has links
-    to the decrypted devices and nothing else.
+  - Import the pool with C(zpool import -d PATH -o readonly=on), with a C(-d PATH) for each entry of RV(import_from).
   - Never start a scrub of a pool that is imported read-only. It waits for ever, and only a restart helps.
   - A passphrase takes as long as FreeBSD made it take, for each disk. That is about two seconds.
   - On FreeBSD this module was tested against recorded output only.
@@ -99,7 +98,10 @@ EXAMPLES = r"""
   register: geli
 
 - name: Import it, read-only
-  ansible.builtin.command: zpool import -d {{ geli.directory }} -o readonly=on -N -R /mnt/old tank
+  ansible.builtin.command:
+    argv: >-
+      {{ ['zpool', 'import'] + (['-d'] | product(geli.import_from) | flatten)
+         + ['-o', 'readonly=on', '-N', '-R', '/mnt/old', 'tank'] }}
   become: true
   changed_when: true
 
@@ -160,8 +162,19 @@ devices:
       description: Bytes of a sector of it. V(null) if there is no GELI metadata.
       type: int
       sample: 4096
+import_from:
+  description:
+    - What C(zpool import) is to look at to find the decrypted devices, each with a C(-d) of its own. On Linux this is
+      the folder with links to all of them and to nothing else. On FreeBSD these are the devices themselves, since
+      C(zpool import -d) does not look into the folders of a folder, and they may be in F(/dev/gptid) and in F(/dev).
+    - In check mode it has the names that the devices would have.
+  returned: success
+  type: list
+  elements: str
+  sample:
+    - /run/nasops-geli
 directory:
-  description: Where C(zpool import -d) is to look for the decrypted devices.
+  description: The one folder that holds all decrypted devices, V(null) if there is none. See RV(import_from).
   returned: success
   type: str
   sample: /run/nasops-geli
@@ -174,7 +187,7 @@ from ..module_utils.command import HostRunner
 from ..module_utils.entry import Module, fail, protect, run
 from ..module_utils.errors import BadInput, StorageError
 from ..module_utils.geli.config_backup import ConfigBackup, load
-from ..module_utils.geli.device import Worker, directory, read
+from ..module_utils.geli.device import Worker, directory, import_from, read
 from ..module_utils.geli.device_plan import BACKENDS, Desired, Member, State, decide
 from ..module_utils.geli.provider import require_root
 from ..module_utils.geli.trial import parse_offer
@@ -197,17 +210,17 @@ def main() -> None:
     )
     params: t.Mapping[str, t.Any] = module.params
     mask = Mask()
+    runner, host = HostRunner(mask), this_host()
     try:
         require_root()
         if not params["devices"]:
             raise BadInput("devices is empty; wanted is at least one disk, partition or image.")
         path = params["config_backup"]
-        backup = ConfigBackup() if path is None else load(path)
+        backup = ConfigBackup() if path is None else load(path, runner)
         offer = parse_offer(params["keyfile"] or (), params["keyfile_content"], params["passphrase"], backup)
     except StorageError as error:
         fail(module, error)
     protect(module, mask, offer.secrets())
-    runner, host = HostRunner(mask), this_host()
     desired = Desired(params["state"] == "attached", params["read_only"], params["backend"])
     run(
         module,
@@ -220,7 +233,12 @@ def main() -> None:
 
 def describe(outcome: Outcome[State]) -> dict[str, t.Any]:
     """The result."""
-    return {"devices": [row(member) for member in outcome.state.members], "directory": directory()}
+    paths = import_from(outcome.state.members)
+    return {
+        "devices": [row(member) for member in outcome.state.members],
+        "import_from": paths,
+        "directory": directory(paths),
+    }
 
 
 def row(member: Member) -> dict[str, t.Any]:

@@ -21,7 +21,7 @@ description:
 requirements:
   - root
   - OpenSSL's libcrypto or the Python package cryptography, if keys are tried
-  - Python 3.11 or later, or Linux, to read O(config_backup)
+  - Python 3.11 or later, or a filesystem in memory such as F(/dev/shm), to read a tar file as O(config_backup)
 extends_documentation_fragment:
   - nasops.encryption.attributes.info
 options:
@@ -52,6 +52,8 @@ options:
       - Absolute path on the host of a backup of the configuration of FreeNAS or TrueNAS CORE. That is the tar file that
         was saved with the pool encryption keys, the database F(freenas-v1.db) alone, or a folder with this database and
         the folder F(geli), such as F(/data) on the NAS itself.
+      - The database has secrets of the NAS in it. One in a tar file is unpacked in memory only, and none is changed.
+        Where an older Python finds no memory for it, give the folder.
       - All keys in it are tried, first the one that belongs to the disk.
     type: path
 seealso:
@@ -225,7 +227,7 @@ providers:
       type: str
       sample: "9512867134298873421"
 missing:
-  description: The disks in O(config_backup) that are not among RV(providers).
+  description: The disks in O(config_backup) of which no GELI metadata was found.
   returned: success
   type: list
   elements: dict
@@ -242,6 +244,12 @@ missing:
       description: Whether the pool had a passphrase.
       type: bool
       sample: true
+    device:
+      description:
+        - The partition with the UUID of this disk, if it is there, but without metadata. It may have been made larger
+          or smaller, or written anew. V(null) if there is none.
+      type: str
+      sample: /dev/sdc2
 """
 
 import typing as t
@@ -282,14 +290,17 @@ def look(module: Module, params: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
 
     :raises StorageError: bad options, or the devices of the host can't be read
     """
-    path = params["config_backup"]
-    backup = ConfigBackup() if path is None else load(path)
-    offer = parse_offer(params["keyfile"] or (), params["keyfile_content"], params["passphrase"], backup)
     mask = Mask()
+    runner = HostRunner(mask)
+    path = params["config_backup"]
+    backup = ConfigBackup() if path is None else load(path, runner)
+    offer = parse_offer(params["keyfile"] or (), params["keyfile_content"], params["passphrase"], backup)
     protect(module, mask, offer.secrets())
-    table = read_table(HostRunner(mask))
+    table = read_table(runner)
     asked = params["devices"]
-    providers = find_all(table) if asked is None else unique(find(table, one) for one in asked)
+    looked_at = find_all(table) if asked is None else unique(find(table, one) for one in asked)
+    # Where all were looked at, it is told of those that carry GELI, or may do so since they can't be read.
+    providers = [one for one in looked_at if one.state != "none"] if asked is None else looked_at
     verdicts: list[Verdict | None] = [None] * len(providers)
     if offer and any(one.located for one in providers):
         engine = find_engine()
@@ -297,11 +308,11 @@ def look(module: Module, params: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
     pairs = sorted(zip(providers, verdicts), key=lambda pair: pair[0].path)
     return {
         "providers": [row(provider, verdict, backup) for provider, verdict in pairs],
-        "missing": missing(backup, providers),
+        "missing": missing(backup, looked_at),
     }
 
 
-def unique(providers: t.Iterable[Provider]) -> list[Provider]:
+def unique(providers: t.Iterable[Provider]) -> t.Sequence[Provider]:
     """Each once, although it was asked for by several of its names."""
     return list({one.path: one for one in providers}.values())
 

@@ -88,7 +88,8 @@ options:
           generate:
             description:
               - Make a new random key when there is none in O(key.file) yet, and at every rotation.
-              - Such a key exists on this host only until you make a backup of the file.
+              - Such a key exists on this host only until you make a backup of the file. So it is refused where the file
+                would be in memory (tmpfs), as below F(/etc) on TrueNAS CORE, where a folder below F(/data) is kept.
             type: bool
             default: false
           iterations:

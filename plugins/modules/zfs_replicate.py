@@ -86,6 +86,8 @@ options:
       generate:
         description:
           - Make a new random key if O(key.file) is missing. It exists at the target only, until you make a backup.
+          - It is refused where the file would be in memory (tmpfs), as below F(/etc) on TrueNAS CORE, where a folder
+            below F(/data) is kept.
         type: bool
         default: false
       iterations:

@@ -10,6 +10,7 @@ A gate has to say the same thing twice, so it always draws the same examples. To
 from __future__ import annotations
 
 import sys
+import typing as t
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,16 @@ def pytest_configure(config: pytest.Config) -> None:
     plugin = config.pluginmanager.get_plugin("ansible_forked")
     if plugin is not None:
         config.pluginmanager.unregister(plugin)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def temporary_folders_are_on_a_disk() -> t.Iterator[None]:
+    """Key files seem to be, at least: on many machines /tmp is in memory, where no new key is let be kept."""
+    from ansible_collections.nasops.encryption.plugins.module_utils.zfs import keystore
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(keystore, "memory_of", lambda _runner, _path, _source: "")
+        yield
 
 
 # No deadline: how long an example takes says nothing about the code on a shared machine.

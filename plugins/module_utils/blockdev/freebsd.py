@@ -276,7 +276,8 @@ def _device(provider: _Provider) -> BlockDevice:
     config = provider.config
     aliases = list(provider.aliases)
     kind = _KINDS.get(provider.geom_class, "other")
-    # GEOM takes the labels away while the partition is open by its own name, as ZFS often does: they still name it.
+    # GEOM takes the labels away while the partition is open by its own name, as ZFS often does, and makes none where
+    # kern.geom.label says so: they still name it.
     if kind == "partition":
         if config.get("rawuuid"):
             aliases.append(f"/dev/gptid/{config['rawuuid'].lower()}")
@@ -288,6 +289,7 @@ def _device(provider: _Provider) -> BlockDevice:
         name=provider.name,
         path=f"/dev/{provider.name}",
         aliases=tuple(dict.fromkeys(aliases)),
+        hidden=tuple(dict.fromkeys(alias for alias in aliases if alias not in provider.aliases)),
         kind=kind,
         parent=provider.parent,
         partition=_number(config.get("index", "")) if kind == "partition" else 0,

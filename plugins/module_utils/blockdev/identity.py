@@ -84,6 +84,8 @@ class BlockDevice:
     number: str = ""
     # The file behind a loop device (Linux) or vnode memory disk (FreeBSD).
     backing: str = ""
+    # Those of the aliases that can't be opened now, since FreeBSD hides them or was told to make none of their sort.
+    hidden: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

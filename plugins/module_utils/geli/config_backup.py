@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pathlib
 import posixpath
 import stat
 import tarfile
@@ -18,7 +19,9 @@ import tempfile
 import typing as t
 from dataclasses import dataclass, field
 
+from ..command import Runner
 from ..errors import BadInput, StorageError
+from ..filesystem import memory_folder
 
 if t.TYPE_CHECKING:
     import sqlite3
@@ -32,7 +35,6 @@ _MOST_MEMBERS = 10_000
 
 _SQLITE = b"SQLite format 3\0"
 _GPTID = "gptid/"
-_SHARED_MEMORY = "/dev/shm"
 _QUERY = (
     "SELECT d.encrypted_provider, v.vol_name, v.vol_guid, v.vol_encrypt, v.vol_encryptkey "
     "FROM storage_encrypteddisk d JOIN storage_volume v ON v.id = d.encrypted_volume_id ORDER BY d.id"
@@ -73,8 +75,12 @@ class ConfigBackup:
         return next((disk for disk in self.disks if disk.provider in wanted), None)
 
 
-def load(path: str) -> ConfigBackup:
+def load(path: str, runner: Runner) -> ConfigBackup:
     """The backup at a path on this host: the tar file, the database alone, or the folder that holds both.
+
+    The database holds secrets of the NAS, such as the hashes of passwords. One that is a file is read where it lies.
+    One in a tar file is unpacked in memory only, so that it gets onto no disk, from which nothing is ever sure to go
+    away again.
 
     :raises BadInput: it is none of these, or of a system without GELI
     :raises StorageError: it can't be read
@@ -90,8 +96,8 @@ def load(path: str) -> ConfigBackup:
             head = file.read(len(_SQLITE))
             file.seek(0)
             if head == _SQLITE:
-                return ConfigBackup(_disks(_limited(file, MOST_DATABASE, path), path))
-            return _from_tar(file, path)
+                return ConfigBackup(_disks_of(file, path))
+            return _from_tar(file, path, runner)
     except OSError as error:
         raise StorageError(f"The backup {path} can't be read: {error.strerror or error}.") from None
 
@@ -105,7 +111,7 @@ def _from_folder(path: str) -> ConfigBackup:
     place = os.path.join(path, DATABASE)
     try:
         with open(place, "rb", opener=_opener) as file:
-            disks = _disks(_limited(file, MOST_DATABASE, place), place)
+            disks = _disks_of(file, place)
     except FileNotFoundError:
         raise _no_backup(path) from None
     keys: dict[str, bytes] = {}
@@ -118,7 +124,7 @@ def _from_folder(path: str) -> ConfigBackup:
     return ConfigBackup(disks, keys, folder)
 
 
-def _from_tar(file: t.BinaryIO, path: str) -> ConfigBackup:
+def _from_tar(file: t.BinaryIO, path: str, runner: Runner) -> ConfigBackup:
     database: bytes | None = None
     keys: dict[str, bytes] = {}
     try:
@@ -139,14 +145,20 @@ def _from_tar(file: t.BinaryIO, path: str) -> ConfigBackup:
         raise BadInput(f"{path} is no tar file, or a damaged one: {error}.") from None
     if database is None:
         raise _no_backup(path)
-    return ConfigBackup(_disks(database, path), keys)
+    if not database.startswith(_SQLITE):
+        raise _no_database(path)
+    return ConfigBackup(_disks(lambda: _unpacked(database, path, runner), path), keys)
 
 
 def _limited(file: t.IO[bytes], most: int, name: str) -> bytes:
     content = file.read(most + 1)
     if len(content) > most:
-        raise BadInput(f"{name} has more than {most} bytes; it is no part of a backup of a configuration.")
+        raise _too_long(name, most)
     return content
+
+
+def _too_long(name: str, most: int) -> BadInput:
+    return BadInput(f"{name} has more than {most} bytes; it is no part of a backup of a configuration.")
 
 
 def _no_backup(path: str) -> BadInput:
@@ -157,13 +169,27 @@ def _no_backup(path: str) -> BadInput:
     )
 
 
-def _disks(content: bytes, name: str) -> tuple[BackedUpDisk, ...]:
-    if not content.startswith(_SQLITE):
-        raise BadInput(f"{DATABASE} in {name} is no database of SQLite.")
+def _no_database(name: str) -> BadInput:
+    return BadInput(f"{DATABASE} in {name} is no database of SQLite.")
+
+
+def _disks_of(file: t.BinaryIO, path: str) -> tuple[BackedUpDisk, ...]:
+    """The disks in a database that is a file, which is open."""
+    status = os.fstat(file.fileno())
+    if not stat.S_ISREG(status.st_mode):
+        raise BadInput(f"{path} is no regular file.")
+    if status.st_size > MOST_DATABASE:
+        raise _too_long(path, MOST_DATABASE)
+    if file.read(len(_SQLITE)) != _SQLITE:
+        raise _no_database(path)
+    return _disks(lambda: _opened(path), path)
+
+
+def _disks(connect: t.Callable[[], sqlite3.Connection], name: str) -> tuple[BackedUpDisk, ...]:
     import sqlite3
 
     try:
-        with contextlib.closing(_connect(content)) as database:
+        with contextlib.closing(connect()) as database:
             rows = database.execute(_QUERY).fetchall()
     except sqlite3.Error as error:
         raise BadInput(
@@ -173,8 +199,25 @@ def _disks(content: bytes, name: str) -> tuple[BackedUpDisk, ...]:
     return tuple(_disk(*row) for row in rows)
 
 
-def _connect(content: bytes) -> sqlite3.Connection:
-    """The database in memory: it holds secrets of the NAS, so no copy is made on a disk.
+def _opened(path: str) -> sqlite3.Connection:
+    """A database that is a file. Nothing is written to it or beside it, and it is not locked.
+
+    It may be the one of a NAS that runs.
+    """
+    import sqlite3
+
+    database = sqlite3.connect(f"{pathlib.Path(path).as_uri()}?mode=ro&immutable=1", uri=True)
+    try:
+        # Opens the file, which stays open when its name is gone.
+        database.execute("PRAGMA schema_version")
+    except sqlite3.Error:
+        database.close()
+        raise
+    return database
+
+
+def _unpacked(content: bytes, name: str, runner: Runner) -> sqlite3.Connection:
+    """A database in memory.
 
     :raises StorageError: this host can't do that
     """
@@ -185,24 +228,21 @@ def _connect(content: bytes) -> sqlite3.Connection:
         database.deserialize(content)
         return database
     database.close()
-    # Before Python 3.11 a database is read from a file only; one in shared memory is on no disk.
-    if not os.path.ismount(_SHARED_MEMORY):
+    # Before Python 3.11 a database is read from a file only; one in memory is on no disk.
+    place = memory_folder(runner)
+    if not place:
         raise StorageError(
-            f"This Python reads a database only from a file, and {_SHARED_MEMORY} is not there to hold one.",
-            hint="Take Python 3.11 or later, or unpack the backup and try its key files with 'keyfile'.",
+            f"This Python reads the database in {name} only as a file, and no filesystem in memory is there to hold "
+            "one. It has secrets of the NAS in it, so it is unpacked onto no disk.",
+            hint="On the NAS itself give its folder /data in 'config_backup'. Elsewhere take Python 3.11 or later, or "
+            "unpack the backup yourself and give the folder: 'mkdir -m 700 DIR && tar -xf FILE -C DIR'.",
         )
-    with tempfile.TemporaryDirectory(dir=_SHARED_MEMORY) as folder:
-        place = os.path.join(folder, DATABASE)
-        with open(place, "wb") as file:
+    # Only root gets into the folder. It is gone before the first row is read, and what a kill may leave is in memory.
+    with tempfile.TemporaryDirectory(dir=place) as folder:
+        path = os.path.join(folder, DATABASE)
+        with open(path, "wb") as file:
             file.write(content)
-        database = sqlite3.connect(f"file:{place}?mode=ro&immutable=1", uri=True)
-        try:
-            # Opens the file, which stays open when its name is gone.
-            database.execute("PRAGMA schema_version")
-        except sqlite3.Error:
-            database.close()
-            raise
-        return database
+        return _opened(path)
 
 
 def _disk(provider: t.Any, pool: t.Any, guid: t.Any, encrypt: t.Any, key: t.Any) -> BackedUpDisk:

@@ -159,7 +159,7 @@ class Worker:
         if verdict is None or verdict.master is None or provider.located is None:
             raise StorageError(f"{provider.path} has no key.")
         if backend == GELI:
-            return lambda runner: geli_command.run(runner, _attach_by_geli(provider, verdict, read_only))
+            return lambda runner: _attach_by_geli(runner, provider, verdict, read_only)
         located, master = provider.located, verdict.master
         if backend == DEVICE_MAPPER:
             return lambda runner: _attach_by_maps(runner, provider, located, master)
@@ -172,13 +172,16 @@ class Worker:
         return lambda runner: _clear(runner, member.provider)
 
 
-def _attach_by_geli(provider: Provider, verdict: Verdict, read_only: bool) -> Command:
-    """The command, with the key that was found to fit."""
-    credential, paths = verdict.credential, verdict.paths
-    on_stdin = bool(credential.key_files) and not paths
-    wanted = geli_command.Attach(provider.handle, read_only, paths, on_stdin, verdict.with_passphrase)
-    secret = credential.passphrase or b"" if verdict.with_passphrase else b"".join(credential.key_files)
-    return geli_command.attach(wanted, secret)
+def _attach_by_geli(runner: Runner, provider: Provider, verdict: Verdict, read_only: bool) -> None:
+    """Attach it with the key that was found to fit; one without a file is given to geli without making one."""
+    paths, content = verdict.paths, b"" if verdict.paths else b"".join(verdict.credential.key_files)
+    if not verdict.with_passphrase:
+        wanted = geli_command.Attach(provider.handle, read_only, paths or (geli_command.STDIN,), False)
+        geli_command.run(runner, geli_command.attach(wanted, content))
+        return
+    with geli_command.pipe(content) if content else contextlib.nullcontext("") as pipe:
+        wanted = geli_command.Attach(provider.handle, read_only, (pipe,) if pipe else paths, True)
+        geli_command.run(runner, geli_command.attach(wanted, verdict.credential.passphrase or b""))
 
 
 def _attach_by_maps(runner: Runner, provider: Provider, located: Located, master: MasterKey) -> None:
@@ -243,6 +246,20 @@ def _link(provider: Provider, target: str, folder: str = "") -> None:
     os.symlink(target, link)
 
 
-def directory() -> str:
-    """Where zpool import is to look for decrypted devices."""
-    return "/dev" if on_freebsd() else LINKS
+def import_from(members: t.Sequence[Member]) -> list[str]:
+    """What zpool import is to look at, each with a -d of its own.
+
+    It does not look into the folders of a folder. So on FreeBSD, where the names of the providers tell where the
+    decrypted devices are, these are named one by one.
+    """
+    if not on_freebsd():
+        return [LINKS]
+    return [one.attachment.path if one.attachment else path_of(one.provider, GELI) for one in members]
+
+
+def directory(paths: t.Iterable[str]) -> str | None:
+    """The one folder that holds all decrypted devices; None if there is none, as with /dev and /dev/gptid."""
+    if not on_freebsd():
+        return LINKS
+    folders = {os.path.dirname(path) for path in paths}
+    return folders.pop() if len(folders) == 1 else None

@@ -5,7 +5,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
+import tempfile
+import threading
 import typing as t
 from dataclasses import dataclass
 
@@ -13,6 +17,7 @@ from ..command import Command, CommandError, Runner
 from ..errors import StorageError
 
 SUFFIX = ".eli"
+STDIN = "-"
 
 # What geli and the kernel say, and what it means.
 _MESSAGES = (
@@ -35,33 +40,67 @@ class Attach:
 
     provider: str
     read_only: bool
-    # Paths of key files, in their order.
+    # Paths of key files, in their order. STDIN is one whose content goes there; not together with a passphrase.
     key_files: tuple[str, ...]
-    # Only the content of the key file is known, so it goes to stdin in place of the passphrase.
-    key_file_on_stdin: bool
     with_passphrase: bool
 
 
 def attach(wanted: Attach, secret: bytes) -> Command:
     """The command that attaches a provider; ``secret`` is the passphrase or the content of the key file.
 
-    Only one of both can be read from stdin.
-
-    :raises StorageError: both would have to be
+    Only one of both can be read from stdin. For the other one there is :func:`pipe`.
     """
-    if wanted.key_file_on_stdin and wanted.with_passphrase:
-        raise StorageError(
-            "geli(8) reads either a key file or a passphrase from its standard input, not both.",
-            hint="Put the key file onto the host, and name it in 'keyfile'.",
-        )
     argv = ["geli", "attach"]
     if wanted.read_only:
         argv.append("-r")
-    argv += ["-j", "-"] if wanted.with_passphrase else ["-p"]
-    for path in ("-",) if wanted.key_file_on_stdin else wanted.key_files:
+    argv += ["-j", STDIN] if wanted.with_passphrase else ["-p"]
+    for path in wanted.key_files:
         argv += ["-k", path]
-    stdin = secret + b"\n" if wanted.with_passphrase else secret if wanted.key_file_on_stdin else None
+    stdin = secret + b"\n" if wanted.with_passphrase else secret if STDIN in wanted.key_files else None
     return Command((*argv, _short(wanted.provider)), stdin=stdin)
+
+
+@contextlib.contextmanager
+def pipe(content: bytes) -> t.Iterator[str]:
+    """The path of a named pipe that hands a key file to the first program that reads it, which is to be root's.
+
+    FreeBSD has no other pipe than stdin in ``/dev/fd`` unless fdescfs is mounted there. A named pipe keeps nothing: its
+    content never is in a file, and all that a kill leaves is a name in a folder that only root gets into.
+
+    :raises StorageError: it can't be made
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            path = os.path.join(stack.enter_context(tempfile.TemporaryDirectory(prefix="nasops-geli-")), "key")
+            os.mkfifo(path, 0o600)
+        except OSError as error:
+            raise StorageError(
+                f"The key file can't be handed to geli(8) besides the passphrase: {error.strerror}.",
+                hint="It needs a temporary folder, where no key is written. Or put the key file onto the host, and "
+                "name it in 'keyfile'.",
+            ) from None
+        writer = threading.Thread(target=_write, args=(path, content), daemon=True)
+        writer.start()
+        stack.callback(_drain, path, writer)
+        yield path
+
+
+def _write(path: str, content: bytes) -> None:
+    # geli may end without having read all of it.
+    with contextlib.suppress(OSError), open(path, "wb", buffering=0) as file:
+        file.write(content)
+
+
+def _drain(path: str, writer: threading.Thread) -> None:
+    """Let the writer end, which still waits for a reader if geli never came to it."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        while writer.is_alive():
+            with contextlib.suppress(BlockingIOError):
+                os.read(descriptor, 1 << 16)
+            writer.join(0.01)
+    finally:
+        os.close(descriptor)
 
 
 def detach(device: str) -> Command:

@@ -190,14 +190,15 @@ def locate(read: Reader, size: int) -> Located:
             continue
         if found.metadata.provider_size == size:
             return found
-        other = other or Located(found.metadata, sector, _misfit(found.metadata.provider_size, size))
+        other = other or Located(found.metadata, sector, _misfit(found.metadata.provider_size, size, sector))
     if other is not None:
         return other
     if problem is not None:
         raise problem
     raise NotGeli(
         "There is no GELI metadata in the last sector.",
-        hint="Is it the partition that was encrypted (on FreeNAS the second one), and of its first size?",
+        hint="Is it the partition that was encrypted (on FreeNAS the second one), and of its first size? That of one "
+        "which was made larger is still where it ended before: give it back that size, and write nothing to it.",
     )
 
 
@@ -284,12 +285,13 @@ def _check(metadata: Metadata, keys: int) -> None:
         raise BadMetadata(f"GELI metadata tells of {metadata.iterations} PBKDF2 iterations.")
 
 
-def _misfit(told: int, size: int) -> str:
-    change = "grown" if size > told else "shrunk"
-    return (
-        f"The metadata is for a provider of {told} bytes, this one has {size}: it was {change} afterwards, or the "
-        "metadata was copied here."
-    )
+def _misfit(told: int, size: int, sector: int) -> str:
+    """:param sector: how many bytes before the end of this one the metadata begins"""
+    found = f"The metadata is for a provider of {told} bytes, this one has {size}"
+    if told < size and told - (size - sector) in PROVIDER_SECTORS:
+        return f"{found}: it was grown afterwards, by less than a sector can have."
+    # One whose end was moved farther has no metadata at its new end, whether it has become larger or smaller.
+    return f"{found}: that one ended here, too, but did not begin here, or the metadata was copied to this place."
 
 
 def _md5(data: bytes) -> bytes:

@@ -55,6 +55,8 @@ class Provider:
     located: Located | None = None
     # Why it is not in order, in words. Metadata of another size than the provider is told here, too.
     problem: str = ""
+    # Those of the names that can't be opened now.
+    hidden: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:
@@ -65,8 +67,12 @@ class Provider:
 
     @property
     def handle(self) -> str:
-        """The name that FreeNAS attaches it by, so that its own programs find the device that comes of it."""
-        return next((name for name in self.names if name.startswith(_GPTID)), self.path)
+        """The name that FreeNAS attaches it by, so that its own programs find the device that comes of it.
+
+        A FreeBSD with kern.geom.label.gptid.enable=0 has no such names, and attaches it by that of the partition.
+        """
+        names = (name for name in self.names if name.startswith(_GPTID) and name not in self.hidden)
+        return next(names, self.path)
 
 
 def require_root() -> None:
@@ -111,13 +117,13 @@ def read_fully(descriptor: int, offset: int, length: int) -> bytes:
 
 
 def find_all(table: DeviceTable) -> tuple[Provider, ...]:
-    """All devices of the host that carry GELI, and those that can't be read; each once, whatever its paths."""
+    """All devices of the host, each once, whatever its paths. Most have the state none."""
     found: dict[str, Provider] = {}
     for device in table.devices:
         whole = table.canonical(device)
         if whole.size and whole.path not in found:
             found[whole.path] = _look(_of_device(table, whole.path, whole))
-    return tuple(one for one in found.values() if one.state != "none")
+    return tuple(found.values())
 
 
 def find(table: DeviceTable, path: str) -> Provider:
@@ -146,6 +152,7 @@ def _of_device(table: DeviceTable, asked: str, device: BlockDevice) -> Provider:
         asked=asked,
         path=device.path,
         names=tuple(dict.fromkeys((*uuids, *others, *device.aliases))),
+        hidden=device.hidden,
         partuuid=posixpath.basename(uuids[0]).lower() if uuids else "",
         disk=table.whole(device.path),
         serial=device.serial,

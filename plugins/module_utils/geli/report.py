@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import typing as t
 
-from .config_backup import ConfigBackup
+from .config_backup import BackedUpDisk, ConfigBackup
 from .metadata import Located
 from .provider import Provider
 from .trial import Verdict
@@ -67,10 +67,24 @@ def _trial(provider: Provider, verdict: Verdict | None, backup: ConfigBackup) ->
 
 
 def missing(backup: ConfigBackup, providers: t.Iterable[Provider]) -> list[dict[str, t.Any]]:
-    """The disks of the backup that were not found."""
-    there = [backup.disk(one.partuuid, one.names) for one in providers if one.state != "none"]
+    """The disks of the backup that were not found, and the partition that one of them was on, if that is still there.
+
+    It is known by the UUID alone: on another host, a disk by the same kernel name is another one.
+    """
+    there: list[BackedUpDisk | None] = []
+    bare: dict[str, str] = {}
+    for one in providers:
+        if one.state != "none":
+            there.append(backup.disk(one.partuuid, one.names))
+        elif one.partuuid:
+            bare[f"gptid/{one.partuuid}"] = one.path
     return [
-        {"provider": disk.provider, "pool": disk.pool, "passphrase": disk.passphrase}
+        {
+            "provider": disk.provider,
+            "pool": disk.pool,
+            "passphrase": disk.passphrase,
+            "device": bare.get(disk.provider),
+        }
         for disk in backup.disks
         if disk not in there
     ]

@@ -222,6 +222,8 @@ def _change(
         if not same and not _usable(successor, new, dataset, found, draft):
             if successor is not None:
                 refuse_foreign(successor, name, draft)
+            if new is None:
+                keystore.refuse_memory(name, found.file)
             yield _store(name, source, found.key_format, new, replaces=successor is not None)
     yield Step(
         f"Change the key of '{name}' to {'the one in ' + source if source else 'key.value'}, since {reason}",

@@ -126,6 +126,8 @@ def _store(
                 f"The key file {key.file} for the new dataset '{name}' does not exist.",
                 hint="Put the key there, give it as key.value, or set 'generate: true' for a new random key.",
             )
+        if given is None:
+            keystore.refuse_memory(name, found)
         yield Step(
             f"Write the {'given' if given else 'new random'} {key_format} key of '{name}' to {key.file}",
             StoreKey(key.file, key_format, given),

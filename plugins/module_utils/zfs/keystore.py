@@ -13,9 +13,10 @@ import tempfile
 import typing as t
 from dataclasses import dataclass, field, replace
 
-from ..command import Command, Runner
+from ..command import Runner
 from ..durable import make_folder, sync_folder
 from ..errors import BadInput, Refused, StorageError
+from ..filesystem import df, df_source, memory_of
 from ..secrets import PASSPHRASE_MAX_BYTES, Key, generate, parse_file
 from .names import key_file_name
 
@@ -27,7 +28,6 @@ _FILE_MODE = 0o400
 _READ_LIMIT = PASSPHRASE_MAX_BYTES * 4
 _ENDING = ".key"
 _URL_WITH_CREDENTIALS = re.compile(r"(?P<scheme>https?://)[^/?#]*@")
-_DF_LINE = re.compile(r"(?P<source>.+?)\s+\d+\s+-?\d+\s+-?\d+\s+\S+\s+(?P<mountpoint>/.*)")
 
 # Two paths with anything in common here lead to one file.
 Identity = frozenset[t.Union[str, tuple[int, int]]]
@@ -38,8 +38,9 @@ class KeyFile:
     """What is known of one key file.
 
     ``fault`` tells in words why its content is not a key; ``source`` is the filesystem it lies on, for ZFS the name
-    of the dataset; ``exposed`` that others than its owner may read it; ``sealed`` that it has the mode and owner of
-    the files that :func:`store` makes.
+    of the dataset; ``memory`` what of the host's memory that is, empty for what outlasts a restart or can't be told;
+    ``exposed`` that others than its owner may read it; ``sealed`` that it has the mode and owner of the files that
+    :func:`store` makes.
     """
 
     path: str
@@ -47,6 +48,7 @@ class KeyFile:
     key: Key | None = field(default=None, repr=False)
     fault: str = ""
     source: str = ""
+    memory: str = ""
     exposed: bool = False
     sealed: bool = False
 
@@ -105,14 +107,16 @@ def read_many(runner: Runner, wanted: t.Sequence[tuple[str, str, bool]]) -> list
     A key that is only to be loaded may be a passphrase shorter than what ZFS now asks for. One process is started
     for each filesystem the files lie on.
     """
-    sources: dict[int, str] = {}
+    places: dict[int, tuple[str, str]] = {}
     found: list[KeyFile] = []
     for path, key_format, strict in wanted:
         place = _existing(path)
         device = os.stat(place).st_dev
-        if device not in sources:
-            sources[device] = _filesystem_of(runner, place)
-        found.append(replace(_read_content(path, key_format, strict), source=sources[device]))
+        if device not in places:
+            source = _filesystem_of(runner, place)
+            places[device] = (source, memory_of(runner, place, source))
+        source, memory = places[device]
+        found.append(replace(_read_content(path, key_format, strict), source=source, memory=memory))
     return found
 
 
@@ -153,6 +157,21 @@ def _parse(key_format: str, content: bytes, where: str, strict: bool) -> Key:
     if not passphrase or b"\0" in passphrase:
         raise BadInput(f"{where} holds no passphrase.")
     return Key("passphrase", passphrase)
+
+
+def refuse_memory(name: str, file: KeyFile | None, where: str = "") -> None:
+    """A new random key, which is nowhere else, must outlast a restart. One that was given is known to who gave it.
+
+    :param where: the path in words, if it is not on this host
+    :raises Refused: the file is, or would be, in memory
+    """
+    if file is not None and file.memory:
+        raise Refused(
+            f"The new random key of '{name}' would exist in {where or file.path} only. That is in memory "
+            f"({file.memory}), which is empty after a restart, and then nobody could open '{name}' again.",
+            hint="Name a file on a disk in key.file. TrueNAS CORE makes /etc anew at each start, and keeps what is "
+            f"below /data: 'file: /data/keys/{key_file_name(name)}'. Or give the key as key.value, and keep it too.",
+        )
 
 
 def store(path: str, key: Key) -> None:
@@ -328,12 +347,11 @@ def _existing(path: str) -> str:
 
 def _filesystem_of(runner: Runner, path: str) -> str:
     """What is mounted where a file lies; for ZFS that is the name of the dataset."""
-    # POSIX form, the same on Linux and FreeBSD; needed, since Linux' mount table is not in the standard library.
-    result = runner.run(Command(("df", "-P", path), timeout=60), ok=(0, 1))
-    match = _DF_LINE.fullmatch(result.stdout.strip().split("\n")[-1])
-    if match is None:
+    result = runner.run(df(path), ok=(0, 1))
+    source = df_source(result.stdout)
+    if not source:
         raise StorageError(
             f"On which filesystem {path} lies is not to be found out: 'df -P' printed {result.stdout!r}. A key file "
             "must not lie inside the pool that it opens, so nothing was done."
         )
-    return match.group("source")
+    return source

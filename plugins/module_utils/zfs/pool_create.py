@@ -13,6 +13,7 @@ from ..command import Command, Runner
 from ..errors import Refused, StorageError
 from ..plan import Change, Plan, Step, Work
 from .key_option import WantedKey
+from .keystore import refuse_memory
 from .pool_disks import check_disks, confirm_blank, device_was_away, said_by, take_back, wait_for_names
 from .pool_keys import key_warnings, refuse_below_mountpoint, store_step
 from .pool_mount import refuse_obstacle
@@ -58,6 +59,8 @@ def plan_create(wanted: WantedPool, host: PoolHost) -> Plan:
                     f"The key file {key.file} for the new pool '{name}' does not exist.",
                     hint="Put the key there, give it as key.value, or set 'generate: true' for a new random key.",
                 )
+            if key.value is None:
+                refuse_memory(name, key_file)
             steps.append(store_step(name, key))
     contents = [host.contents[disk] for disk in wanted.disks]
     create = Step(

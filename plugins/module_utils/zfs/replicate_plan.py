@@ -434,6 +434,8 @@ def _store_key(draft: Draft, name: str, file: keystore.KeyFile | None) -> None:
                 f"The key file {there} does not exist.",
                 hint="Put the key there, give it as key.value, or set 'generate: true' for a new random key.",
             )
+        if key.value is None:
+            keystore.refuse_memory(target, file, there)
         draft.steps.append(
             Step(
                 f"Write the {'given' if key.value else 'new random'} {key.format} key of {_where(draft, target)} to "

@@ -12,6 +12,7 @@ import zlib
 
 from ..command import Command, CommandError, Runner
 from ..errors import BadInput, Refused, StorageError
+from ..filesystem import memory_there
 from ..secrets import parse_file
 from . import keystore
 from .names import ancestors
@@ -352,7 +353,9 @@ def read_key_file(runner: ReplicaRunner, wanted: Replication, name: str) -> keys
             f"The key file {key.file} can't be read: exit status {error.result.rc}.", hint="Is ssh.user root there?"
         ) from None
     if result.rc == 3:
-        return keystore.KeyFile(key.file, False)
+        # Only of a key that will be nowhere else it matters whether the file outlasts a restart.
+        memory = memory_there(runner.target, key.file) if key.value is None and key.generate else ""
+        return keystore.KeyFile(key.file, False, memory=memory)
     content = bytes.fromhex("".join(result.stdout.split()))
     try:
         return keystore.KeyFile(key.file, True, parse_file(key.format, content, f"The key file {key.file}"))

@@ -11,6 +11,7 @@ import dataclasses
 import json
 import os
 import sys
+import tempfile
 import typing as t
 from pathlib import Path
 
@@ -18,13 +19,13 @@ import pytest
 from ansible.module_utils.testing import patch_module_args
 
 from ansible_collections.nasops.encryption.plugins.module_utils import entry
-from ansible_collections.nasops.encryption.plugins.module_utils.blockdev.identity import DeviceTable
+from ansible_collections.nasops.encryption.plugins.module_utils.blockdev.identity import BlockDevice, DeviceTable
 from ansible_collections.nasops.encryption.plugins.module_utils.command import Command, CommandError, Result
 from ansible_collections.nasops.encryption.plugins.module_utils.geli import device
 from ansible_collections.nasops.encryption.plugins.module_utils.geli.provider import Provider
 from ansible_collections.nasops.encryption.plugins.module_utils.secrets import Mask
 from ansible_collections.nasops.encryption.plugins.modules import geli_device as module
-from ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.geli.core import database
+from ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.geli.core import archive, database
 from ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.geli.nas import QUICK, SIZE, Nas, partuuid
 from ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.geli.writer import Secret, Volume
 
@@ -32,6 +33,10 @@ FILE, OTHER = bytes(range(64)), bytes(range(1, 65))
 PASS = "geheimes wort"
 KEY_ONLY = Volume(SIZE, QUICK, (Secret((FILE,)),))
 BOTH = Volume(SIZE, QUICK, (Secret((FILE,), PASS.encode()),))
+
+
+def _gptids(one: BlockDevice) -> tuple[str, ...]:
+    return tuple(f"/dev/gptid/{path.rsplit('/', 1)[-1]}" for path in one.aliases)
 
 
 class FreeBSD(Nas):
@@ -43,12 +48,17 @@ class FreeBSD(Nas):
         self.read_only: list[str] = []
         self.attached: dict[str, str] = {}
         self.deaf = False
+        # What kern.geom.label.gptid.enable says.
+        self.gptid = True
+        # What was in the key files that it was given, but for stdin.
+        self.read: list[bytes] = []
 
     def read_table(self, _runner: t.Any) -> DeviceTable:
         devices = [
             dataclasses.replace(
                 one,
-                aliases=tuple(f"/dev/gptid/{path.rsplit('/', 1)[-1]}" for path in one.aliases),
+                aliases=_gptids(one),
+                hidden=() if self.gptid else _gptids(one),
                 holders=tuple(device for device, provider in self.attached.items() if provider == one.name),
             )
             for one in self.devices
@@ -62,11 +72,19 @@ class FreeBSD(Nas):
         return program == "geli"
 
     def run(self, command: Command, ok: t.Sequence[int] = (0,)) -> Result:
-        self.commands.append(command)
         words = command.argv
+        if words[0] == "df":
+            # Where an older Python is to unpack a backup in memory.
+            return Result(
+                words, 0, f"Filesystem 512-blocks Used Avail Capacity Mounted on\ntmpfs 9 1 8 1% {words[-1]}\n", ""
+            )
+        self.commands.append(command)
         assert words[0] == "geli"
         said, rc = "", 0
         if words[1] == "attach" and not self.deaf:
+            self.read += [
+                Path(word).read_bytes() for option, word in zip(words, words[1:]) if option == "-k" and word != "-"
+            ]
             self.attached[f"{words[-1]}.eli"] = self.name_of(words[-1])
             self.read_only += [f"{words[-1]}.eli"] if "-r" in words else []
         elif words[1] == "detach" and self.deaf:
@@ -84,7 +102,7 @@ class FreeBSD(Nas):
         return result
 
     def name_of(self, name: str) -> str:
-        found = self.read_table(None).find(f"/dev/{name}")
+        found = self.read_table(None).find(name if name.startswith("/") else f"/dev/{name}")
         assert found is not None
         return found.name
 
@@ -145,7 +163,8 @@ def test_freebsd_attaches_and_detaches(freebsd: FreeBSD, capsys: pytest.CaptureF
             "sector_size": 512,
         }
     ]
-    assert found["directory"] == "/dev"
+    # zpool import does not look into the folders of /dev.
+    assert (found["import_from"], found["directory"]) == ([f"/dev/{gptid}.eli"], "/dev/gptid")
     # No key is needed to see that it is attached, nor to detach it.
     assert run({"devices": [path]}, capsys)["changed"] is False
     assert "is attached read-only already" in run({"devices": [path], "read_only": False}, capsys)["msg"]
@@ -153,6 +172,30 @@ def test_freebsd_attaches_and_detaches(freebsd: FreeBSD, capsys: pytest.CaptureF
     found = four_runs({"devices": [path], "state": "detached"}, capsys)
     assert [one.argv for one in attachments(freebsd.commands)] == [("geli", "detach", f"{gptid}.eli")]
     assert found["devices"][0]["attached_as"] is None
+
+
+def test_freebsd_where_the_pool_is_found(freebsd: FreeBSD, capsys: pytest.CaptureFixture[str]) -> None:
+    paths = [freebsd.geli(0, KEY_ONLY), freebsd.geli(1, KEY_ONLY)]
+    options = {"devices": paths, "keyfile_content": base64.b64encode(FILE).decode()}
+    names = [f"/dev/gptid/{partuuid(number)}.eli" for number in (0, 1)]
+    # As it is going to be: the same before, in check mode, and after.
+    assert [run(options, capsys, mode)["import_from"] for mode in (True, False)] == [names, names]
+    # One of them was attached by another name.
+    freebsd.attached["ada1p2.eli"] = freebsd.attached.pop(f"gptid/{partuuid(1)}.eli")
+    freebsd.read_only.append("ada1p2.eli")
+    found = run(options, capsys)
+    assert (found["import_from"], found["directory"]) == ([names[0], "/dev/ada1p2.eli"], None)
+
+
+def test_freebsd_that_makes_no_gptid_names(freebsd: FreeBSD, capsys: pytest.CaptureFixture[str]) -> None:
+    freebsd.gptid = False
+    path = freebsd.geli(0, KEY_ONLY)
+    # It is still known by that name, which its pool and a backup of the configuration go by.
+    options = {"devices": [f"/dev/gptid/{partuuid(0)}"], "keyfile_content": base64.b64encode(FILE).decode()}
+    found = four_runs(options, capsys)
+    (attach,) = attachments(freebsd.commands)
+    assert attach.argv[-1] == path
+    assert found["devices"][0]["attached_as"] == f"/dev/{path}.eli"
 
 
 def test_freebsd_with_the_folder_of_the_nas(
@@ -173,8 +216,35 @@ def test_freebsd_with_the_content_of_a_key_file(freebsd: FreeBSD, capsys: pytest
     four_runs({"devices": [freebsd.geli(0, KEY_ONLY)], "keyfile_content": content}, capsys)
     (attach,) = attachments(freebsd.commands)
     assert (attach.argv[2:6], attach.stdin) == (("-r", "-p", "-k", "-"), FILE)
-    options = {"devices": [freebsd.geli(1, BOTH)], "keyfile_content": content, "passphrase": PASS}
-    assert "either a key file or a passphrase" in run(options, capsys)["msg"]
+
+
+def test_freebsd_with_two_secrets_and_no_file(
+    freebsd: FreeBSD, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    content = base64.b64encode(FILE).decode()
+    backup = archive(
+        tmp_path / "nas.tar",
+        {
+            "freenas-v1.db": database(tmp_path / "source.db", [(f"gptid/{partuuid(0)}", "tank", 2, "k1")]),
+            "geli/k1.key": FILE,
+        },
+    )
+    for number, key in enumerate(({"keyfile_content": content}, {"config_backup": str(backup)})):
+        freebsd.commands.clear()
+        freebsd.read.clear()
+        four_runs({"devices": [freebsd.geli(number, BOTH)], "passphrase": PASS, **key}, capsys)
+        (attach,) = attachments(freebsd.commands)
+        assert (attach.argv[2:6], attach.argv[6][: len(str(temporary))]) == (("-r", "-j", "-", "-k"), str(temporary))
+        assert (attach.stdin, freebsd.read) == (f"{PASS}\n".encode(), [FILE])
+        assert list(temporary.iterdir()) == []
+    # geli does not come to the key file.
+    freebsd.deaf = True
+    options = {"devices": [freebsd.geli(2, BOTH)], "keyfile_content": content, "passphrase": PASS}
+    assert run(options, capsys)["failed"] is True
+    assert list(temporary.iterdir()) == []
 
 
 def test_freebsd_for_writing(freebsd: FreeBSD, capsys: pytest.CaptureFixture[str]) -> None:

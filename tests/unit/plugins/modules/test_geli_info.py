@@ -149,11 +149,25 @@ def test_what_was_asked_for_and_is_no_geli(nas: Nas, capsys: pytest.CaptureFixtu
     assert found[nas.path("sda1")]["opens"] is None and found[image]["opens"] is False
 
 
-def test_a_partition_that_has_grown(nas: Nas, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_partition_that_has_grown(nas: Nas, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = nas.add(0, Volume(SIZE, QUICK, BOTH).image() + bytes(1 << 20))
+    data = tmp_path / "data"
+    (data / "geli").mkdir(parents=True)
+    (data / "geli" / "k1.key").write_bytes(RECOVERY)
+    database(data / "freenas-v1.db", [(f"gptid/{partuuid(number)}", "tank", 1, "k1") for number in (0, 1)])
+    with patch_module_args({"config_backup": str(data)}), pytest.raises(SystemExit):
+        module.main()
+    found = json.loads(capsys.readouterr().out)
+    assert (found["providers"], [one["device"] for one in found["missing"]]) == ([], [path, None])
+    (row,) = rows({"devices": [path]}, capsys)
+    assert row["state"] == "none" and "is still where it ended before" in row["problem"]
+
+
+def test_a_partition_that_begins_elsewhere(nas: Nas, capsys: pytest.CaptureFixture[str]) -> None:
     nas.add(0, Volume(SIZE // 2, QUICK, BOTH).image().rjust(SIZE, b"\0"))
     (row,) = rows({"keyfile_content": base64.b64encode(RECOVERY).decode()}, capsys)
-    assert "it was grown afterwards" in row["problem"] and row["opens"] is True
-    assert row["content"] is None and "it was grown afterwards" in row["content_error"]
+    assert "but did not begin here" in row["problem"] and row["opens"] is True
+    assert row["content"] is None and "but did not begin here" in row["content_error"]
 
 
 def test_damaged_metadata(nas: Nas, capsys: pytest.CaptureFixture[str]) -> None:
@@ -199,7 +213,9 @@ def test_each_disk_finds_its_key_in_a_backup(nas: Nas, capsys: pytest.CaptureFix
         (True, "media", "a-media.key in the backup", False),
         (True, "media", "a-media.key in the backup", False),
     ]
-    assert found["missing"] == [{"provider": f"gptid/{partuuid(7)}", "pool": "media", "passphrase": False}]
+    assert found["missing"] == [
+        {"provider": f"gptid/{partuuid(7)}", "pool": "media", "passphrase": False, "device": None}
+    ]
 
 
 def test_a_backup_names_the_pool_of_what_does_not_open(

@@ -76,6 +76,13 @@ def test_a_partition_and_its_disk(table: DeviceTable) -> None:
     assert not table.same_disk("ada0", f"gptid/{DATA}.eli")
 
 
+def test_names_that_can_not_be_opened_are_told(table: DeviceTable) -> None:
+    assert device(table, "ada0p2").hidden == ()
+    # Open by their own names, or names of a sort that kern.geom.label makes none of.
+    assert device(table, "ada1p1").hidden == ("/dev/gptid/bbbbbbbb-0000-11e0-8ff8-000000000001", "/dev/gpt/bay2")
+    assert (device(table, "ada0").hidden, device(table, "ada1").hidden) == (("/dev/diskid/DISK-WD-WCC4E0000001",), ())
+
+
 def test_kinds(table: DeviceTable) -> None:
     kinds = {found.name: found.kind for found in table.devices if found.kind not in ("disk", "partition")}
     assert kinds == {

@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
+import typing as t
 from pathlib import Path
 
 import pytest
@@ -15,8 +17,9 @@ from hypothesis import strategies as st
 
 from ansible_collections.nasops.encryption.plugins.module_utils.errors import BadInput, StorageError
 from ansible_collections.nasops.encryption.plugins.module_utils.geli import config_backup
-from ansible_collections.nasops.encryption.plugins.module_utils.geli.config_backup import BackedUpDisk, load
+from ansible_collections.nasops.encryption.plugins.module_utils.geli.config_backup import BackedUpDisk, ConfigBackup
 from ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.geli.core import Row, archive, database
+from ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.recorded import RecordedRunner
 
 KEY = "0d1c4a2e-9f0b-4f6f-8f1e-2a3b4c5d6e7f"
 FIRST, SECOND = "5c3b0d8e-0000-11e3-a1b2-d43d7e000001", "5c3b0d8e-0000-11e3-a1b2-d43d7e000002"
@@ -26,6 +29,11 @@ ROWS: list[Row] = [
     ("/dev/ada3p2.eli", "old", 1, "k"),
 ]
 CONTENT = bytes(range(64))
+
+
+def load(path: str) -> ConfigBackup:
+    """The backup; no program is started for it."""
+    return config_backup.load(path, RecordedRunner())
 
 
 @pytest.fixture
@@ -77,18 +85,76 @@ def test_the_database_never_gets_into_a_file(tmp_path: Path, content: bytes) -> 
     assert sorted(tmp_path.iterdir()) == before
 
 
-def test_a_python_that_reads_files_only(tmp_path: Path, content: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Old:
-        """A connection without deserialize."""
+class Old(sqlite3.Connection):
+    """A connection of a Python before 3.11, on which no attribute says that it could read from memory."""
 
-        def close(self) -> None:
-            """There is nothing to close."""
+    def __getattribute__(self, name: str) -> t.Any:
+        if name == "deserialize":
+            raise AttributeError(name)
+        return super().__getattribute__(name)
 
-    monkeypatch.setattr(sqlite3, "connect", lambda _name: Old())
-    monkeypatch.setattr(os.path, "ismount", lambda _path: False)
+
+@pytest.fixture
+def old_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    connect = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda name, **more: connect(name, factory=Old, **more))
+
+
+def no_memory(_runner: t.Any) -> str:
+    return ""
+
+
+@pytest.mark.usefixtures("old_python")
+@pytest.mark.parametrize("name", ["data", "a%20b?c#d é"])
+def test_an_old_python_reads_a_file_where_it_lies(
+    tmp_path: Path, content: bytes, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(config_backup, "memory_folder", no_memory)
+    folder = tmp_path / name
+    folder.mkdir()
+    path = folder / "freenas-v1.db"
+    path.write_bytes(content)
+    path.chmod(0o400)
+    before = path.stat()
+    assert len(load(str(folder)).disks) == len(load(str(path)).disks) == 3
+    after = path.stat()
+    assert (before.st_mtime_ns, before.st_ino) == (after.st_mtime_ns, after.st_ino)
+    assert [one.name for one in folder.iterdir()] == ["freenas-v1.db"]
+
+
+@pytest.mark.usefixtures("old_python")
+def test_a_database_that_is_being_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(config_backup, "memory_folder", no_memory)
+    database(tmp_path / "freenas-v1.db", ROWS)
+    with contextlib.closing(sqlite3.connect(tmp_path / "freenas-v1.db")) as nas:
+        nas.execute("PRAGMA locking_mode=EXCLUSIVE")
+        nas.execute("BEGIN EXCLUSIVE")
+        assert len(load(str(tmp_path)).disks) == 3
+
+
+@pytest.mark.usefixtures("old_python")
+def test_an_old_python_unpacks_in_memory_only(tmp_path: Path, content: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = archive(tmp_path / "nas.tar", {"freenas-v1.db": content, f"geli/{KEY}.key": CONTENT})
+    memory = tmp_path / "memory"
+    memory.mkdir()
+    monkeypatch.setattr(config_backup, "memory_folder", lambda _runner: str(memory))
+    assert len(load(str(path)).disks) == 3
+    assert list(memory.iterdir()) == []
+    bad = archive(tmp_path / "bad.tar", {"freenas-v1.db": content[:100] + bytes(len(content) - 100)})
+    with pytest.raises(BadInput, match="has no table of GELI disks"):
+        load(str(bad))
+    assert list(memory.iterdir()) == []
+
+
+@pytest.mark.usefixtures("old_python")
+def test_an_old_python_without_memory(tmp_path: Path, content: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(config_backup, "memory_folder", no_memory)
+    (tmp_path / "source.db").unlink()
     path = archive(tmp_path / "nas.tar", {"freenas-v1.db": content})
-    with pytest.raises(StorageError, match="Take Python 3.11 or later, or unpack the backup"):
+    with pytest.raises(StorageError, match="no filesystem in memory is there") as caught:
         load(str(path))
+    assert "give its folder /data" in caught.value.hint and "tar -xf FILE" in caught.value.hint
+    assert [one.name for one in tmp_path.iterdir()] == ["nas.tar"]
 
 
 def test_what_is_no_backup(tmp_path: Path) -> None:

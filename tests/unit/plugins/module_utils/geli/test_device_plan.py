@@ -108,7 +108,7 @@ def test_what_an_interrupted_task_left_is_removed_first() -> None:
         (Member(provider(), verdict=Verdict(False, error="The key file does not open it.")), "does not open it"),
         (Member(provider(), verdict=Verdict(None, error="It would take hours.")), "It would take hours"),
         (Member(provider(state="none", located=None, problem="There is no GELI metadata.")), "no GELI metadata"),
-        (Member(provider(problem="it was grown afterwards"), verdict=OPENS), "it was grown afterwards"),
+        (Member(provider(problem="but did not begin here"), verdict=OPENS), "but did not begin here"),
         (Member(provider(holders=("md0",)), verdict=OPENS), "is a part of md0 already"),
     ],
 )

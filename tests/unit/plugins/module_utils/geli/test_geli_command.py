@@ -5,6 +5,13 @@
 
 from __future__ import annotations
 
+import os
+import stat
+import subprocess
+import tempfile
+import threading
+from pathlib import Path
+
 import pytest
 
 from ansible_collections.nasops.encryption.plugins.module_utils.command import Command, Result
@@ -58,17 +65,17 @@ Providers:
     "wanted,argv,stdin",
     [
         (
-            Attach(GPTID, True, ("/data/geli/a.key",), False, False),
+            Attach(GPTID, True, ("/data/geli/a.key",), False),
             ("geli", "attach", "-r", "-p", "-k", "/data/geli/a.key", GPTID[5:]),
             None,
         ),
         (
-            Attach(GPTID, True, ("/a", "/b"), False, True),
+            Attach(GPTID, True, ("/a", "/b"), True),
             ("geli", "attach", "-r", "-j", "-", "-k", "/a", "-k", "/b", GPTID[5:]),
             b"secret\n",
         ),
-        (Attach("/dev/ada1p2", False, (), True, False), ("geli", "attach", "-p", "-k", "-", "ada1p2"), b"secret"),
-        (Attach("/dev/ada1p2", False, (), False, True), ("geli", "attach", "-j", "-", "ada1p2"), b"secret\n"),
+        (Attach("/dev/ada1p2", False, ("-",), False), ("geli", "attach", "-p", "-k", "-", "ada1p2"), b"secret"),
+        (Attach("/dev/ada1p2", False, (), True), ("geli", "attach", "-j", "-", "ada1p2"), b"secret\n"),
     ],
 )
 def test_attach(wanted: Attach, argv: tuple[str, ...], stdin: bytes | None) -> None:
@@ -77,9 +84,41 @@ def test_attach(wanted: Attach, argv: tuple[str, ...], stdin: bytes | None) -> N
     assert "secret" not in repr(command)
 
 
-def test_only_one_secret_fits_into_stdin() -> None:
-    with pytest.raises(StorageError, match="either a key file or a passphrase") as caught:
-        geli_command.attach(Attach("/dev/ada1p2", True, (), True, True), b"secret")
+@pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where temporary folders are made."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
+
+
+@pytest.mark.parametrize("size", [1, 64, 1 << 20])
+def test_a_key_file_through_a_pipe(temporary: Path, size: int) -> None:
+    content = os.urandom(size)
+    with geli_command.pipe(content) as path:
+        status, above = os.stat(path), os.stat(os.path.dirname(path))
+        assert stat.S_ISFIFO(status.st_mode) and (status.st_mode & 0o777, above.st_mode & 0o777) == (0o600, 0o700)
+        assert status.st_size == 0 and Path(path).is_relative_to(temporary)
+        # Another process, which reads to the end as geli does.
+        assert subprocess.run(["cat", path], stdout=subprocess.PIPE, timeout=60, check=True).stdout == content
+    assert list(temporary.iterdir()) == []
+
+
+@pytest.mark.parametrize("read", [0, 1])
+def test_a_pipe_that_nobody_reads_to_its_end(temporary: Path, read: int) -> None:
+    with pytest.raises(StorageError, match="geli has failed"), geli_command.pipe(bytes(1 << 20)) as path:
+        if read:
+            subprocess.run(["head", "-c", "1", path], stdout=subprocess.DEVNULL, timeout=60, check=True)
+        raise StorageError("geli has failed.")
+    assert list(temporary.iterdir()) == []
+    assert [one for one in threading.enumerate() if one.name.startswith("Thread-") and one.daemon] == []
+
+
+def test_a_host_where_no_pipe_can_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
+    with pytest.raises(StorageError, match="besides the passphrase: No such file") as caught, geli_command.pipe(b"x"):
+        pass
     assert "name it in 'keyfile'" in caught.value.hint
 
 

@@ -100,11 +100,29 @@ def test_what_fits_the_provider_is_preferred() -> None:
     assert locate(reader(image), SIZE).provider_sector == 4096
 
 
-@pytest.mark.parametrize("size,word", [(SIZE * 2, "grown"), (SIZE - 4096, "shrunk")])
-def test_a_provider_of_another_size(size: int, word: str) -> None:
+@pytest.mark.parametrize("more", [1024, 4096, SIZE, -512, -4096])
+def test_a_partition_whose_end_was_moved(more: int) -> None:
+    image = bytes(SIZE - 512) + sector(Shape())
+    image = image + bytes(more) if more > 0 else image[:more]
+    # The metadata stays where it was.
+    with pytest.raises(NotGeli, match="is still where it ended before") as caught:
+        locate(reader(image), len(image))
+    assert "give it back that size" in caught.value.hint
+
+
+@pytest.mark.parametrize("more", [512, 1536, 3584, 7680])
+def test_a_partition_that_has_grown_by_less_than_a_sector(more: int) -> None:
+    image = bytes(SIZE - 512) + sector(Shape()) + bytes(more)
+    # It looks like a disk with larger sectors.
+    found = locate(reader(image), len(image))
+    assert f"for a provider of {SIZE} bytes, this one has {SIZE + more}: it was grown afterwards" in found.problem
+
+
+@pytest.mark.parametrize("size", [SIZE * 2, SIZE - 4096])
+def test_a_partition_whose_beginning_was_moved(size: int) -> None:
     image = bytes(size - 512) + sector(Shape())
     found = locate(reader(image), size)
-    assert f"for a provider of {SIZE} bytes, this one has {size}: it was {word} afterwards" in found.problem
+    assert f"for a provider of {SIZE} bytes, this one has {size}: that one ended here, too" in found.problem
 
 
 @pytest.mark.parametrize("size", [0, 1, 511, 512, 4096, SIZE])

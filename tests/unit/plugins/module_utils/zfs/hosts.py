@@ -126,8 +126,8 @@ def key_file(path: str = "/etc/zfs/keys/tank.key", key: Key | None = HEX, **fact
     return KeyFile(path, facts.pop("exists", True), key, **{"source": "/dev/vda1", **facts})
 
 
-def no_key_file(path: str = "/etc/zfs/keys/tank.key") -> KeyFile:
-    return KeyFile(path, False, source="/dev/vda1")
+def no_key_file(path: str = "/etc/zfs/keys/tank.key", memory: str = "") -> KeyFile:
+    return KeyFile(path, False, source=memory or "/dev/vda1", memory=memory)
 
 
 def host(

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.nasops.encryption.plugins.module_utils.secrets import Key
+from ansible_collections.nasops.encryption.plugins.module_utils.zfs import keystore
 from ansible_collections.nasops.encryption.plugins.module_utils.zfs.dataset_result import describe
 from ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.zfs.dataset_host import DatasetZfs, Killed
 from ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.zfs.dataset_tools import (
@@ -46,6 +47,22 @@ class TestCreate:
         ]
         assert zfs.world.nodes["plain/a"].wrapped == Key("hex", Path(file).read_bytes()[:-1])
         assert zfs.world.nodes["plain/a"].location == f"file://{file}"
+
+    def test_a_new_random_key_is_not_kept_in_memory(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(keystore, "memory_of", lambda _runner, _path, _source: "tmpfs")
+        zfs = world()
+        file = file_of(tmp_path, "plain/a")
+        new = {"file": file, "generate": True}
+        done = four(zfs, tmp_path, name="plain/a", key=new)
+        assert "That is in memory (tmpfs)" in done.plan.failures[0].message
+        assert (list(tmp_path.iterdir()), "plain/a" in zfs.world.nodes) == ([], False)
+        # A key that was given is known elsewhere, and one that is in use is left as it is.
+        four(zfs, tmp_path, name="plain/a", key={"file": file, "value": HEX["a"]})
+        before = Path(file).read_bytes()
+        assert four(zfs, tmp_path, name="plain/a", key=new).plan.actions == []
+        done = four(zfs, tmp_path, name="plain/a", key=new, rotate="always")
+        assert "That is in memory (tmpfs)" in done.plan.failures[0].message
+        assert ([path.name for path in tmp_path.iterdir()], Path(file).read_bytes()) == ([Path(file).name], before)
 
     def test_a_parent_and_its_children_in_one_task(self, tmp_path: Path) -> None:
         zfs = world()

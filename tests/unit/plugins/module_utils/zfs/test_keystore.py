@@ -6,12 +6,14 @@ from __future__ import annotations
 import os
 import signal
 import stat
+import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ansible_collections.nasops.encryption.plugins.module_utils import filesystem
 from ansible_collections.nasops.encryption.plugins.module_utils.command import Command, Result
 from ansible_collections.nasops.encryption.plugins.module_utils.errors import BadInput, Refused, StorageError
 from ansible_collections.nasops.encryption.plugins.module_utils.secrets import Key, generate
@@ -269,6 +271,20 @@ class TestFilesystem:
     )
     def test_where_a_file_lies_is_known_by_df(self, tmp_path: Path, line: str, source: str) -> None:
         assert keystore.read(df(line), str(tmp_path / "tank.key"), "hex").source == source
+
+    def test_what_is_in_memory_is_told_without_another_program(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(keystore, "memory_of", filesystem.memory_of)
+        monkeypatch.setattr(sys, "platform", "freebsd13")
+        runner = df("tmpfs 65536 100 65436 1% /etc")
+        files = keystore.read_many(runner, [(str(tmp_path / name), "hex", True) for name in ("a", "b")])
+        assert [one.memory for one in files] == ["tmpfs", "tmpfs"]
+        assert len(runner.argvs) == 1
+        with pytest.raises(Refused, match=r"would exist in .*/a only. That is in memory \(tmpfs\)") as caught:
+            keystore.refuse_memory("tank", files[0])
+        assert "'file: /data/keys/tank.key'" in caught.value.hint
+        assert keystore.read(df(), str(tmp_path / "a"), "hex").memory == ""
 
     def test_the_nearest_folder_that_exists_is_asked_for(self, tmp_path: Path) -> None:
         runner = df()

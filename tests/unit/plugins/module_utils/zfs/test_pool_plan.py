@@ -608,6 +608,13 @@ REFUSALS: list[tuple[str, Options, PoolHost, str, str]] = [
         "generate: true",
     ),
     (
+        "a new key in memory",
+        tank(vdevs=AB, key={"file": "auto", "generate": True}),
+        host(files=[no_key_file(memory="tmpfs")]),
+        f"The new random key of 'tank' would exist in {PATH} only. That is in memory (tmpfs)",
+        "/data/keys/tank.key",
+    ),
+    (
         "no key in the key file",
         tank(vdevs=AB, key=FILE),
         host(files=[key_file(key=None, fault="it has 63 characters.")]),

@@ -337,6 +337,11 @@ class TestReencrypt:
         [
             (KeyFile("/k", False), WantedKey("hex", None, "/k"), "does not exist"),
             (
+                KeyFile("/k", False, memory="tmpfs"),
+                WantedKey("hex", None, "/k", generate=True),
+                "key of 'backup/tank' would exist in /k on this host only. That is in memory",
+            ),
+            (
                 KeyFile("/backup/tank/k", False),
                 WantedKey("hex", HEX, "/backup/tank/k"),
                 "would lie below /backup/tank, where the replica itself",
@@ -347,6 +352,13 @@ class TestReencrypt:
     )
     def test_a_key_file_that_can_not_be_used(self, file: KeyFile, key: WantedKey, match: str) -> None:
         refused(world(), wish(mode="reencrypt", key=key), match, key_files={"tank": file})
+
+    def test_a_given_key_may_be_in_memory(self) -> None:
+        key = WantedKey("hex", HEX, "/k")
+        wanted = wish(mode="reencrypt", key=key)
+        files = {"tank": KeyFile("/k", False, memory="tmpfs")}
+        actions = plan_replication(wanted, world().ends(wanted, key_files=files)).actions
+        assert "Write the given hex key of 'backup/tank' to /k" in actions
 
 
 class TestPlaintext:

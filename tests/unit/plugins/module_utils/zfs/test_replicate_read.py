@@ -211,6 +211,21 @@ def test_the_key_files_of_all_replicas_that_are_still_to_be_made() -> None:
     assert list(read_ends(own, wanted).target.key_files) == ["tank/a"]
 
 
+@pytest.mark.parametrize("generate", [True, False])
+def test_whether_a_new_key_would_be_in_memory_at_the_target(generate: bool) -> None:
+    own = Fake(DATASETS, {})
+    own.special['test -e "$1"'] = Result((), 3, "", "")
+    own.special["uname"] = Result(
+        (), 0, "FreeBSD\nFilesystem 512-blocks Used Avail Capacity Mounted on\ntmpfs 9 1 8 1% /etc\n", ""
+    )
+    own.target = own
+    wanted = wish(mode="reencrypt", key=WantedKey("hex", None, "/etc/k", generate), ssh=Ssh("nas2"))
+    file = read_key_file(own, wanted, "tank")
+    assert file is not None and (file.exists, file.memory) == (False, "tmpfs" if generate else "")
+    # A file that is there costs no program more.
+    assert len(own.commands) == 1 + generate
+
+
 def test_a_stream_that_is_just_ending_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     own = Fake({**DATASETS, "backup/tank": {"type": "filesystem"}}, {})
     own.special["send -nvP -t 1-ab"] = Result((), 0, CONTENTS, "")
