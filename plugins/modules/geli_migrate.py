@@ -53,6 +53,9 @@ options:
         written until then, and lets the target be written to. From then on nothing is sent to it any more. Who has
         opened a volume before may go on writing to it; if that is seen, it is refused, and can be run again. With
         O(snapshot) it is not looked for, since what was written since is to stay behind.
+      - The source stays read-only for all of that. A comparison by O(verify) begins anew then, and takes as long as the
+        one before, even if hardly anything was written since. RV(closing) tells what is closed. To have it short, go to
+        V(verified) first, and to V(finalized) with O(verify=streams) soon after; then what came since is not compared.
     type: str
     choices: [planned, synced, verified, finalized]
     default: planned
@@ -465,6 +468,14 @@ notes:
   type: list
   elements: str
   sample: ["Holds of snapshots are not sent."]
+closing:
+  description:
+    - What V(finalized) is going to do to a source that can be written to, with what is left out and closed with it.
+      Empty for one that is read-only, and when it is done.
+  returned: success
+  type: list
+  elements: str
+  sample: ["Set readonly=on on 'tank', so that nothing is written to the source any more"]
 verified:
   description:
     - How a state of the target was verified last, V(null) if none was. RV(reached) tells whether it still counts.

@@ -25,7 +25,7 @@ from .compare import Compare, ReadAll, SeeHealthy
 from .copy_compare import CompareTree
 from .copy_plan import not_copied, plan_copies
 from .copy_run import Pass
-from .options import FINALIZED, FULL, PLANNED, STREAMS, SYNCED, VERIFIED, Migration
+from .options import CHECKSUMS, FINALIZED, FULL, PLANNED, STREAMS, SYNCED, VERIFIED, Migration
 from .proof import LockProof, ProofKey, key_of_proof, order_to_unmount, own_keys_of_proof
 from .read import LATE, size
 from .state import (
@@ -42,6 +42,17 @@ from .state import (
 _TOLD = (Transfer, Compare, ReadAll, Pass, CompareTree)
 # What a step of a replication changes when it changes the data of the target.
 _DATA = ("replicas", "snapshots", "broken_streams", "written")
+# What a source that can be written to is closed for in the end, by what is compared.
+_CLOSED_FOR = {
+    STREAMS: "From then on nobody can write to the source. What was written until then is brought to the target before "
+    "that one can be written to.",
+    CHECKSUMS: "From then on nobody can write to the source. Before the target can be written to, what was written "
+    "until then is brought there, and the newest state of every dataset is read at both ends as a whole, which may "
+    "take hours.",
+    FULL: "From then on nobody can write to the source. Before the target can be written to, what was written until "
+    "then is brought there, the newest state of every dataset is read at both ends as a whole, and all snapshots of "
+    "the target are read, which may take hours.",
+}
 
 
 def plan_migration(wanted: Migration, found: Found) -> Plan:
@@ -95,6 +106,15 @@ def reached(wanted: Migration, found: Found) -> str:
         return PLANNED
     record = verified_record(found.record(VERIFIED_RECORD))
     return VERIFIED if record is not None and record.covers(STREAMS, _fingerprint(found)) else SYNCED
+
+
+def closing(wanted: Migration, found: Found) -> list[str]:
+    """What FINALIZED does to a source that can be written to, whatever is asked for now; nothing to another one."""
+    if found.finalized:
+        return []
+    last = replace(wanted, state=FINALIZED)
+    closed = [step.title for step in _source_readonly(last, found)]
+    return [*closed, _CLOSED_FOR[wanted.verify], *_closed_too(last, found)] if closed else []
 
 
 # --- what is asked of the replication -------------------------------------------------------------------------------

@@ -172,6 +172,7 @@ def test_from_the_plan_to_the_end(host: Host, capsys: pytest.CaptureFixture[str]
     assert not plan["changed"]
     assert plan["reached"] == "planned"
     assert plan["members"] == [{"path": "/run/nasops-geli/eli-1", "state": "ONLINE", "geli": True}]
+    assert bool(plan["closing"]) != read_only
     assert "new/old" not in host.read()["datasets"]
 
     synced = runs(host, capsys, state="synced")

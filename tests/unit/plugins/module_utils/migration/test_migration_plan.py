@@ -339,6 +339,39 @@ class TestFinalized:
         again = place.plan(wants("finalized", exclude=left_out)).warnings
         assert not [one for one in again if "readonly" in one]
 
+    def test_what_it_closes_is_told_before_whatever_is_asked_for(self) -> None:
+        place = case()
+        place.place.source.add("old/.system")
+        place.place.source.nodes["old/vol"].own["readonly"] = "off"
+        for state in STATES:
+            wanted = wants(state, exclude=("old/.system",), verify="full")
+            told = describe_migration(wanted, place.found(wanted))["closing"]
+            plan = place.plan(wants("finalized", exclude=("old/.system",), verify="full"))
+            assert told[:2] == plan.actions[:2]
+            assert "'old'" in told[0]
+            assert "'old/vol'" in told[1]
+            assert "the newest state of every dataset is read at both ends as a whole, and all snapshots" in told[2]
+            assert told[3].startswith("'old/.system' is left out, and inherits readonly=on from 'old'")
+            assert told[3] in plan.warnings
+        wanted = wants("finalized", exclude=("old/.system",))
+        place.run(wanted)
+        assert describe_migration(wanted, place.found(wanted))["closing"] == []
+
+    @pytest.mark.parametrize(("level", "read"), [("streams", False), ("checksums", True), ("full", True)])
+    def test_how_long_it_is_closed_depends_on_what_is_compared(self, level: str, read: bool) -> None:
+        place, wanted = case(), wants("verified", verify=level)
+        place.run(wanted)
+        told = " ".join(describe_migration(wanted, place.found(wanted))["closing"])
+        assert ("is read at both ends as a whole" in told) == read
+        # What was compared before is compared anew, although nothing was written.
+        place.looked_at.clear()
+        place.run(wants("finalized", LATER, verify=level))
+        assert bool(place.looked_at) == read
+
+    def test_a_source_that_can_not_be_written_to_is_not_closed(self) -> None:
+        place, wanted = case(True), wants("planned", exclude=("old/docs",))
+        assert describe_migration(wanted, place.found(wanted))["closing"] == []
+
     def test_a_source_that_is_still_written_to_is_not_given_up(self) -> None:
         place = case()
         place.busy.add("old/vol")
