@@ -40,6 +40,7 @@ attributes:
     support: partial
     details:
       - A task finds nothing to do if nothing was written to the source, and nobody else has taken a snapshot of it.
+      - With O(verify_again) both ends are compared each time.
 options:
   state:
     description:
@@ -48,7 +49,8 @@ options:
       - V(synced) brings the target up to date. It may be asked for as often as you like while the source is in use.
       - V(verified) does that, and compares both ends as O(verify) says. Then the target is locked, shown to be
         unreadable, unlocked with the key that is kept, and read. The state is recorded with the GUIDs of all snapshots
-        of the target, so that it does not count for anything that comes later or goes missing.
+        of the target, so that it does not count for anything that comes later or goes missing. What was verified is not
+        read again by the next task, unless O(verify_again).
       - V(finalized) sets C(readonly=on) on the source, if that can be written to, does all that again for what was
         written until then, and lets the target be written to. From then on nothing is sent to it any more. Who has
         opened a volume before may go on writing to it; if that is seen, it is refused, and can be run again. With
@@ -254,6 +256,15 @@ options:
     type: str
     choices: [streams, checksums, full]
     default: checksums
+  verify_again:
+    description:
+      - Compare and prove the key with O(state=verified) and O(state=finalized), whatever is recorded. Without it a
+        target whose snapshots are those that were verified as O(verify) says is not looked at again, and their GUIDs
+        say nothing of a disk that has rotted since.
+      - That is done by each task that has it, and shown as changed, so don't leave it set. Until the task has come to
+        its end, the target does not count as verified. Once it is finalized, it does nothing.
+    type: bool
+    default: false
   allow_degraded:
     description:
       - Migrate although members of the source pool are missing.
@@ -319,6 +330,16 @@ EXAMPLES = r"""
     source: oldtank
     target: newtank/oldtank
     exclude: [oldtank/.system]
+  become: true
+
+- name: Read all of it once more, after weeks on disks of which you are not sure
+  nasops.encryption.geli_migrate:
+    state: verified
+    source: oldtank
+    target: newtank/oldtank
+    exclude: [oldtank/.system]
+    verify: full
+    verify_again: true
   become: true
 
 - name: Let the copy take the place of the source
@@ -545,6 +566,8 @@ actions:
   sample: ["Take a snapshot of 'oldtank' and 3 below it"]
 """
 
+import secrets
+
 from ..module_utils.entry import Module, fail
 from ..module_utils.errors import StorageError
 from ..module_utils.migration.options import arguments, keys_to_hide, parse
@@ -557,7 +580,7 @@ from ..module_utils.zfs.replicate_task import run, stamp
 def main() -> None:
     module = Module(arguments())
     try:
-        wanted = parse(module.params, stamp())
+        wanted = parse(module.params, stamp(), secrets.token_hex(8))
     except StorageError as error:
         fail(module, error)
     run(

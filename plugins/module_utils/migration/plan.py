@@ -257,7 +257,7 @@ def _forget(found: Found) -> list[Step]:
 def _verify(wanted: Migration, found: Found, goal: t.Mapping[str, str], brings_data: bool) -> list[Step]:
     target = found.wanted.target
     record = verified_record(found.record(VERIFIED_RECORD))
-    if not brings_data and record is not None and record.covers(wanted.verify, _fingerprint(found)):
+    if not brings_data and record is not None and record.covers(wanted.verify, _fingerprint(found), wanted.again):
         return []
     proof = key_of_proof(wanted, found)
     if proof is None:
@@ -280,11 +280,11 @@ def _verify(wanted: Migration, found: Found, goal: t.Mapping[str, str], brings_d
         own = found.wanted.at_target(name)
         steps.append(_proof(own, own, goal[name], key))
     newest = {found.wanted.at_target(name): one for name, one in goal.items()}
-    before = f"{record.level}, of another state or less" if record else None
+    before = f"{record.level}, of another {'run' if wanted.again else 'state or less'}" if record else None
     steps.append(
         Step(
             f"Record on '{target}' that it is verified ({wanted.verify})",
-            RecordVerified(target, newest, found.source_id, wanted.verify, found.imported),
+            RecordVerified(target, newest, found.source_id, wanted.verify, found.imported, wanted.again),
             (Change(("migration", target, "verified"), before, wanted.verify),),
         )
     )
@@ -427,7 +427,7 @@ def _see_all(runner: Runner, wanted: Replication, goal: str, lacking: t.Callable
 class RecordVerified:
     """Records that just this state was verified, by the GUIDs of the snapshots that were compared.
 
-    ``newest`` has their names by dataset of the target.
+    ``newest`` has their names by dataset of the target, ``run`` is this one if it has to be known by its name.
     """
 
     target: str
@@ -435,6 +435,7 @@ class RecordVerified:
     source_id: str
     level: str
     imported: str
+    run: str = ""
 
     def __call__(self, runner: Runner) -> None:
         there = replica_runner(runner).target
@@ -448,7 +449,8 @@ class RecordVerified:
                 hint="Nothing was recorded. Destroy those, and run this again.",
             )
         datasets = read_datasets(there, (self.target,), (HEAD_MARK,), True)
-        record = Verified(self.level, fingerprint(self.newest, datasets, snapshots, self.source_id, self.imported))
+        state = fingerprint(self.newest, datasets, snapshots, self.source_id, self.imported)
+        record = Verified(self.level, state, self.run)
         run_zfs(there, Command(("zfs", "set", f"{VERIFIED_RECORD}={record.text()}", self.target)))
 
 

@@ -226,6 +226,43 @@ class TestVerified:
         assert plan.actions[0] == "Forget that an earlier state of 'new/old' was verified"
         assert not told(plan)
 
+    @pytest.mark.parametrize("read_only", [False, True])
+    @pytest.mark.parametrize("level", LEVELS)
+    def test_it_is_done_again_by_each_run_that_is_asked_to(self, level: str, read_only: bool) -> None:
+        place = case(read_only)
+        place.run(wants("verified", verify="full"))
+        place.damaged.add("new/old/vol")
+        assert place.run(wants("verified", LATER, verify=level)).steps == ()
+        for run in ("one", "two"):
+            place.proofs.clear()
+            again = wants("verified", LATER, verify=level, again=run)
+            if level == "streams":
+                plan = place.run(again)
+                assert not told(plan)
+                assert place.proofs
+            else:
+                with pytest.raises(Seen, match="new/old/vol"):
+                    place.run(again)
+                assert VERIFIED_RECORD not in place.own("new/old")
+                assert reached(again, place.found(again)) == "synced"
+        place.damaged.clear()
+        for run in ("three", "four"):
+            plan = place.run(wants("verified", LATER, verify=level, again=run))
+            assert plan.actions[-1] == f"Record on 'new/old' that it is verified ({level})"
+            assert reached(wants("planned"), place.found(wants("planned"))) == "verified"
+        assert plan.actions[0] == "Forget that an earlier state of 'new/old' was verified"
+        # Whoever did it, it counts.
+        assert place.run(wants("verified", LATER, verify=level)).steps == ()
+
+    def test_doing_it_again_changes_nothing_before_it_and_nothing_afterwards(self) -> None:
+        place = case(True)
+        place.run(wants("synced", again="one"))
+        assert place.run(wants("synced", LATER, again="two")).steps == ()
+        place.run(wants("verified", LATER))
+        plan = place.run(wants("finalized", LATER, again="three"))
+        assert any(isinstance(step.action, Compare) for step in plan.steps)
+        assert place.run(wants("finalized", LAST, again="four")).steps == ()
+
     def test_it_does_not_count_for_what_came_later(self) -> None:
         place = case()
         place.run(wants("verified"))
@@ -244,7 +281,7 @@ class TestVerified:
         assert VERIFIED_RECORD not in place.own("new/old")
         assert reached(wants("planned"), place.found(wants("planned"))) == "synced"
 
-    @pytest.mark.parametrize("record", ["full", "full:", "all:1", "full:0123456789abcdef", ""])
+    @pytest.mark.parametrize("record", ["full", "full:", "full::one", "all:1", "full:0123456789abcdef", ""])
     def test_a_record_that_says_anything_else_is_not_believed(self, record: str) -> None:
         place = case()
         place.run(wants("verified"))
