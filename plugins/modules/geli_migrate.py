@@ -229,6 +229,10 @@ options:
       - Properties of the target, whatever the source has. What is below it inherits them. V(null) leaves that property
         of the source out.
       - Until it is finalized, the target has C(readonly=on) and C(volmode=none).
+      - With O(state=finalized) it gets C(reservation) and C(refreservation) where they were set at the source. ZFS sets
+        that room aside as a whole, beside the data. Where there is not so much, RV(notes) tells before, and that stage
+        is refused. C(refreservation=null) and C(reservation=null) leave them out, also if they are given at the end
+        only; then volumes take room as they are written to.
     type: dict
     default: {}
   snapshot:

@@ -27,7 +27,7 @@ from .copy_plan import not_copied, plan_copies
 from .copy_run import Pass
 from .options import CHECKSUMS, FINALIZED, FULL, PLANNED, STREAMS, SYNCED, VERIFIED, Migration
 from .proof import LockProof, ProofKey, key_of_proof, order_to_unmount, own_keys_of_proof
-from .read import LATE, size
+from .read import RESERVATIONS, size
 from .state import (
     FINAL_RECORD,
     SOURCE_RECORD,
@@ -42,6 +42,10 @@ from .state import (
 _TOLD = (Transfer, Compare, ReadAll, Pass, CompareTree)
 # What a step of a replication changes when it changes the data of the target.
 _DATA = ("replicas", "snapshots", "broken_streams", "written")
+_NO_ROOM = (
+    "If it is room that the target lacks: make some, or leave this out by 'properties: {{{0}: null}}', and run it "
+    "again. The target is as it was verified, and can't be written to yet."
+)
 # What a source that can be written to is closed for in the end, by what is compared.
 _CLOSED_FOR = {
     STREAMS: "From then on nobody can write to the source. What was written until then is brought to the target before "
@@ -493,6 +497,11 @@ def _finalize(wanted: Migration, found: Found, goal: t.Mapping[str, str]) -> lis
                 SeeQuiet(found.wanted.source, goal),
             )
         )
+    # There may be no room for them. As long as the target can't be written to, all of this can be done again.
+    for name in selected(found.wanted, found.ends.source):
+        for one in RESERVATIONS:
+            if one not in given:
+                steps += _late(found, name, one, _NO_ROOM.format(one))
     if "readonly" not in given:
         steps.append(
             Step(
@@ -501,10 +510,10 @@ def _finalize(wanted: Migration, found: Found, goal: t.Mapping[str, str]) -> lis
                 (Change(("properties", top, "readonly"), "on", None),),
             )
         )
+    # With its nodes a volume would be found read-only by whoever opens it before that.
     for name in selected(found.wanted, found.ends.source):
-        for one in LATE:
-            if one not in given:
-                steps += _late(found, name, one)
+        if "volmode" not in given:
+            steps += _late(found, name, "volmode")
     steps.append(
         Step(
             f"Record on '{top}' that it has taken the place of '{found.wanted.source}'",
@@ -515,7 +524,7 @@ def _finalize(wanted: Migration, found: Found, goal: t.Mapping[str, str]) -> lis
     return steps
 
 
-def _late(found: Found, name: str, one: str) -> t.Iterator[Step]:
+def _late(found: Found, name: str, one: str, hint: str = "") -> t.Iterator[Step]:
     """A setting of the source that the target could not have before."""
     target = found.wanted.at_target(name)
     own, replica = found.ends.source.datasets[name].properties.get(one), found.ends.target.datasets.get(target)
@@ -528,6 +537,7 @@ def _late(found: Found, name: str, one: str) -> t.Iterator[Step]:
                 one,
                 own.value,
                 Change(("properties", target, one), None, own.value),
+                hint,
             )
     elif one == "volmode" and name == found.wanted.source:
         yield Step(
@@ -580,5 +590,5 @@ class RecordFinal:
         run_zfs(there, Command(("zfs", "set", f"{FINAL_RECORD}={record.fingerprint}", self.target)))
 
 
-def _set(title: str, target: str, name: str, value: str, change: Change) -> Step:
-    return Step(title, AtTarget(Command(("zfs", "set", f"{name}={value}", target))), (change,))
+def _set(title: str, target: str, name: str, value: str, change: Change, hint: str = "") -> Step:
+    return Step(title, AtTarget(Command(("zfs", "set", f"{name}={value}", target))), (change,), hint=hint)
