@@ -318,6 +318,11 @@ notes:
     between two imports and its sizes stay the same, that is not noticed, and it is not sent again. So such a state does
     not count as verified any more when the pool was imported again; O(verify=checksums) finds the difference then, and
     O(verify=streams) does not. With O(method=rsync) such a state is looked at again, file by file.
+  - Like with every module, options are in a file in a private temporary folder of the host while it runs, for
+    hours here, unless pipelining is on. Set C(ansible_pipelining=true) for hosts whose
+    passphrases and keys you give.
+  - When the play is stopped, or the connection to the host is lost, the task ends what it has begun at both ends as soon
+    as the host notices. What was received is kept.
 """
 
 EXAMPLES = r"""
