@@ -64,6 +64,8 @@ options:
   source:
     description:
       - The pool, or the filesystem or volume in it, to migrate. The pool has to be imported.
+      - It is one dataset, with what is below it, and no list. For parts of a pool use O(exclude), or a task for each
+        with a O(target) of its own. Each of these is a migration of its own, with its own stages and snapshots.
     type: str
     required: true
   target:
@@ -319,10 +321,9 @@ notes:
     not count as verified any more when the pool was imported again; O(verify=checksums) finds the difference then, and
     O(verify=streams) does not. With O(method=rsync) such a state is looked at again, file by file.
   - Like with every module, options are in a file in a private temporary folder of the host while it runs, for
-    hours here, unless pipelining is on. Set C(ansible_pipelining=true) for hosts whose
-    passphrases and keys you give.
-  - When the play is stopped, or the connection to the host is lost, the task ends what it has begun at both ends as soon
-    as the host notices. What was received is kept.
+    hours here, unless pipelining is on. Set C(ansible_pipelining=true) for hosts whose passphrases and keys you give.
+  - When the play is stopped, or the connection to the host is lost, the task ends what it has begun at both ends as
+    soon as the host notices. What was received is kept.
 """
 
 EXAMPLES = r"""
