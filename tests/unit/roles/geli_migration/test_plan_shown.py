@@ -9,6 +9,7 @@ import typing as t
 from pathlib import Path
 
 import pytest
+import yaml
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar
 
@@ -47,3 +48,13 @@ def test_that_nothing_is_closed_before(state: str) -> None:
 
 def test_that_nothing_is_left_to_be_done_in_the_end() -> None:
     assert len(shown(geli_migration_plan={**PLAN, "reached": "finalized"})) == 4
+
+
+def test_that_every_variable_counts() -> None:
+    specs = yaml.safe_load((ROLE / "meta" / "argument_specs.yml").read_text(encoding="utf-8"))
+    files = [*(ROLE / "tasks").glob("*.yml"), *(ROLE / "vars").glob("*.yml")]
+    text = "".join(one.read_text(encoding="utf-8") for one in files)
+    readme = (ROLE / "README.md").read_text(encoding="utf-8")
+    for name in specs["argument_specs"]["main"]["options"]:
+        assert name in text, name
+        assert f"`{name}`" in readme, name
