@@ -337,11 +337,12 @@ class TestVerified:
                 assert VERIFIED_RECORD not in place.own("new/old")
                 assert reached(again, place.found(again)) == "synced"
         place.damaged.clear()
-        for run in ("three", "four"):
+        place.run(wants("verified", LATER, verify=level, again="three"))
+        for run in ("four", "five"):
             plan = place.run(wants("verified", LATER, verify=level, again=run))
+            assert plan.actions[0] == "Forget that an earlier state of 'new/old' was verified"
             assert plan.actions[-1] == f"Record on 'new/old' that it is verified ({level})"
             assert reached(wants("planned"), place.found(wants("planned"))) == "verified"
-        assert plan.actions[0] == "Forget that an earlier state of 'new/old' was verified"
         # Whoever did it, it counts.
         assert place.run(wants("verified", LATER, verify=level)).steps == ()
 
