@@ -96,7 +96,7 @@ def test_what_has_no_reader_is_no_reason(tmp_path: Path, place: str) -> None:
 
 def test_it_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     killed: list[tuple[int, int]] = []
-    monkeypatch.setattr(replicate_reader.os, "kill", lambda *words: killed.append(words))
+    monkeypatch.setattr(os, "kill", lambda *words: killed.append(words))
     reading, writing = os.pipe()
     before = len(os.listdir("/proc/self/fd"))
     for _time in range(3):
