@@ -83,6 +83,8 @@ notes:
   - Import the pool with C(zpool import -d PATH -o readonly=on), with a C(-d PATH) for each entry of RV(import_from).
   - Never start a scrub of a pool that is imported read-only. It waits for ever, and only a restart helps.
   - A passphrase takes as long as FreeBSD made it take, for each disk. That is about two seconds.
+  - Like with every module, options are in a file in a private temporary folder of the host while it runs, unless
+    pipelining is on. Set C(ansible_pipelining=true) for hosts whose passphrases and keys you give.
   - On FreeBSD this module was tested against recorded output only.
 """
 

@@ -61,6 +61,8 @@ seealso:
 notes:
   - GELI can't tell a wrong key file from a wrong passphrase, and no program can.
   - A passphrase takes as long as FreeBSD made it take, for each disk. That is about two seconds.
+  - Like with every module, options are in a file in a private temporary folder of the host while it runs, unless
+    pipelining is on. Set C(ansible_pipelining=true) for hosts whose passphrases and keys you give.
 """
 
 EXAMPLES = r"""

@@ -40,6 +40,7 @@ attributes:
     support: partial
     details:
       - A task finds nothing to do if nothing was written to the source, and nobody else has taken a snapshot of it.
+      - With O(verify_again) both ends are compared each time.
 options:
   state:
     description:
@@ -48,17 +49,23 @@ options:
       - V(synced) brings the target up to date. It may be asked for as often as you like while the source is in use.
       - V(verified) does that, and compares both ends as O(verify) says. Then the target is locked, shown to be
         unreadable, unlocked with the key that is kept, and read. The state is recorded with the GUIDs of all snapshots
-        of the target, so that it does not count for anything that comes later or goes missing.
+        of the target, so that it does not count for anything that comes later or goes missing. What was verified is not
+        read again by the next task, unless O(verify_again).
       - V(finalized) sets C(readonly=on) on the source, if that can be written to, does all that again for what was
         written until then, and lets the target be written to. From then on nothing is sent to it any more. Who has
         opened a volume before may go on writing to it; if that is seen, it is refused, and can be run again. With
         O(snapshot) it is not looked for, since what was written since is to stay behind.
+      - The source stays read-only for all of that. A comparison by O(verify) begins anew then, and takes as long as the
+        one before, even if hardly anything was written since. RV(closing) tells what is closed. To have it short, go to
+        V(verified) first, and to V(finalized) with O(verify=streams) soon after; then what came since is not compared.
     type: str
     choices: [planned, synced, verified, finalized]
     default: planned
   source:
     description:
       - The pool, or the filesystem or volume in it, to migrate. The pool has to be imported.
+      - It is one dataset, with what is below it, and no list. For parts of a pool use O(exclude), or a task for each
+        with a O(target) of its own. Each of these is a migration of its own, with its own stages and snapshots.
     type: str
     required: true
   target:
@@ -226,6 +233,10 @@ options:
       - Properties of the target, whatever the source has. What is below it inherits them. V(null) leaves that property
         of the source out.
       - Until it is finalized, the target has C(readonly=on) and C(volmode=none).
+      - With O(state=finalized) it gets C(reservation) and C(refreservation) where they were set at the source. ZFS sets
+        that room aside as a whole, beside the data. Where there is not so much, RV(notes) tells before, and that stage
+        is refused. C(refreservation=null) and C(reservation=null) leave them out, also if they are given at the end
+        only; then volumes take room as they are written to.
     type: dict
     default: {}
   snapshot:
@@ -253,6 +264,15 @@ options:
     type: str
     choices: [streams, checksums, full]
     default: checksums
+  verify_again:
+    description:
+      - Compare and prove the key with O(state=verified) and O(state=finalized), whatever is recorded. Without it a
+        target whose snapshots are those that were verified as O(verify) says is not looked at again, and their GUIDs
+        say nothing of a disk that has rotted since.
+      - That is done by each task that has it, and shown as changed, so don't leave it set. Until the task has come to
+        its end, the target does not count as verified. Once it is finalized, it does nothing.
+    type: bool
+    default: false
   allow_degraded:
     description:
       - Migrate although members of the source pool are missing.
@@ -302,6 +322,10 @@ notes:
     between two imports and its sizes stay the same, that is not noticed, and it is not sent again. So such a state does
     not count as verified any more when the pool was imported again; O(verify=checksums) finds the difference then, and
     O(verify=streams) does not. With O(method=rsync) such a state is looked at again, file by file.
+  - Like with every module, options are in a file in a private temporary folder of the host while it runs, for
+    hours here, unless pipelining is on. Set C(ansible_pipelining=true) for hosts whose passphrases and keys you give.
+  - When the play is stopped, or the connection to the host is lost, the task ends what it has begun at both ends as
+    soon as the host notices. What was received is kept.
 """
 
 EXAMPLES = r"""
@@ -318,6 +342,16 @@ EXAMPLES = r"""
     source: oldtank
     target: newtank/oldtank
     exclude: [oldtank/.system]
+  become: true
+
+- name: Read all of it once more, after weeks on disks of which you are not sure
+  nasops.encryption.geli_migrate:
+    state: verified
+    source: oldtank
+    target: newtank/oldtank
+    exclude: [oldtank/.system]
+    verify: full
+    verify_again: true
   become: true
 
 - name: Let the copy take the place of the source
@@ -467,6 +501,14 @@ notes:
   type: list
   elements: str
   sample: ["Holds of snapshots are not sent."]
+closing:
+  description:
+    - What V(finalized) is going to do to a source that can be written to, with what is left out and closed with it.
+      Empty for one that is read-only, and when it is done.
+  returned: success
+  type: list
+  elements: str
+  sample: ["Set readonly=on on 'tank', so that nothing is written to the source any more"]
 verified:
   description:
     - How a state of the target was verified last, V(null) if none was. RV(reached) tells whether it still counts.
@@ -536,6 +578,8 @@ actions:
   sample: ["Take a snapshot of 'oldtank' and 3 below it"]
 """
 
+import secrets
+
 from ..module_utils.entry import Module, fail
 from ..module_utils.errors import StorageError
 from ..module_utils.migration.options import arguments, keys_to_hide, parse
@@ -548,7 +592,7 @@ from ..module_utils.zfs.replicate_task import run, stamp
 def main() -> None:
     module = Module(arguments())
     try:
-        wanted = parse(module.params, stamp())
+        wanted = parse(module.params, stamp(), secrets.token_hex(8))
     except StorageError as error:
         fail(module, error)
     run(

@@ -89,8 +89,9 @@ def check(proof: Proof) -> None:
 
 
 def _bit_in_an_old_snapshot(proof: Proof) -> str:
-    """In a block that the newest state does not have any more, so that only ``full`` reads it."""
+    """In a block that the newest state does not have any more, so that only ``full`` reads it; and has read it."""
     shell = proof.machine.shell
+    reached(proof.run(verify="full"), "verified")
     number = shell(_NUMBER_OF_FILE)
     said = shell(f"zdb -ddddd new/old/media@one {number}")
     block = _BLOCK.search(said)
@@ -98,13 +99,22 @@ def _bit_in_an_old_snapshot(proof: Proof) -> str:
         raise Failed(f"zdb does not tell where the blocks of the file are: {said[:2000]}")
     offset = _LABELS + int(block[1], 16) + int(block[2], 16) // 2
     shell(_FLIP, offset=str(offset))
-    refused(proof.run(verify="full"), "can't be read", "damaged data")
+    # All GUIDs are what they were, so what is recorded still fits.
+    quiet = proof.run(verify="full")
+    reached(quiet, "verified")
+    if quiet["changed"]:
+        raise Failed(f"a state that is recorded as verified was compared without being asked to: {quiet['actions']}")
+    refused(proof.run(verify="full", verify_again=True), "can't be read", "damaged data")
     record = shell(f"zfs get -H -o value {VERIFIED} {NEW}")
     if record != "-":
         raise Failed(f"a target with damaged data is recorded as verified: {record}")
     shell(_FLIP, offset=str(offset))
     shell("zpool scrub -w new; zpool clear new")
     reached(proof.run(verify="full"), "verified")
+    again = proof.run(verify="full", verify_again=True)
+    reached(again, "verified")
+    if not again["changed"]:
+        raise Failed("nothing was compared again, although that was asked for")
     return f"a bit that was flipped at byte {offset} of the target's disk was found, and put right"
 
 

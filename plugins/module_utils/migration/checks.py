@@ -5,14 +5,12 @@
 
 from __future__ import annotations
 
-import typing as t
-
 from ..zfs.replicate_checks import selected
-from ..zfs.replicate_progress import human
-from .copy_checks import copy_notes, copy_refusals, still_to_copy, surely_needed
+from .copy_checks import copy_notes, copy_refusals, surely_needed
 from .options import VERIFIED, Migration
 from .proof import key_of_proof
-from .read import LEFT_OUT, size
+from .read import LEFT_OUT
+from .room import estimate, lack_for_reservations, lack_of_room, too_much_reserved
 from .state import SOURCE_RECORD, Found
 
 
@@ -24,7 +22,7 @@ def refusals(wanted: Migration, found: Found) -> list[str]:
             _members(wanted, found),
             _other_source(found),
             _locked(found),
-            _space(wanted, found),
+            _space(wanted, found) or too_much_reserved(wanted, found),
             _no_key(wanted, found),
             *copy_refusals(wanted, found),
         )
@@ -64,18 +62,8 @@ def _locked(found: Found) -> str:
 
 def _space(wanted: Migration, found: Found) -> str:
     needed = estimate(wanted, found) if found.wanted.streams else surely_needed(wanted, found)
-    fault = _lack_of_room(found, needed)
+    fault = lack_of_room(found, needed)
     return fault and f"{fault} Make room, name what is not needed in 'exclude', or choose a larger pool."
-
-
-def _lack_of_room(found: Found, needed: int) -> str:
-    available = available_bytes(found)
-    if available is None or needed <= available:
-        return ""
-    return (
-        f"The target {found.wanted.where} has room for {human(available)}, and what is still to be sent takes about "
-        f"{human(needed)} at the source."
-    )
 
 
 def _no_key(wanted: Migration, found: Found) -> str:
@@ -86,29 +74,6 @@ def _no_key(wanted: Migration, found: Found) -> str:
         f"To prove that the target can be opened again it is locked for a moment, and the key of '{name}' is in no "
         "file that its keylocation names. Give it as 'proof_key'."
     )
-
-
-def estimate(wanted: Migration, found: Found) -> int:
-    """Bytes that are still to be sent, as they are counted at the source."""
-    replication, ends = found.wanted, found.ends
-    if not replication.streams:
-        return sum(still_to_copy(wanted, found, name) for name in selected(replication, ends.source))
-    rest = 0
-    for name in selected(replication, ends.source):
-        replica = ends.target.datasets.get(replication.at_target(name))
-        there = 0 if replica is None else _taken(replica.properties)
-        rest += max(0, _taken(ends.source.datasets[name].properties) - there)
-    return rest
-
-
-def _taken(properties: t.Mapping[str, t.Any]) -> int:
-    return size(properties, "usedbydataset") + size(properties, "usedbysnapshots")
-
-
-def available_bytes(found: Found) -> int | None:
-    """Room at the target, None if it is not known."""
-    place = found.target or found.ends.target.datasets.get(found.wanted.above)
-    return None if place is None or "available" not in place.properties else size(place.properties, "available")
 
 
 def notes(plan: Migration, found: Found) -> list[str]:
@@ -131,12 +96,15 @@ def notes(plan: Migration, found: Found) -> list[str]:
         told.append("Holds of snapshots are not sent.")
     else:
         told += copy_notes(plan, found)
-        room = _lack_of_room(found, estimate(plan, found))
+        room = lack_of_room(found, estimate(plan, found))
         if room and not _space(plan, found):
             told.append(
                 f"{room} It may fit all the same: not all of that is new, files are left out, or the target compresses "
                 "otherwise."
             )
+    reserved = "" if _space(plan, found) else lack_for_reservations(plan, found)
+    if reserved:
+        told.append(reserved)
     for one in ("mountpoint", *LEFT_OUT):
         own = [name for name in names if _own(found, name, one)]
         if own:

@@ -50,6 +50,7 @@ def arguments() -> dict[str, t.Any]:
         "exclude_files": {"type": "dict", "default": {}},
         "snapshot_prefix": {"type": "str", "default": "migrate-"},
         "verify": {"type": "str", "choices": list(LEVELS), "default": CHECKSUMS},
+        "verify_again": {"type": "bool", "default": False},
         "dataset_keys": {
             "type": "list",
             "elements": "dict",
@@ -66,7 +67,8 @@ def arguments() -> dict[str, t.Any]:
 class Migration:
     """What is wanted. ``proof_key`` opens the encryption root of the target, None for the key it is known to have.
 
-    ``skip`` are paths in datasets of the source that rsync leaves alone.
+    ``skip`` are paths in datasets of the source that rsync leaves alone. ``again`` names this very run, which has to
+    have recorded what was compared; "" where the record of any run will do.
     """
 
     state: str
@@ -75,6 +77,7 @@ class Migration:
     proof_key: WantedKey | None = field(default=None, repr=False)
     allow_degraded: bool = False
     skip: t.Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    again: str = ""
 
     def reaches(self, state: str) -> bool:
         """Whether the run is to come so far."""
@@ -85,10 +88,11 @@ class Migration:
         return self.skip.get(name, ())
 
 
-def parse(params: t.Mapping[str, t.Any], stamp: str) -> Migration:
+def parse(params: t.Mapping[str, t.Any], stamp: str, run: str) -> Migration:
     """Understand the options.
 
     :param stamp: the present time, for the name of a snapshot
+    :param run: what no other run is called, without a colon
     :raises BadInput: they contradict each other or can't be right
     """
     full = {**params, "mode": REENCRYPT, "send_properties": True, "snapshot_when": CHANGED, "keep": None}
@@ -103,6 +107,7 @@ def parse(params: t.Mapping[str, t.Any], stamp: str) -> Migration:
         _proof_key(params, replication),
         params["allow_degraded"],
         _skip(params, replication),
+        run if params["verify_again"] else "",
     )
 
 

@@ -25,9 +25,9 @@ from .compare import Compare, ReadAll, SeeHealthy
 from .copy_compare import CompareTree
 from .copy_plan import not_copied, plan_copies
 from .copy_run import Pass
-from .options import FINALIZED, FULL, PLANNED, STREAMS, SYNCED, VERIFIED, Migration
+from .options import CHECKSUMS, FINALIZED, FULL, PLANNED, STREAMS, SYNCED, VERIFIED, Migration
 from .proof import LockProof, ProofKey, key_of_proof, order_to_unmount, own_keys_of_proof
-from .read import LATE, size
+from .read import RESERVATIONS, size
 from .state import (
     FINAL_RECORD,
     SOURCE_RECORD,
@@ -42,6 +42,21 @@ from .state import (
 _TOLD = (Transfer, Compare, ReadAll, Pass, CompareTree)
 # What a step of a replication changes when it changes the data of the target.
 _DATA = ("replicas", "snapshots", "broken_streams", "written")
+_NO_ROOM = (
+    "If it is room that the target lacks: make some, or leave this out by 'properties: {{{0}: null}}', and run it "
+    "again. The target is as it was verified, and can't be written to yet."
+)
+# What a source that can be written to is closed for in the end, by what is compared.
+_CLOSED_FOR = {
+    STREAMS: "From then on nobody can write to the source. What was written until then is brought to the target before "
+    "that one can be written to.",
+    CHECKSUMS: "From then on nobody can write to the source. Before the target can be written to, what was written "
+    "until then is brought there, and the newest state of every dataset is read at both ends as a whole, which may "
+    "take hours.",
+    FULL: "From then on nobody can write to the source. Before the target can be written to, what was written until "
+    "then is brought there, the newest state of every dataset is read at both ends as a whole, and all snapshots of "
+    "the target are read, which may take hours.",
+}
 
 
 def plan_migration(wanted: Migration, found: Found) -> Plan:
@@ -95,6 +110,15 @@ def reached(wanted: Migration, found: Found) -> str:
         return PLANNED
     record = verified_record(found.record(VERIFIED_RECORD))
     return VERIFIED if record is not None and record.covers(STREAMS, _fingerprint(found)) else SYNCED
+
+
+def closing(wanted: Migration, found: Found) -> list[str]:
+    """What FINALIZED does to a source that can be written to, whatever is asked for now; nothing to another one."""
+    if found.finalized:
+        return []
+    last = replace(wanted, state=FINALIZED)
+    closed = [step.title for step in _source_readonly(last, found)]
+    return [*closed, _CLOSED_FOR[wanted.verify], *_closed_too(last, found)] if closed else []
 
 
 # --- what is asked of the replication -------------------------------------------------------------------------------
@@ -237,7 +261,7 @@ def _forget(found: Found) -> list[Step]:
 def _verify(wanted: Migration, found: Found, goal: t.Mapping[str, str], brings_data: bool) -> list[Step]:
     target = found.wanted.target
     record = verified_record(found.record(VERIFIED_RECORD))
-    if not brings_data and record is not None and record.covers(wanted.verify, _fingerprint(found)):
+    if not brings_data and record is not None and record.covers(wanted.verify, _fingerprint(found), wanted.again):
         return []
     proof = key_of_proof(wanted, found)
     if proof is None:
@@ -260,11 +284,11 @@ def _verify(wanted: Migration, found: Found, goal: t.Mapping[str, str], brings_d
         own = found.wanted.at_target(name)
         steps.append(_proof(own, own, goal[name], key))
     newest = {found.wanted.at_target(name): one for name, one in goal.items()}
-    before = f"{record.level}, of another state or less" if record else None
+    before = f"{record.level}, of another {'run' if wanted.again else 'state or less'}" if record else None
     steps.append(
         Step(
             f"Record on '{target}' that it is verified ({wanted.verify})",
-            RecordVerified(target, newest, found.source_id, wanted.verify, found.imported),
+            RecordVerified(target, newest, found.source_id, wanted.verify, found.imported, wanted.again),
             (Change(("migration", target, "verified"), before, wanted.verify),),
         )
     )
@@ -407,7 +431,7 @@ def _see_all(runner: Runner, wanted: Replication, goal: str, lacking: t.Callable
 class RecordVerified:
     """Records that just this state was verified, by the GUIDs of the snapshots that were compared.
 
-    ``newest`` has their names by dataset of the target.
+    ``newest`` has their names by dataset of the target, ``run`` is this one if it has to be known by its name.
     """
 
     target: str
@@ -415,6 +439,7 @@ class RecordVerified:
     source_id: str
     level: str
     imported: str
+    run: str = ""
 
     def __call__(self, runner: Runner) -> None:
         there = replica_runner(runner).target
@@ -428,7 +453,8 @@ class RecordVerified:
                 hint="Nothing was recorded. Destroy those, and run this again.",
             )
         datasets = read_datasets(there, (self.target,), (HEAD_MARK,), True)
-        record = Verified(self.level, fingerprint(self.newest, datasets, snapshots, self.source_id, self.imported))
+        state = fingerprint(self.newest, datasets, snapshots, self.source_id, self.imported)
+        record = Verified(self.level, state, self.run)
         run_zfs(there, Command(("zfs", "set", f"{VERIFIED_RECORD}={record.text()}", self.target)))
 
 
@@ -471,6 +497,11 @@ def _finalize(wanted: Migration, found: Found, goal: t.Mapping[str, str]) -> lis
                 SeeQuiet(found.wanted.source, goal),
             )
         )
+    # There may be no room for them. As long as the target can't be written to, all of this can be done again.
+    for name in selected(found.wanted, found.ends.source):
+        for one in RESERVATIONS:
+            if one not in given:
+                steps += _late(found, name, one, _NO_ROOM.format(one))
     if "readonly" not in given:
         steps.append(
             Step(
@@ -479,10 +510,10 @@ def _finalize(wanted: Migration, found: Found, goal: t.Mapping[str, str]) -> lis
                 (Change(("properties", top, "readonly"), "on", None),),
             )
         )
+    # With its nodes a volume would be found read-only by whoever opens it before that.
     for name in selected(found.wanted, found.ends.source):
-        for one in LATE:
-            if one not in given:
-                steps += _late(found, name, one)
+        if "volmode" not in given:
+            steps += _late(found, name, "volmode")
     steps.append(
         Step(
             f"Record on '{top}' that it has taken the place of '{found.wanted.source}'",
@@ -493,7 +524,7 @@ def _finalize(wanted: Migration, found: Found, goal: t.Mapping[str, str]) -> lis
     return steps
 
 
-def _late(found: Found, name: str, one: str) -> t.Iterator[Step]:
+def _late(found: Found, name: str, one: str, hint: str = "") -> t.Iterator[Step]:
     """A setting of the source that the target could not have before."""
     target = found.wanted.at_target(name)
     own, replica = found.ends.source.datasets[name].properties.get(one), found.ends.target.datasets.get(target)
@@ -506,6 +537,7 @@ def _late(found: Found, name: str, one: str) -> t.Iterator[Step]:
                 one,
                 own.value,
                 Change(("properties", target, one), None, own.value),
+                hint,
             )
     elif one == "volmode" and name == found.wanted.source:
         yield Step(
@@ -558,5 +590,5 @@ class RecordFinal:
         run_zfs(there, Command(("zfs", "set", f"{FINAL_RECORD}={record.fingerprint}", self.target)))
 
 
-def _set(title: str, target: str, name: str, value: str, change: Change) -> Step:
-    return Step(title, AtTarget(Command(("zfs", "set", f"{name}={value}", target))), (change,))
+def _set(title: str, target: str, name: str, value: str, change: Change, hint: str = "") -> Step:
+    return Step(title, AtTarget(Command(("zfs", "set", f"{name}={value}", target))), (change,), hint=hint)

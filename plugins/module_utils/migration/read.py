@@ -31,7 +31,8 @@ from .state import RECORDS, Found, KeyRoot, Member
 # Of both ends.
 ALSO_READ = ("used", "usedbydataset", "usedbysnapshots", "available", "readonly", *RECORDS)
 # Settings of the source that are given to the target when it takes its place.
-LATE = ("volmode", "reservation", "refreservation")
+RESERVATIONS = ("reservation", "refreservation")
+LATE = (*RESERVATIONS, "volmode")
 # Settings that are not carried over: they make sense on one pool at a time, or not on every system.
 LEFT_OUT = (
     "sharenfs",

@@ -9,10 +9,11 @@ import typing as t
 
 from ..zfs.replicate_checks import selected
 from ..zfs.replicate_state import HEAD
-from .checks import available_bytes, estimate, notes
+from .checks import notes
 from .options import Migration
-from .plan import planned_streams, reached
+from .plan import closing, planned_streams, reached
 from .read import size
+from .room import available_bytes, estimate
 from .state import VERIFIED_RECORD, Found, verified_record
 
 
@@ -28,6 +29,7 @@ def describe_migration(wanted: Migration, found: Found) -> dict[str, t.Any]:
         "available_bytes": available_bytes(found),
         "streams": planned_streams(wanted, found).actions,
         "notes": notes(wanted, found),
+        "closing": closing(wanted, found),
         "verified": None if record is None else record.level,
         "manifest": _manifest(found),
     }

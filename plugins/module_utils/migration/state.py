@@ -89,23 +89,29 @@ class Found:
 
 @dataclass(frozen=True)
 class Verified:
-    """That a state of the target was verified, and how."""
+    """That a state of the target was verified, and how. ``run`` is the one that did it, "" where that was not asked."""
 
     level: str
     fingerprint: str
+    run: str = ""
 
-    def covers(self, level: str, fingerprint: str) -> bool:
-        """Whether this says as much of just that state."""
-        return self.fingerprint == fingerprint and LEVELS.index(self.level) >= LEVELS.index(level)
+    def covers(self, level: str, fingerprint: str, run: str = "") -> bool:
+        """Whether this says as much of just that state, and was made by this run if one is given."""
+        return (
+            self.fingerprint == fingerprint
+            and LEVELS.index(self.level) >= LEVELS.index(level)
+            and (not run or self.run == run)
+        )
 
     def text(self) -> str:
-        return f"{self.level}:{self.fingerprint}"
+        return ":".join((self.level, self.fingerprint, *filter(None, (self.run,))))
 
 
 def verified_record(text: str) -> Verified | None:
     """Such a record, None for a text that is none."""
-    level, colon, fingerprint = text.partition(":")
-    return Verified(level, fingerprint) if colon and level in LEVELS and fingerprint else None
+    level, _colon, rest = text.partition(":")
+    fingerprint, _colon, run = rest.partition(":")
+    return Verified(level, fingerprint, run) if level in LEVELS and fingerprint else None
 
 
 def fingerprint(

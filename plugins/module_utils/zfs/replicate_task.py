@@ -18,6 +18,7 @@ from ..secrets import Key, Mask
 from .replicate_options import STAMP, Replication
 from .replicate_plan import takes_snapshot
 from .replicate_progress import ProgressFile
+from .replicate_reader import ended_with_its_reader
 from .replicate_run import ReplicaRunner, end_in_order
 from .replicate_state import Ends
 from .state import require_root
@@ -67,7 +68,7 @@ def run(
         return read(_goal(*seen(before), done))
 
     try:
-        with contextlib.ExitStack() as held:
+        with ended_with_its_reader(), contextlib.ExitStack() as held:
             held.callback(progress.close)
             if not module.check_mode:
                 runner.lock = _lock_file(wanted)

@@ -172,6 +172,7 @@ def test_from_the_plan_to_the_end(host: Host, capsys: pytest.CaptureFixture[str]
     assert not plan["changed"]
     assert plan["reached"] == "planned"
     assert plan["members"] == [{"path": "/run/nasops-geli/eli-1", "state": "ONLINE", "geli": True}]
+    assert bool(plan["closing"]) != read_only
     assert "new/old" not in host.read()["datasets"]
 
     synced = runs(host, capsys, state="synced")
@@ -183,6 +184,14 @@ def test_from_the_plan_to_the_end(host: Host, capsys: pytest.CaptureFixture[str]
     assert (verified["reached"], verified["verified"]) == ("verified", "full")
     assert verified["sent"] == []
     assert host.read()["datasets"]["new"]["mounted"]
+    again = {"state": "verified", "verify": "full", "verify_again": True}
+    would = once(capsys, True, **again)
+    for _time in range(2):
+        found = once(capsys, False, **again)
+        assert (found["changed"], found["reached"], found["verified"]) == (True, "verified", "full")
+        assert found["actions"] == would["actions"]
+        assert found["sent"] == []
+    assert not once(capsys, False, state="verified", verify="full")["changed"]
 
     final = runs(host, capsys, state="finalized")
     assert final["reached"] == "finalized"

@@ -157,10 +157,8 @@ class Case:
             snapshots = {name: self.place.target.nodes[name].snapshots for name in inner.newest}
             assert {name: ones[-1].name for name, ones in snapshots.items()} == inner.newest
             datasets = self.place.target.side("new", True, False).datasets
-            record = Verified(
-                inner.level, fingerprint(inner.newest, datasets, snapshots, inner.source_id, inner.imported)
-            )
-            self.own(inner.target)[VERIFIED_RECORD] = record.text()
+            state = fingerprint(inner.newest, datasets, snapshots, inner.source_id, inner.imported)
+            self.own(inner.target)[VERIFIED_RECORD] = Verified(inner.level, state, inner.run).text()
         elif isinstance(inner, SeeQuiet):
             if self.busy & set(inner.goal):
                 raise Seen(*self.busy)
@@ -242,7 +240,7 @@ class Case:
 
 def wants(state: str, stamp: str = "20261127T010203Z", **facts: t.Any) -> Migration:
     """A migration of the pool old to new/old."""
-    ours = {one: facts.pop(one) for one in ("verify", "proof_key", "allow_degraded", "skip") if one in facts}
+    ours = {one: facts.pop(one) for one in ("verify", "proof_key", "allow_degraded", "skip", "again") if one in facts}
     base = wish(
         **{
             "source": "old",

@@ -134,7 +134,7 @@ class TestOptions:
         given = {"source": "old", "target": "new/old", "dataset_keys": list(keys)}
         checked = ArgumentSpecValidator(arguments()).validate(given)
         assert checked.error_messages == []
-        return parse(checked.validated_parameters, "20261127T010203Z")
+        return parse(checked.validated_parameters, "20261127T010203Z", "beef")
 
     def test_they_are_understood_and_hidden(self) -> None:
         wanted = self.parsed(

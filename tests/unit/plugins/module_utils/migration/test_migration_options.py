@@ -23,13 +23,15 @@ HEX = "0f" * 32
 def parsed(**given: t.Any) -> Migration:
     checked = ArgumentSpecValidator(arguments()).validate({"source": "old", "target": "new/old", **given})
     assert checked.error_messages == []
-    return parse(checked.validated_parameters, "20261127T010203Z")
+    return parse(checked.validated_parameters, "20261127T010203Z", "beef")
 
 
 def test_nothing_but_two_names_only_looks() -> None:
     wanted = parsed()
     assert wanted.state == "planned"
     assert wanted.verify == "checksums"
+    assert wanted.again == ""
+    assert parsed(verify_again=True).again == "beef"
     assert wanted.replication.migration
     assert wanted.replication.mode == "reencrypt"
     assert wanted.replication.new_snapshot == "migrate-20261127T010203Z"

@@ -166,6 +166,97 @@ class TestRefused:
         refused(place, "has room for 1.0 TiB")
 
 
+class TestReservations:
+    """The target has room for 1 TiB."""
+
+    def case(self, read_only: bool = False, **own: int) -> Case:
+        place = case(read_only)
+        place.place.source.nodes["old/vol"].own.update({one: str(value) for one, value in own.items()})
+        return place
+
+    @pytest.mark.parametrize("read_only", [False, True])
+    def test_what_there_is_no_room_for_is_told_before_the_start(self, read_only: bool) -> None:
+        place = self.case(read_only, refreservation=2 << 40)
+        words = "sets 2.0 TiB aside there, as it is at the source, beside about 4 B that is still to be sent: "
+        (note,) = [one for one in place.plan(wants("planned")).warnings if "aside" in one]
+        assert f"{words}refreservation of 'old/vol' is 2.0 TiB. Make room" in note
+        assert "'properties: {refreservation: null}'" in note
+        for state in ("synced", "verified"):
+            place.run(wants(state, LATER))
+        (reason,) = refused(place, "sets 2.0 TiB aside there, as it is at the source: ", "finalized")
+        assert "Make room" in reason
+        # Nothing was closed for that.
+        assert "readonly" not in place.place.source.nodes["old"].own
+
+    def test_the_way_out_is_open_in_the_end_too(self) -> None:
+        place = self.case(refreservation=2 << 40)
+        place.run(wants("verified"))
+        without = wants("finalized", LATER, properties={"refreservation": None})
+        assert not [one for one in describe_migration(without, place.found(without))["notes"] if "aside" in one]
+        place.run(without)
+        assert "refreservation" not in place.own("new/old/vol")
+
+    @pytest.mark.parametrize(("count", "fits"), [((1 << 40) - 4, True), ((1 << 40) - 3, False)])
+    def test_it_comes_on_top_of_the_data(self, count: int, fits: bool) -> None:
+        place = self.case(refreservation=count)
+        assert (not [one for one in place.plan(wants("planned")).warnings if "aside" in one]) == fits
+        if fits:
+            place.run(wants("finalized"))
+        else:
+            refused(place, "aside", "finalized")
+
+    @pytest.mark.parametrize(("count", "fits"), [((1 << 40), True), ((1 << 40) + 1, False)])
+    def test_a_reservation_has_the_data_in_it(self, count: int, fits: bool) -> None:
+        place = self.case()
+        place.place.source.nodes["old"].own["reservation"] = str(count)
+        assert (not [one for one in place.plan(wants("planned")).warnings if "aside" in one]) == fits
+
+    def test_one_that_is_in_another_counts_once(self) -> None:
+        place = self.case(refreservation=3 << 38, reservation=3 << 38)
+        place.place.source.nodes["old"].own["reservation"] = str(1 << 40)
+        assert not [one for one in place.plan(wants("planned")).warnings if "aside" in one]
+
+    def test_one_that_the_target_has_already_counts_no_more(self) -> None:
+        place = self.case(refreservation=3 << 38)
+        place.run(wants("verified"))
+        place.own("new/old/vol")["refreservation"] = str(3 << 38)
+        place.own("new/old")["used"] = str((3 << 38) + 4)
+        place.place.target.available = 1 << 20
+        place.run(wants("finalized", LATER))
+
+    def test_what_is_inherited_or_zero_is_none(self) -> None:
+        place = self.case(refreservation=0)
+        place.place.source.nodes["old/copy"].own["refreservation"] = "-"
+        place.place.target.available = 4
+        assert not [one for one in place.plan(wants("planned")).warnings if "aside" in one]
+
+    def test_lack_of_room_for_the_data_itself_is_told_alone(self) -> None:
+        place = self.case(refreservation=2 << 40)
+        place.place.target.available = 3
+        (reason,) = refused(place, "has room for 3 B", "finalized")
+        assert "aside" not in reason
+
+    def test_rsync_too(self) -> None:
+        place = self.case(refreservation=2 << 40)
+        assert [one for one in place.plan(wants("planned", streams=False)).warnings if "sets 2.0 TiB aside" in one]
+        refused(place, "sets 2.0 TiB aside", "finalized", streams=False)
+
+    def test_it_is_set_before_the_target_can_be_written_to(self) -> None:
+        place = self.case(refreservation=4096, reservation=8192)
+        place.place.source.nodes["old/vol"].own["volmode"] = "dev"
+        plan = place.run(wants("finalized"))
+        wanted = [
+            "Set property reservation=8192 on 'new/old/vol', as it is at the source",
+            "Set property refreservation=4096 on 'new/old/vol', as it is at the source",
+            "Let 'new/old' be written to",
+            "Unset property volmode of 'new/old'",
+            "Set property volmode=dev on 'new/old/vol', as it is at the source",
+        ]
+        assert [one for one in plan.actions if one in wanted] == wanted
+        (step,) = [step for step in plan.steps if "refreservation" in step.title]
+        assert "leave this out by 'properties: {refreservation: null}'" in step.hint
+
+
 class TestSynced:
     @pytest.mark.parametrize("read_only", [False, True])
     def test_it_goes_so_far_and_no_further(self, read_only: bool) -> None:
@@ -226,6 +317,44 @@ class TestVerified:
         assert plan.actions[0] == "Forget that an earlier state of 'new/old' was verified"
         assert not told(plan)
 
+    @pytest.mark.parametrize("read_only", [False, True])
+    @pytest.mark.parametrize("level", LEVELS)
+    def test_it_is_done_again_by_each_run_that_is_asked_to(self, level: str, read_only: bool) -> None:
+        place = case(read_only)
+        place.run(wants("verified", verify="full"))
+        place.damaged.add("new/old/vol")
+        assert place.run(wants("verified", LATER, verify=level)).steps == ()
+        for run in ("one", "two"):
+            place.proofs.clear()
+            again = wants("verified", LATER, verify=level, again=run)
+            if level == "streams":
+                plan = place.run(again)
+                assert not told(plan)
+                assert place.proofs
+            else:
+                with pytest.raises(Seen, match="new/old/vol"):
+                    place.run(again)
+                assert VERIFIED_RECORD not in place.own("new/old")
+                assert reached(again, place.found(again)) == "synced"
+        place.damaged.clear()
+        place.run(wants("verified", LATER, verify=level, again="three"))
+        for run in ("four", "five"):
+            plan = place.run(wants("verified", LATER, verify=level, again=run))
+            assert plan.actions[0] == "Forget that an earlier state of 'new/old' was verified"
+            assert plan.actions[-1] == f"Record on 'new/old' that it is verified ({level})"
+            assert reached(wants("planned"), place.found(wants("planned"))) == "verified"
+        # Whoever did it, it counts.
+        assert place.run(wants("verified", LATER, verify=level)).steps == ()
+
+    def test_doing_it_again_changes_nothing_before_it_and_nothing_afterwards(self) -> None:
+        place = case(True)
+        place.run(wants("synced", again="one"))
+        assert place.run(wants("synced", LATER, again="two")).steps == ()
+        place.run(wants("verified", LATER))
+        plan = place.run(wants("finalized", LATER, again="three"))
+        assert any(isinstance(step.action, Compare) for step in plan.steps)
+        assert place.run(wants("finalized", LAST, again="four")).steps == ()
+
     def test_it_does_not_count_for_what_came_later(self) -> None:
         place = case()
         place.run(wants("verified"))
@@ -244,7 +373,7 @@ class TestVerified:
         assert VERIFIED_RECORD not in place.own("new/old")
         assert reached(wants("planned"), place.found(wants("planned"))) == "synced"
 
-    @pytest.mark.parametrize("record", ["full", "full:", "all:1", "full:0123456789abcdef", ""])
+    @pytest.mark.parametrize("record", ["full", "full:", "full::one", "all:1", "full:0123456789abcdef", ""])
     def test_a_record_that_says_anything_else_is_not_believed(self, record: str) -> None:
         place = case()
         place.run(wants("verified"))
@@ -338,6 +467,39 @@ class TestFinalized:
         source.nodes["old/.system"].own["readonly"] = "off"
         again = place.plan(wants("finalized", exclude=left_out)).warnings
         assert not [one for one in again if "readonly" in one]
+
+    def test_what_it_closes_is_told_before_whatever_is_asked_for(self) -> None:
+        place = case()
+        place.place.source.add("old/.system")
+        place.place.source.nodes["old/vol"].own["readonly"] = "off"
+        for state in STATES:
+            wanted = wants(state, exclude=("old/.system",), verify="full")
+            told = describe_migration(wanted, place.found(wanted))["closing"]
+            plan = place.plan(wants("finalized", exclude=("old/.system",), verify="full"))
+            assert told[:2] == plan.actions[:2]
+            assert "'old'" in told[0]
+            assert "'old/vol'" in told[1]
+            assert "the newest state of every dataset is read at both ends as a whole, and all snapshots" in told[2]
+            assert told[3].startswith("'old/.system' is left out, and inherits readonly=on from 'old'")
+            assert told[3] in plan.warnings
+        wanted = wants("finalized", exclude=("old/.system",))
+        place.run(wanted)
+        assert describe_migration(wanted, place.found(wanted))["closing"] == []
+
+    @pytest.mark.parametrize(("level", "read"), [("streams", False), ("checksums", True), ("full", True)])
+    def test_how_long_it_is_closed_depends_on_what_is_compared(self, level: str, read: bool) -> None:
+        place, wanted = case(), wants("verified", verify=level)
+        place.run(wanted)
+        told = " ".join(describe_migration(wanted, place.found(wanted))["closing"])
+        assert ("is read at both ends as a whole" in told) == read
+        # What was compared before is compared anew, although nothing was written.
+        place.looked_at.clear()
+        place.run(wants("finalized", LATER, verify=level))
+        assert bool(place.looked_at) == read
+
+    def test_a_source_that_can_not_be_written_to_is_not_closed(self) -> None:
+        place, wanted = case(True), wants("planned", exclude=("old/docs",))
+        assert describe_migration(wanted, place.found(wanted))["closing"] == []
 
     def test_a_source_that_is_still_written_to_is_not_given_up(self) -> None:
         place = case()

@@ -155,7 +155,7 @@ class Fake(ReplicaRunner):
 
 def wanted(**given: t.Any) -> Migration:
     checked = ArgumentSpecValidator(arguments()).validate({"source": "old", "target": "new/old", **given})
-    return parse(checked.validated_parameters, "20261127T010203Z")
+    return parse(checked.validated_parameters, "20261127T010203Z", "beef")
 
 
 def test_a_read_only_pool_is_not_asked_to_write() -> None:
