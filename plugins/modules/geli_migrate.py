@@ -58,7 +58,8 @@ options:
     default: planned
   source:
     description:
-      - The pool, or the filesystem or volume in it, to migrate. The pool has to be imported.
+      - The pool, or the filesystem or volume in it, to migrate. The pool has to be imported, unless it is recorded
+        at the target that it has taken the place of the source. Then the old disks are not needed any more.
     type: str
     required: true
   target:
@@ -398,7 +399,7 @@ members:
       type: bool
       sample: true
 datasets:
-  description: What is migrated.
+  description: What is migrated, nothing if the pool of the source is not imported any more.
   returned: success
   type: list
   elements: dict
