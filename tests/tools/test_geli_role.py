@@ -1,0 +1,162 @@
+# Copyright (c) 2026 nasops.encryption contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The role geli_migration by ansible-playbook: in which order it does what, and what it says of what goes wrong.
+
+Programs play zpool, and modules play those of the collection that look at disks and pools. All else is real.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from test_playbooks import Controller, Run
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# Says what it was made to say, and keeps what it was given. The word makes Ansible hand over a file of JSON.
+_MODULE = """#!/usr/bin/python
+# WANT_JSON
+import json, sys
+FOLDER, NAME = {folder!r}, {name!r}
+with open(sys.argv[1]) as file:
+    given = {{key: value for key, value in json.load(file).items() if not key.startswith("_ansible")}}
+with open(FOLDER + "/said.json") as file:
+    said = json.load(file)
+with open(FOLDER + "/asked.log", "a") as log:
+    log.write(json.dumps([NAME, given]) + "\\n")
+print(json.dumps(said.get(NAME + " " + given.get("state", ""), said.get(NAME, {{"changed": False}}))))
+"""
+_ZPOOL = """#!{python} -IS
+import json, sys
+FOLDER, words = {folder!r}, sys.argv[1:]
+with open(FOLDER + "/said.json") as file:
+    said = json.load(file)
+if words[0] == "list":
+    print(*said["pools"], sep="\\n")
+    sys.exit(0)
+with open(FOLDER + "/asked.log", "a") as log:
+    log.write(json.dumps(["zpool " + words[0], words[1:]]) + "\\n")
+sys.exit(said.get("zpool " + words[0]))
+"""
+# What is looked at or changed is not on this machine.
+_PLAYED = ("geli_info", "geli_device", "geli_migrate", "zfs_encrypted_pool", "zfs_dataset_key", "zfs_key_manifest")
+
+OPENED = {"geli_device": {"changed": True, "directory": "/run/nasops-geli"}}
+PLANNED: dict[str, Any] = {
+    "reached": "planned",
+    "verified": None,
+    "source_read_only": True,
+    "datasets": [],
+    "estimated_bytes": 0,
+    "available_bytes": 0,
+    "streams": [],
+    "notes": [],
+    "changed": False,
+}
+DONE = {**PLANNED, "reached": "finalized", "verified": "full"}
+MISSING = {"failed": True, "msg": "cannot open 'old': dataset does not exist."}
+
+
+@dataclass
+class Host:
+    """A NAS that is played."""
+
+    controller: Controller
+    said: dict[str, Any] = field(default_factory=dict)
+
+    def run(self, variables: Mapping[str, Any] | None = None, words: Sequence[str] = ()) -> Run:
+        (self.controller.folder / "said.json").write_text(json.dumps({"pools": ["new"], **self.said}))
+        given = {"geli_migration_pool": "old", "geli_migration_target": "new/old", "geli_migration_hold": False}
+        return self.controller.run("nasops.encryption.migrate_geli", {"h": {**given, **(variables or {})}}, words=words)
+
+    def asked(self) -> list[tuple[str, Any]]:
+        """All that was asked of programs and modules, in order."""
+        path = self.controller.folder / "asked.log"
+        found = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        return [(name, given) for name, given in found]
+
+    def order(self) -> list[str]:
+        """The same without what it was given, but for the stage."""
+        return [
+            f"{name} {given['state']}" if isinstance(given, dict) and "state" in given else name
+            for name, given in self.asked()
+        ]
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Host:
+    collection = tmp_path / "collections" / "ansible_collections" / "nasops" / "encryption"
+    modules = collection / "plugins" / "modules"
+    modules.mkdir(parents=True)
+    for path in (*ROOT.iterdir(), *(ROOT / "plugins").iterdir(), *(ROOT / "plugins" / "modules").iterdir()):
+        played = path.stem in _PLAYED and path.parent.name == "modules"
+        if path.name.startswith(".") or path.name in ("plugins", "modules", "action") or played:
+            continue
+        (collection / path.relative_to(ROOT)).symlink_to(path)
+    for name in _PLAYED:
+        (modules / f"{name}.py").write_text(_MODULE.format(folder=str(tmp_path), name=name))
+    (tmp_path / "ansible.cfg").touch()
+    (tmp_path / "bin").mkdir()
+    program = tmp_path / "bin" / "zpool"
+    program.write_text(_ZPOOL.format(python=sys.executable, folder=str(tmp_path)))
+    program.chmod(0o755)
+    return Host(Controller(tmp_path))
+
+
+DISKS = {"geli_migration_devices": ["/dev/a2", "/dev/b2"]}
+
+
+class TestFinalized:
+    """Once the target has taken the place of the source, nobody needs the old disks."""
+
+    def test_the_source_is_left_alone(self, host: Host) -> None:
+        saved = {"changed": False, "record": "keys.json", "exported": [{"dataset": "new"}]}
+        host.said = {"geli_migrate": DONE, "zfs_key_manifest": saved}
+        backup = {"nas_key_backup": {"dest": "keys", "unsealed": True}, "nas_unlock_at_boot": False}
+        run = host.run({"nas_pools": [{"name": "new"}], **backup, "geli_migration_passphrase": "none of its business"})
+        # The target pool is imported first, and its keys are still backed up.
+        assert host.order() == ["zfs_encrypted_pool", "geli_migrate", "zfs_key_manifest"], run.output
+        assert run.reports[-1] == [
+            "h: stage finalized, compared: full; the source is not imported, and was not looked at"
+        ], run.output
+        assert run.status == 0
+        assert "changed=0 " in run.output
+        assert host.asked()[1][1].items() >= {"source": "old", "target": "new/old"}.items()
+
+    def test_in_check_mode_too(self, host: Host) -> None:
+        host.said = {"geli_migrate": DONE}
+        run = host.run(words=["--check"])
+        assert host.order() == ["geli_migrate"]
+        assert run.reports == [["h: stage finalized, compared: full; the source is not imported, and was not looked at"]]
+
+    def test_it_is_asked_where_the_target_is(self, host: Host) -> None:
+        host.said = {"geli_migrate": DONE}
+        far = {"geli_migration_target_host": "nas2", "geli_migration_ssh": {"user": "root"}}
+        host.run({**far, "geli_migration_source": "old/docs", "geli_migration_method": "rsync"})
+        ((_name, given),) = host.asked()
+        wanted = {"source": "old/docs", "method": "rsync", "target_host": "nas2", "ssh": {"user": "root"}}
+        assert given.items() >= wanted.items()
+
+    def test_a_source_that_is_imported_is_looked_at(self, host: Host) -> None:
+        host.said = {"pools": ["new", "old"], "geli_migrate": DONE}
+        run = host.run()
+        assert host.order() == ["geli_migrate", "geli_migrate finalized"]
+        assert run.reports[-1] == ["h: stage finalized, compared: full"], run.output
+
+    def test_until_then_the_source_is_opened(self, host: Host) -> None:
+        """The plan, the copy and the end answer as they would; the first question fails, as without a source."""
+        changed = {**DONE, "changed": True}
+        host.said = {"geli_migrate": MISSING, "geli_migrate synced": changed, **OPENED}
+        run = host.run(DISKS)
+        # The plan fails too, by the same words.
+        assert host.order() == ["geli_migrate", "geli_device", "zpool import", "geli_migrate"], run.output
+        assert run.reports == [["h: FAILED new/old"]]
+        assert "new/old: cannot open 'old': dataset does not exist." in run.output
