@@ -160,3 +160,47 @@ class TestFinalized:
         assert host.order() == ["geli_migrate", "geli_device", "zpool import", "geli_migrate"], run.output
         assert run.reports == [["h: FAILED new/old"]]
         assert "new/old: cannot open 'old': dataset does not exist." in run.output
+
+
+def row(device: str, **facts: Any) -> dict[str, Any]:
+    """What geli_info tells of a disk."""
+    return {"device": device, "pool": "old", "opens": True, "problem": None, "key_error": None, **facts}
+
+
+class TestMembers:
+    """Which disks are attached."""
+
+    BAD = row("/dev/c2", opens=None, problem="/dev/c2 can't be read: Input/output error.")
+    WRONG = row("/dev/d2", opens=False, key_error="No key is offered for it.")
+
+    def attached(self, host: Host, rows: Sequence[Any], variables: Mapping[str, Any]) -> tuple[Any, Run]:
+        """The disks that geli_device is given, None if it is not run."""
+        host.said = {"geli_info": {"changed": False, "providers": rows}, "geli_migrate": MISSING, **OPENED}
+        run = host.run(variables)
+        return next((given["devices"] for name, given in host.asked() if name == "geli_device"), None), run
+
+    def test_those_of_the_pool(self, host: Host) -> None:
+        rows = [row("/dev/a2"), row("/dev/b2"), row("/dev/e2", pool="other"), row("/dev/f2", pool=None, opens=False)]
+        assert self.attached(host, rows, {})[0] == ["/dev/a2", "/dev/b2"]
+
+    @pytest.mark.parametrize("rows", [[row("/dev/a2"), BAD, WRONG], [BAD, WRONG]])
+    def test_what_does_not_open_is_told_with_the_way_out(self, host: Host, rows: Sequence[Any]) -> None:
+        # Without any that opens, doing without the others is none.
+        allowed = {"geli_migration_allow_degraded": len(rows) == 2}
+        devices, run = self.attached(host, rows, allowed)
+        assert devices is None, run.output
+        for text in (
+            "Members of the pool 'old' can't be opened: /dev/c2 can't be read: Input/output error; /dev/d2: No key is",
+            "geli_migration_allow_degraded: true",
+            "geli_migration_devices",
+        ):
+            assert text in run.output
+
+    def test_it_is_left_out_where_that_is_allowed(self, host: Host) -> None:
+        allowed = {"geli_migration_allow_degraded": True}
+        assert self.attached(host, [row("/dev/a2"), self.BAD, self.WRONG], allowed)[0] == ["/dev/a2"]
+
+    def test_what_is_named_is_taken_as_it_is(self, host: Host) -> None:
+        devices, _run = self.attached(host, [self.BAD], DISKS)
+        assert devices == DISKS["geli_migration_devices"]
+        assert "geli_info" not in host.order()
