@@ -40,6 +40,8 @@ FOLDER, words = {folder!r}, sys.argv[1:]
 with open(FOLDER + "/said.json") as file:
     said = json.load(file)
 if words[0] == "list":
+    if isinstance(said["pools"], str):
+        sys.exit(said["pools"])
     print(*said["pools"], sep="\\n")
     sys.exit(0)
 with open(FOLDER + "/asked.log", "a") as log:
@@ -204,3 +206,76 @@ class TestMembers:
         devices, _run = self.attached(host, [self.BAD], DISKS)
         assert devices == DISKS["geli_migration_devices"]
         assert "geli_info" not in host.order()
+
+
+# As OpenZFS 2.3 and the ZFS of FreeBSD 12 say it.
+FOREIGN = """cannot import 'old': pool was previously in use from another system.
+Last accessed by nas.local (hostid=1a2b3c4d) at Thu Nov 26 22:10:00 2026
+The pool can be imported, use 'zpool import -f' to import the pool.
+"""
+OLDER = """cannot import 'old': pool may be in use from other system, it was last accessed by nas.local (hostid: 0x1a2b3c4d) on Thu
+use '-f' to import anyway
+"""
+
+
+class TestZpool:
+    """What zpool says when it fails, and what to do then."""
+
+    @pytest.mark.parametrize("said", [FOREIGN, OLDER])
+    def test_a_pool_of_a_nas_that_died(self, host: Host, said: str) -> None:
+        host.said = {"geli_migrate": MISSING, "zpool import": said, **OPENED}
+        run = host.run(DISKS)
+        assert run.reports == [["h: FAILED new/old"]], run.output
+        # Once where it happens, and once in the report.
+        for text in (
+            "The pool 'old' was not exported by the host that used it last.",
+            "geli_migration_force_import: true",
+            "only in the log of the pool",
+            f"zpool says: {' '.join(said.split())}",
+        ):
+            assert run.output.count(text) >= 2, run.output
+        assert "non-zero return code" not in run.output
+        ((_name, words),) = [one for one in host.asked() if one[0] == "zpool import"]
+        assert words == ["-d", "/run/nasops-geli", "-o", "readonly=on", "-N", "-R", "/mnt/geli", "old"]
+
+    def test_it_is_imported_where_that_is_wished(self, host: Host) -> None:
+        host.said = {"geli_migrate": MISSING, **OPENED}
+        host.run({**DISKS, "geli_migration_force_import": True})
+        ((_name, words),) = [one for one in host.asked() if one[0] == "zpool import"]
+        assert words[-2:] == ["-f", "old"]
+
+    def test_one_that_is_not_found(self, host: Host) -> None:
+        host.said = {"geli_migrate": MISSING, "zpool import": "cannot import 'old': no such pool available\n", **OPENED}
+        run = host.run(DISKS)
+        text = "'zpool import -d /run/nasops-geli'. zpool says: cannot import 'old': no such pool available"
+        assert text in run.output
+        assert "geli_migration_force_import" not in run.output
+
+    def test_a_source_that_can_not_be_exported(self, host: Host) -> None:
+        verified = {**PLANNED, "reached": "verified", "verified": "full"}
+        host.said = {"geli_migrate": verified, "zpool export": "cannot export 'old': pool is busy\n", **OPENED}
+        run = host.run({**DISKS, "geli_migration_state": "verified"})
+        assert host.order() == [
+            "geli_migrate",
+            "geli_device",
+            "zpool import",
+            "geli_migrate",
+            "geli_migrate synced",
+            "geli_migrate verified",
+            "zpool export",
+        ]
+        assert run.reports[-1] == ["h: FAILED new/old"], run.output
+        assert "could not be exported: cannot export 'old': pool is busy" in run.output
+        assert "geli_migration_close: false" in run.output
+
+    def test_it_is_closed_in_the_end(self, host: Host) -> None:
+        verified = {**PLANNED, "reached": "verified", "verified": "full"}
+        host.said = {"geli_migrate": verified, **OPENED}
+        run = host.run({**DISKS, "geli_migration_state": "verified"})
+        assert host.order()[-2:] == ["zpool export", "geli_device detached"]
+        assert run.reports[-1] == ["h: stage verified, compared: full"], run.output
+
+    def test_a_command_that_fails_is_told_in_its_own_words(self, host: Host) -> None:
+        host.said = {"pools": "The ZFS modules cannot be auto-loaded."}
+        run = host.run()
+        assert "new/old: The ZFS modules cannot be auto-loaded." in run.output
