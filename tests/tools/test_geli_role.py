@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from test_playbooks import Controller, Run
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -137,7 +136,9 @@ class TestFinalized:
         host.said = {"geli_migrate": DONE}
         run = host.run(words=["--check"])
         assert host.order() == ["geli_migrate"]
-        assert run.reports == [["h: stage finalized, compared: full; the source is not imported, and was not looked at"]]
+        assert run.reports == [
+            ["h: stage finalized, compared: full; the source is not imported, and was not looked at"]
+        ]
 
     def test_it_is_asked_where_the_target_is(self, host: Host) -> None:
         host.said = {"geli_migrate": DONE}
@@ -213,7 +214,7 @@ FOREIGN = """cannot import 'old': pool was previously in use from another system
 Last accessed by nas.local (hostid=1a2b3c4d) at Thu Nov 26 22:10:00 2026
 The pool can be imported, use 'zpool import -f' to import the pool.
 """
-OLDER = """cannot import 'old': pool may be in use from other system, it was last accessed by nas.local (hostid: 0x1a2b3c4d) on Thu
+OLDER = """cannot import 'old': pool may be in use from other system, it was last accessed by nas (hostid: 0x1a2b) on Thu
 use '-f' to import anyway
 """
 
@@ -279,3 +280,50 @@ class TestZpool:
         host.said = {"pools": "The ZFS modules cannot be auto-loaded."}
         run = host.run()
         assert "new/old: The ZFS modules cannot be auto-loaded." in run.output
+
+
+class TestKeys:
+    """Which key the target has when."""
+
+    FINAL = {"value": "0f" * 32, "file": "auto"}
+    COPIED = {"format": "passphrase", "value": "words that nobody may see", "iterations": 100000}
+
+    def stages(self, host: Host, variables: Mapping[str, Any]) -> tuple[list[tuple[str, Any]], Run]:
+        """What geli_migrate and zfs_dataset_key are given in the stages, the source being imported."""
+        verified = {**PLANNED, "reached": "verified", "verified": "full"}
+        host.said = {"pools": ["new", "old"], "geli_migrate": PLANNED, "geli_migrate finalized": verified}
+        run = host.run(variables)
+        return [one for one in host.asked() if one[0] in ("geli_migrate", "zfs_dataset_key")], run
+
+    def test_the_one_that_is_kept_comes_before_it_is_proven(self, host: Host) -> None:
+        own = [{"name": "old/private", **self.COPIED}]
+        given = {
+            "geli_migration_key": self.COPIED,
+            "geli_migration_dataset_keys": own,
+            "geli_migration_allow_degraded": True,
+        }
+        asked, run = self.stages(host, {**given, "geli_migration_final_key": self.FINAL})
+        assert [(name, options.get("state")) for name, options in asked] == [
+            ("geli_migrate", None),
+            ("geli_migrate", "synced"),
+            ("zfs_dataset_key", None),
+            ("geli_migrate", "finalized"),
+        ], run.output
+        for name, options in asked:
+            if name == "geli_migrate":
+                assert options["key"] == self.COPIED
+                assert options["dataset_keys"] == own
+                assert options["allow_degraded"] is True
+                # The key file alone, since the module takes a value or a file.
+                assert options["proof_key"] == {"file": "auto"}
+        assert asked[2][1] == {"name": "new/old", "key": self.FINAL, "mount": False}
+        assert self.COPIED["value"] not in run.output
+
+    def test_without_another_one_it_keeps_what_it_has(self, host: Host) -> None:
+        asked, _run = self.stages(host, {"geli_migration_key": self.COPIED})
+        assert [name for name, _options in asked] == ["geli_migrate"] * 3
+        assert all("proof_key" not in options for _name, options in asked)
+
+    def test_it_is_not_changed_before_it_is_time(self, host: Host) -> None:
+        asked, _run = self.stages(host, {"geli_migration_state": "synced", "geli_migration_final_key": self.FINAL})
+        assert "zfs_dataset_key" not in [name for name, _options in asked]
