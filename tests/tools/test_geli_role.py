@@ -214,7 +214,7 @@ FOREIGN = """cannot import 'old': pool was previously in use from another system
 Last accessed by nas.local (hostid=1a2b3c4d) at Thu Nov 26 22:10:00 2026
 The pool can be imported, use 'zpool import -f' to import the pool.
 """
-OLDER = """cannot import 'old': pool may be in use from other system, it was last accessed by nas (hostid: 0x1a2b) on Thu
+OLDER = """cannot import 'old': pool may be in use from other system, it was last accessed by nas (hostid: 0x1a2) on Thu
 use '-f' to import anyway
 """
 
