@@ -286,7 +286,7 @@ class TestKeys:
     """Which key the target has when."""
 
     FINAL = {"value": "0f" * 32, "file": "auto"}
-    COPIED = {"format": "passphrase", "value": "words that nobody may see", "iterations": 100000}
+    COPIED: dict[str, Any] = {"format": "passphrase", "value": "words that nobody may see", "iterations": 100000}
 
     def stages(self, host: Host, variables: Mapping[str, Any]) -> tuple[list[tuple[str, Any]], Run]:
         """What geli_migrate and zfs_dataset_key are given in the stages, the source being imported."""
