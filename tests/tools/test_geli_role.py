@@ -140,6 +140,14 @@ class TestFinalized:
             ["h: stage finalized, compared: full; the source is not imported, and was not looked at"]
         ]
 
+    def test_before_anything_is_open_check_mode_says_so(self, host: Host) -> None:
+        host.said = {"geli_migrate": MISSING, **OPENED}
+        run = host.run(DISKS, words=["--check"])
+        assert host.order() == ["geli_migrate", "geli_device"], run.output
+        words = "the source has to be imported and the target pool made before more can be told of new/old"
+        assert run.reports == [[f"h: {words}"]], run.output
+        assert run.status == 0
+
     def test_it_is_asked_where_the_target_is(self, host: Host) -> None:
         host.said = {"geli_migrate": DONE}
         far = {"geli_migration_target_host": "nas2", "geli_migration_ssh": {"user": "root"}}
