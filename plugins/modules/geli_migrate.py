@@ -63,7 +63,8 @@ options:
     default: planned
   source:
     description:
-      - The pool, or the filesystem or volume in it, to migrate. The pool has to be imported.
+      - The pool, or the filesystem or volume in it, to migrate. The pool has to be imported, unless it is recorded
+        at the target that it has taken the place of the source. Then the old disks are not needed any more.
       - It is one dataset, with what is below it, and no list. For parts of a pool use O(exclude), or a task for each
         with a O(target) of its own. Each of these is a migration of its own, with its own stages and snapshots.
     type: str
@@ -434,7 +435,7 @@ members:
       type: bool
       sample: true
 datasets:
-  description: What is migrated.
+  description: What is migrated, nothing if the pool of the source is not imported any more.
   returned: success
   type: list
   elements: dict

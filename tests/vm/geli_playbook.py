@@ -24,6 +24,7 @@ _KEY = "0d1c4a2e-9f0b-4f6f-8f1e-2a3b4c5d6e7f"
 # FreeNAS 9.10 to 11.0; fewer iterations than it chose, since each of them is emulated here.
 _SHAPE = {"version": 7, "bits": 128, "sector": 4096, "iterations": 20000}
 _BACKUP = "/root/geli/nas.tar"
+_PARAMETERS = {"SPL_HOSTID": "spl/parameters/spl_hostid", "TXG_TIMEOUT": "zfs/parameters/zfs_txg_timeout"}
 
 _MAKE = """
 set -e
@@ -57,6 +58,22 @@ echo bare >/oldtank/bare/file
 sha256sum </dev/zvol/oldtank/vol >/root/geli/vol.sum
 zfs list -Hp -o name,guid -t snapshot -r oldtank >/root/geli/guids
 zpool export oldtank
+# Imported by another host, which dies: its disks are copied while it has the pool, and while nothing is written.
+mv /etc/hostid /root/geli/ 2>/dev/null || true
+cat SPL_HOSTID >/root/geli/spl_hostid
+cat TXG_TIMEOUT >/root/geli/txg_timeout
+trap 'cat /root/geli/spl_hostid >SPL_HOSTID; cat /root/geli/txg_timeout >TXG_TIMEOUT' EXIT
+zgenhostid -f 0a0b0c0d
+echo $((0x0a0b0c0d)) >SPL_HOSTID
+zpool import -N oldtank
+echo 3600 >TXG_TIMEOUT
+zpool sync oldtank
+sync
+for member in ${members[@]}; do dd if=$member of=/root/geli/image-${member##*/} bs=1M status=none; done
+zpool export oldtank
+for member in ${members[@]}; do dd if=/root/geli/image-${member##*/} of=$member bs=1M conv=fsync status=none; done
+rm /root/geli/image-*
+zgenhostid -f 01020304
 for member in ${members[@]}; do
   sed -n 1p /root/geli/given | python3 /opt/suite/geli_writer.py $member
 done
@@ -65,6 +82,7 @@ rm /root/geli/given
 sync
 cat DISKS | sha256sum >/root/geli/digest
 """
+_NOT_IMPORTED = "zpool list -H -o name | grep -x oldtank || echo not imported\n"
 _NOTHING_COPIED = "zfs list -H -o name -t filesystem,volume,snapshot -r newtank\n"
 _COMPARE = """
 set -e
@@ -80,8 +98,17 @@ zfs list -Hp -o name,guid -t snapshot -r newtank/oldtank | grep -v @--head-- | s
 zfs get -H -r -t filesystem,volume -o value encryption newtank/oldtank | sort | uniq -c | xargs
 zfs get -H -o value origin newtank/oldtank/copy
 zfs get -Hp -o value recordsize,quota,org.example:owner newtank/oldtank/docs | xargs
+# The key that it has in the end, and that of the dataset with its own.
+zfs get -H -o value keyformat,keylocation newtank/oldtank newtank/oldtank/bare | xargs
+zfs get -H -r -t filesystem,volume -o value encryptionroot newtank/oldtank | sort | uniq -c | xargs
 """
-_SAME = "5 aes-256-gcm\nnewtank/oldtank/docs@one\n1048576 62914560 me and you\n"
+_SAME = """\
+5 aes-256-gcm
+newtank/oldtank/docs@one
+1048576 62914560 me and you
+hex file:///etc/zfs/keys/newtank%2Foldtank.key passphrase prompt
+4 newtank/oldtank 1 newtank/oldtank/bare
+"""
 _PUT_AWAY = """
 zpool list -H -o name | grep -x oldtank
 ls /run/nasops-geli 2>/dev/null
@@ -90,6 +117,8 @@ cat DISKS | sha256sum | cmp - /root/geli/digest && echo not a byte of the old di
 """
 _CLEAN = """
 zpool destroy newtank
+rm -f /etc/hostid
+mv /root/geli/hostid /etc/ 2>/dev/null
 rm -r /root/geli
 for disk in DISKS; do sgdisk --zap-all $disk >/dev/null; done
 """
@@ -111,7 +140,15 @@ class _Course:
         self._recovery = Recovery(playbooks.temporary / "recovery")
         self._recovery.make()
         self._disks = [disk["id"] for disk in playbooks.names.disks[:2]]
-        self._passphrase = playbooks.names.keys.passphrase("geli", 32)
+        keys = playbooks.names.keys
+        self._passphrase = keys.passphrase("geli", 32)
+        # Copied under a passphrase and kept under a key file, with one dataset that keeps a passphrase of its own.
+        self._kept = {
+            "newtank": keys.hex("newtank"),
+            "newtank/oldtank": keys.hex("oldtank"),
+            "newtank/oldtank/bare": keys.passphrase("bare", 32),
+        }
+        own = {"format": "passphrase", "value": self._kept["newtank/oldtank/bare"], "iterations": 100000}
         self._inventory: dict[str, Any] = {
             "nas_hosts": "all",
             "geli_migration_pool": "oldtank",
@@ -119,11 +156,20 @@ class _Course:
             "geli_migration_config_backup": _BACKUP,
             "geli_migration_passphrase": self._passphrase,
             "geli_migration_verify": "full",
+            "geli_migration_key": {
+                "format": "passphrase",
+                "value": keys.passphrase("while it is copied", 32),
+                "iterations": 100000,
+            },
+            "geli_migration_dataset_keys": [{"name": "oldtank/bare", **own}],
+            "geli_migration_final_key": {"value": self._kept["newtank/oldtank"], "file": "auto"},
+            # What is in no file, for the backup.
+            "nas_keys": {"newtank/oldtank/bare": self._kept["newtank/oldtank/bare"]},
             "nas_pools": [
                 {
                     "name": "newtank",
                     "vdevs": [{"disks": [playbooks.names.partitions[0]["id"]]}],
-                    "key": {"value": playbooks.names.keys.hex("newtank"), "file": "auto"},
+                    "key": {"value": self._kept["newtank"], "file": "auto"},
                 }
             ],
             "nas_key_backup": {
@@ -134,24 +180,26 @@ class _Course:
 
     def checks(self) -> Iterator[Check]:
         yield self._made()
-        words = (
-            "the source has to be imported and the target pool made before more can be told; skipped newtank/oldtank"
-        )
-        yield self._migrated("in check mode", [words], 0, ["--check"])
+        words = "the source has to be imported and the target pool made before more can be told of newtank/oldtank"
+        yield self._migrated("in check mode", [words], None, ["--check"])
         yield self._migrated("with a wrong passphrase", ["FAILED newtank/oldtank"], None, wrong=True)
+        yield self._migrated("with a pool of another host", ["FAILED newtank/oldtank"], None, fails=True)
+        yield self._on_nas("a pool of another host is not imported", _NOT_IMPORTED, "not imported\n")
+        self._inventory["geli_migration_force_import"] = True
         # Nobody is there to type it.
         yield self._migrated("before anybody has agreed", ["FAILED newtank/oldtank"], None, fails=True)
         yield self._on_nas("nothing is copied before anybody has agreed", _NOTHING_COPIED, "newtank\n")
+        # It has stayed imported. A run that imports it exports it in the end, and detaches the disks.
+        yield self._on_nas("the source is exported by hand", "zpool export oldtank\n", "")
         self._inventory["geli_migration_hold"] = False
         done = "stage finalized, compared: full"
         yield self._migrated("through all stages", [f"{done}; migrated to newtank/oldtank"], None)
         yield self._on_nas("all is at the target, encrypted", _COMPARE, _SAME)
         yield self._backed_up()
-        yield self._migrated("once more, in check mode", [done], 0, ["--check"])
-        yield self._migrated("once more", [done], 0)
-        yield self._on_nas("the source is exported by hand", "zpool export oldtank\n", "")
-        # Nothing but importing it, exporting it and detaching its disks.
-        yield self._migrated("with a source that has to be imported for it", [done], 3)
+        # The old disks are closed, and stay so.
+        alone = f"{done}; the source is not imported, and was not looked at"
+        yield self._migrated("once more, in check mode", [alone], 0, ["--check"])
+        yield self._migrated("once more", [alone], 0)
         yield self._on_nas(
             "the disks are closed, and what they were", _PUT_AWAY, "not a byte of the old disks has changed\n"
         )
@@ -173,6 +221,8 @@ class _Course:
         # It holds the key as FreeNAS backs it up: in the clear.
         archive.unlink()
         script = self._script(_MAKE.replace("UUIDS", " ".join(_UUIDS)).replace("BACKUP", _BACKUP))
+        for word, name in _PARAMETERS.items():
+            script = script.replace(word, f"/sys/module/{name}")
         self._playbooks.nas.shell(script, "\n".join(given) + "\n")
         return "two disks of a mirror, and a backup of the configuration", time.monotonic() - start, []
 
@@ -191,12 +241,12 @@ class _Course:
         return self._playbooks.run(f"migrate_geli, {name}", _PLAYBOOK, {**self._inventory, **more}, wanted, words)
 
     def _backed_up(self) -> Check:
-        """The key of the new pool, as openssl alone finds it in the backup."""
+        """The keys of all that has its own, as openssl alone finds them in the backup."""
         start = time.monotonic()
         found = json.loads(self._recovery.open(self._recovery.folder / f"{self._name}.keys") or "{}")
-        wanted = {"newtank": self._playbooks.names.keys.hex("newtank")}
-        complaints = [] if found == wanted else [f"it has keys of {sorted(found)}, and wanted were those of newtank"]
-        return "the key of the target is backed up", time.monotonic() - start, complaints
+        complaints = [f"it has keys of {sorted(found)}"] if sorted(found) != sorted(self._kept) else []
+        complaints += [f"the key of {root} is another one" for root in found if found[root] != self._kept.get(root)]
+        return "the keys of the target are backed up", time.monotonic() - start, complaints
 
     def _on_nas(self, name: str, script: str, wanted: str) -> Check:
         return self._playbooks.on_nas(name, self._script(script), wanted)

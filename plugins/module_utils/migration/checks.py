@@ -79,6 +79,8 @@ def _no_key(wanted: Migration, found: Found) -> str:
 def notes(plan: Migration, found: Found) -> list[str]:
     """What a person should know before the start."""
     wanted, source = found.wanted, found.ends.source
+    if found.source_gone:
+        return [_source_gone(found)]
     names = selected(wanted, source)
     told: list[str] = []
     if found.members and not any(one.geli for one in found.members):
@@ -111,6 +113,15 @@ def notes(plan: Migration, found: Found) -> list[str]:
             shown = ", ".join(f"'{name}'" for name in own[:10]) + (" ..." if len(own) > 10 else "")
             told.append(f"Property {one} is not carried over. It is set on {shown}.")
     return told
+
+
+def _source_gone(found: Found) -> str:
+    guid = found.record(SOURCE_RECORD).partition(":")[0]
+    return (
+        f"The pool of '{found.wanted.source}' is not imported, and was not looked at. That the target "
+        f"{found.wanted.where} has taken its place is recorded there, by the GUID {guid} of that pool. To migrate "
+        "another pool of this name, choose another target."
+    )
 
 
 def _own(found: Found, name: str, one: str) -> bool:

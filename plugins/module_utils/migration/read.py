@@ -14,10 +14,10 @@ from ..command import Runner
 from ..geli.places import LINKS
 from ..zfs.names import ancestors, within
 from ..zfs.replicate_options import Replication
-from ..zfs.replicate_read import read_ends, read_pools
+from ..zfs.replicate_read import Pools, read_ends, read_pools, read_target
 from ..zfs.replicate_run import ReplicaRunner
-from ..zfs.replicate_state import Ends
-from ..zfs.state import ENCRYPTION_PROPERTIES, Dataset, read_datasets, read_trees
+from ..zfs.replicate_state import Ends, Side
+from ..zfs.state import ENCRYPTION_PROPERTIES, Dataset, NoSuchDataset, read_datasets, read_trees
 from ..zfs.status import Tree
 from .copy_empty import something_in
 from .copy_state import COPY_RECORD, SHAPE, copied_record
@@ -58,19 +58,37 @@ def read_migration(runner: ReplicaRunner, wanted: Migration, taken: str = "") ->
     """Both ends as they are now.
 
     :param taken: the snapshot that this run has brought the target up to, "" before that
-    :raises StorageError: the source does not exist, or one of the ends does not answer
+    :raises StorageError: one of the ends does not answer, or the source does not exist, and the target has not taken
+        its place
     """
     pool = wanted.replication.source.split("/")[0]
     pools = read_pools(runner, "load_guid")
     read_only = pool in pools and pools[pool]["readonly"].value == "on"
     members = members_of(read_trees(runner).get(pool, {})) if pool in pools else ()
     replication = adapted(wanted.replication, read_only)
-    ends = read_ends(runner, replication, taken, pools)
+    try:
+        ends = read_ends(runner, replication, taken, pools)
+    except NoSuchDataset:
+        alone = None if pool in pools else _target_alone(runner, replication, pools)
+        if alone is None:
+            raise
+        return alone
     imported = pools[pool]["load_guid"].value if pool in pools else ""
     found = Found(replication, ends, read_only, members, imported=imported)
     root, roots = _roots(runner, found)
     found = replace(found, root=root, roots=roots)
     return found if replication.streams else _for_rsync(runner, found)
+
+
+def _target_alone(runner: ReplicaRunner, replication: Replication, pools: Pools) -> Found | None:
+    """The target where the source is not imported any more, None unless it has taken its place."""
+    # What is left out of a source that nobody sees can't be looked up in it.
+    wanted = replace(replication, exclude=())
+    found = Found(wanted, Ends(Side(), read_target(runner, wanted, pools)))
+    if not found.finalized:
+        return None
+    root, roots = _roots(runner, found)
+    return replace(found, root=root, roots=roots)
 
 
 def _for_rsync(runner: ReplicaRunner, found: Found) -> Found:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import typing as t
 
+from ..zfs.names import within
 from ..zfs.replicate_checks import selected
 from ..zfs.replicate_state import HEAD
 from .checks import notes
@@ -58,8 +59,12 @@ def _row(found: Found, name: str) -> dict[str, t.Any]:
 def _manifest(found: Found) -> list[dict[str, t.Any]]:
     """The encryption roots whose keys are worth a backup now."""
     roots: dict[str, dict[str, t.Any]] = {}
-    for name in selected(found.wanted, found.ends.source):
-        replica = found.ends.target.datasets.get(found.wanted.at_target(name))
+    if found.source_gone:
+        names = [name for name in found.ends.target.datasets if within(name, (found.wanted.target,))]
+    else:
+        names = [found.wanted.at_target(name) for name in selected(found.wanted, found.ends.source)]
+    for name in names:
+        replica = found.ends.target.datasets.get(name)
         if replica is not None and replica.encrypted:
             root = found.root if found.root and found.root.name == replica.root else found.roots.get(replica.root)
             location = None if root is None else root.location

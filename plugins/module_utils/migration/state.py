@@ -81,10 +81,24 @@ class Found:
         return f"{guid.value if guid else ''}:{self.wanted.source}"
 
     @property
+    def source_gone(self) -> bool:
+        """Whether the pool of the source is not imported, so that nothing is known of it but what was recorded."""
+        return not self.ends.source.datasets
+
+    @property
     def finalized(self) -> bool:
-        """Whether the target has taken the place of the source. Said is not enough: it has to fit what was verified."""
+        """Whether the target has taken the place of the source. Said is not enough: it has to fit what was verified.
+
+        Without the source its name has to do, since nobody can tell the GUID of its pool.
+        """
         final, verified = self.record(FINAL_RECORD), verified_record(self.record(VERIFIED_RECORD))
-        return verified is not None and final == verified.fingerprint and self.record(SOURCE_RECORD) == self.source_id
+        return verified is not None and final == verified.fingerprint and self._is_of_source(self.record(SOURCE_RECORD))
+
+    def _is_of_source(self, record: str) -> bool:
+        if self.source_gone:
+            guid, _colon, name = record.partition(":")
+            return guid.isdigit() and name == self.wanted.source
+        return record == self.source_id
 
 
 @dataclass(frozen=True)

@@ -105,9 +105,17 @@ def read_ends(runner: ReplicaRunner, wanted: Replication, taken: str = "", pools
     if pools is None:
         pools = read_pools(runner)
     source = _source(runner, wanted, _pool(pools, wanted.source))
+    return Ends(source, read_target(runner, wanted, pools), taken)
+
+
+def read_target(runner: ReplicaRunner, wanted: Replication, pools: Pools) -> Side:
+    """The target as it is now.
+
+    :param pools: those of this host
+    """
     if wanted.ssh is None:
-        return Ends(source, _target(runner, wanted, _pool(pools, wanted.target)), taken)
-    return Ends(source, _far_target(runner, wanted), taken)
+        return _target(runner, wanted, _pool(pools, wanted.target))
+    return _far_target(runner, wanted)
 
 
 def _far_target(runner: ReplicaRunner, wanted: Replication) -> Side:

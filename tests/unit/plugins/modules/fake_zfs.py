@@ -81,8 +81,11 @@ class Pools:
                 say("errors: No known data errors\n")
         elif words[0] == "list":
             say(*pools)
-        elif words[0] != "sync" or pools[words[1]]["readonly"] == "on":
+        elif words[0] != "sync" or pools.get(words[1], {}).get("readonly") != "off":
             raise Refusal(f"cannot {words[0]}")
+
+    def version(self, _words: list[str]) -> None:
+        say("zfs-2.3.2-2", "zfs-kmod-2.3.2-2")
 
     def get(self, words: list[str]) -> None:
         top, asked = words[-1], words[self._asked_at(words)].split(",")

@@ -215,6 +215,62 @@ def test_from_the_plan_to_the_end(host: Host, capsys: pytest.CaptureFixture[str]
     assert once(capsys, False, state="synced")["failed"]
 
 
+def take_away(host: Host) -> None:
+    """The pool of the source, as when its disks are."""
+    with host.changed() as state:
+        del state["pools"]["old"]
+        state["datasets"] = {name: node for name, node in state["datasets"].items() if name.split("/")[0] != "old"}
+
+
+def test_once_it_is_finalized_the_source_is_not_needed(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
+    runs(host, capsys, state="finalized", exclude=["old/copy"])
+    take_away(host)
+    for state in ("finalized", "planned"):
+        # What was left out can't be looked up any more.
+        result = runs(host, capsys, state=state, exclude=["old/copy"])
+        assert (result["changed"], result["reached"], result["verified"]) == (False, "finalized", "checksums")
+        assert (result["members"], result["datasets"], result["streams"]) == ([], [], [])
+        assert result["manifest"] == [{"name": "new", "keyformat": "hex", "keylocation": f"file://{host.key_file}"}]
+        (note,) = result["notes"]
+        assert "The pool of 'old' is not imported" in note
+        assert "GUID 1 of that pool" in note
+    failed = once(capsys, False, state="synced")
+    assert "the target is in use" in failed["msg"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        # Another source, or none that anybody noted.
+        {"source": "1:older"},
+        {"source": "old"},
+        {"source": ""},
+        # What was not finalized, or verified anew and not finalized since.
+        {"finalized": ""},
+        {"verified": "checksums:0123"},
+        {"verified": ""},
+    ],
+)
+def test_without_the_source_a_record_that_does_not_fit_is_not_believed(
+    host: Host, capsys: pytest.CaptureFixture[str], change: dict[str, str]
+) -> None:
+    runs(host, capsys, state="finalized")
+    take_away(host)
+    with host.changed() as state:
+        own = state["datasets"]["new/old"]["own"]
+        own.update({f"nasops.encryption:migration-{name}": value for name, value in change.items()})
+    failed = once(capsys, False, state="finalized")
+    assert failed["failed"]
+    assert "'old': dataset does not exist" in failed["msg"]
+
+
+def test_a_pool_that_is_there_without_the_source_is_told_of(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
+    runs(host, capsys, state="finalized")
+    with host.changed() as state:
+        state["datasets"] = {name: node for name, node in state["datasets"].items() if name.split("/")[0] != "old"}
+    assert "'old': dataset does not exist" in once(capsys, False, state="finalized")["msg"]
+
+
 def test_what_differs_is_found_and_not_called_verified(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
     runs(host, capsys, state="verified", verify="streams")
     with host.changed() as state:
