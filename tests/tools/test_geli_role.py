@@ -50,7 +50,7 @@ sys.exit(said.get("zpool " + words[0]))
 # What is looked at or changed is not on this machine.
 _PLAYED = ("geli_info", "geli_device", "geli_migrate", "zfs_encrypted_pool", "zfs_dataset_key", "zfs_key_manifest")
 
-OPENED = {"geli_device": {"changed": True, "directory": "/run/nasops-geli"}}
+OPENED = {"geli_device": {"changed": True, "import_from": ["/run/nasops-geli"]}}
 PLANNED: dict[str, Any] = {
     "reached": "planned",
     "verified": None,
@@ -59,6 +59,7 @@ PLANNED: dict[str, Any] = {
     "estimated_bytes": 0,
     "available_bytes": 0,
     "streams": [],
+    "closing": [],
     "notes": [],
     "changed": False,
 }
@@ -82,7 +83,7 @@ class Host:
         """All that was asked of programs and modules, in order."""
         path = self.controller.folder / "asked.log"
         found = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-        return [(name, given) for name, given in found]
+        return list(map(tuple, found))
 
     def order(self) -> list[str]:
         """The same without what it was given, but for the stage."""
