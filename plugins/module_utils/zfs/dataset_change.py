@@ -198,7 +198,11 @@ def _change(
     refuse_replica(dataset, wanted, draft, "be given another key")
     if wish.file:
         _refuse_below_mountpoint(wish.file, dataset, draft)
-    new = None if wanted.rotate == "always" and wish.generate else found.key
+    rotates = wanted.rotate == "always" and wish.generate
+    if rotates:
+        # Whether it is made now, or was by a run that was interrupted.
+        keystore.refuse_memory(name, found.file)
+    new = None if rotates else found.key
     adopted = new is None and not (found.holds or found.promote) and adoptable(found.file, dataset, draft)
     if adopted:
         new = found.key
@@ -335,6 +339,9 @@ def _keep(wish: KeyWish, found: Findings, dataset: Dataset, draft: Draft) -> t.I
             raise _other_key(wish.file, name)
     else:
         _refuse_below_mountpoint(wish.file, dataset, draft)
+        if wish.text is None:
+            # It comes from the former key file, which is removed.
+            keystore.refuse_memory(name, found.file, what="key")
         yield _store(name, wish.file, found.key_format, found.key)
     wanted_location = keystore.location_of(wish.file)
     if location != wanted_location:

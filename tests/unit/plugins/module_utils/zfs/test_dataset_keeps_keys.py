@@ -247,6 +247,52 @@ class TestRandomKeyThatNeverCameIntoUse:
         self.refused(world(root("plain/a", "a"), root("plain/old", "b"), root("plain/z", "c")), tmp_path, file)
 
 
+class TestFilesInMemory:
+    """What is in memory is gone after a restart, so no random key may be there only."""
+
+    @pytest.fixture
+    def memory(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        """A folder in memory, beside the keystore on a disk."""
+        folder = tmp_path / "shm"
+        folder.mkdir()
+        monkeypatch.setattr(
+            keystore, "memory_of", lambda _runner, place, _source: "tmpfs" if place.startswith(str(folder)) else ""
+        )
+        # Files there are on the same device as all others of the test.
+        read_many = keystore.read_many
+        monkeypatch.setattr(
+            keystore, "read_many", lambda runner, wanted: [read_many(runner, [one])[0] for one in wanted]
+        )
+        return folder
+
+    def refused(self, zfs: DatasetZfs, keys: Path, file: str, **more: t.Any) -> None:
+        before = {path.name: path.read_bytes() for path in keys.iterdir()}
+        done = four(zfs, keys, name="plain/a", key={"file": file, "generate": True}, **more)
+        assert "That is in memory (tmpfs)" in done.plan.failures[0].message
+        assert {path.name: path.read_bytes() for path in keys.iterdir()} == before
+        assert material(zfs, "plain/a") == "a"
+
+    def test_a_random_key_is_not_moved_there(self, tmp_path: Path, memory: Path) -> None:
+        keys = tmp_path / "keys"
+        keys.mkdir()
+        zfs = world(root("plain/a", "a", location=at(write(file_of(keys, "plain/a"), "a"))))
+        self.refused(zfs, keys, str(memory / "a.key"))
+        assert list(memory.iterdir()) == []
+        # One that is given is known to who gave it.
+        done = four(zfs, keys, name="plain/a", key={"file": str(memory / "a.key"), "value": HEX["a"]})
+        assert done.plan.failures == ()
+
+    @pytest.mark.parametrize("ending", ["", keystore.NEXT])
+    def test_what_an_interrupted_run_left_there_is_not_taken(self, memory: Path, ending: str) -> None:
+        file = file_of(memory, "plain/a")
+        if ending:
+            write(file, "a")
+        sealed(file + ending, "b")
+        self.refused(
+            world(root("plain/a", "a", location=at(file) if ending else "prompt")), memory, file, rotate="always"
+        )
+
+
 class TestOtherFormats:
     def test_passphrase_to_a_key_in_the_same_file(self, tmp_path: Path) -> None:
         file = file_of(tmp_path, "plain/a")
