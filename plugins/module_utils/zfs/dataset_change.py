@@ -243,7 +243,8 @@ def _change(
     if adopted:
         draft.warnings.append(
             f"The key file {wish.file} is there already, with a key that opens nothing, so that one becomes the key of "
-            f"'{name}'. If no interrupted run left it there, it is an old one: rotate the key once more."
+            f"'{name}'. If no interrupted run left it there, it is an old one. The next rotation replaces it: if an "
+            "exported pool, a replica elsewhere or a backup may need it, copy the file before you rotate once more."
         )
     draft.model.change_key(name, found.key_format, location)
 

@@ -14,7 +14,11 @@ import pytest
 
 from ansible_collections.nasops.encryption.plugins.module_utils.secrets import Key
 from ansible_collections.nasops.encryption.plugins.module_utils.zfs import keystore
-from ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.zfs.dataset_host import DatasetZfs, Killed
+from ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.zfs.dataset_host import (
+    DatasetZfs,
+    Killed,
+    Node,
+)
 from ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.zfs.dataset_tools import (
     HEX,
     PASSPHRASES,
@@ -245,6 +249,25 @@ class TestRandomKeyThatNeverCameIntoUse:
         # plain/old was plain/a, and somebody set its keylocation to prompt since.
         file = sealed(file_of(tmp_path, "plain/a"), "b")
         self.refused(world(root("plain/a", "a"), root("plain/old", "b"), root("plain/z", "c")), tmp_path, file)
+
+    def test_not_if_it_opens_another_that_has_a_stale_key_file(self, tmp_path: Path) -> None:
+        file, stale = sealed(file_of(tmp_path, "plain/a"), "b"), write(tmp_path / "old", "c")
+        self.refused(world(root("plain/a", "a"), root("plain/old", "b", location=at(stale))), tmp_path, file)
+
+    def other_pool(self, tmp_path: Path, location: str) -> DatasetZfs:
+        return world(root("plain/a", "a"), Node("backup"), root("backup/a", "b", location=location))
+
+    def test_not_if_a_replica_in_another_pool_has_no_key_file(self, tmp_path: Path) -> None:
+        file = sealed(file_of(tmp_path, "plain/a"), "b")
+        self.refused(self.other_pool(tmp_path, "prompt"), tmp_path, file)
+
+    def test_not_if_another_pool_does_not_answer(self, tmp_path: Path) -> None:
+        file = sealed(file_of(tmp_path, "plain/a"), "b")
+        zfs = self.other_pool(tmp_path, at(str(tmp_path / "backup")))
+        zfs.world.suspended.add("backup")
+        self.refused(zfs, tmp_path, file)
+        zfs.world.suspended.clear()
+        assert self.rotate(zfs, tmp_path, file).failures == ()
 
 
 class TestFilesInMemory:
