@@ -50,8 +50,10 @@ class Draft:
         self.opening: set[str] = set()
         # Mountpoints of filesystems that a planned step mounts, with the branch it belongs to.
         self.mounting: dict[str, str] = {}
-        # The folders above them and above what is mounted already, each with a mountpoint below it.
-        self._above_mounts: dict[str, str] | None = None
+        # The mountpoints of these and of what is mounted already.
+        self._in_use: set[str] | None = None
+        # The folders above them, each with a mountpoint below it.
+        self._above_mounts: dict[str, str] = {}
         # Mountpoints at which nothing can be mounted, with the filesystem that should be. Nothing is mounted below.
         self.blocked: dict[str, str] = {}
         # Mountpoints that a planned step clears of what is there.
@@ -140,11 +142,21 @@ class Draft:
 
     def mounted_below(self, folder: str) -> str:
         """A mountpoint in use below a folder, "" if there is none."""
-        if self._above_mounts is None:
-            self._above_mounts = {}
-            for dataset in self.model.all_mounted():
-                self._note_mount(dataset.value("mountpoint"), self._above_mounts)
+        self._mountpoints()
         return self._above_mounts.get(folder, "")
+
+    def bare_above(self, mountpoint: str, name: str) -> str:
+        """The folder of another filesystem that can't be mounted in which this one would be mounted, "" for none.
+
+        What is mounted in between is what it would be mounted in; so is the system, whoever else wants to be at "/".
+        """
+        in_use = self._mountpoints()
+        for folder in folders_above(mountpoint):
+            if folder == "/" or folder in in_use:
+                break
+            if self.blocked.get(folder, name) != name:
+                return folder
+        return ""
 
     def opens(self, branch: str) -> None:
         """Note that a branch creates or unlocks something, on which those below depend."""
@@ -172,19 +184,27 @@ class Draft:
         if dataset is None or (entry is not None and (entry.state in ("locked", "absent") or not entry.mount)):
             return
         for one in self.model.members(branch) if dataset.is_root else (dataset,):
-            if one.mountable() and not self.model.mounted(one):
+            own = self.entries.get(one.name)
+            if one.mountable() and not self.model.mounted(one) and (own is None or own.mount):
                 self.blocks(one.value("mountpoint"), one.name)
 
     def mounts(self, mountpoint: str, branch: str) -> None:
         """Note that a step of a branch mounts something, which is the last that a branch does."""
         self.mounting[mountpoint] = branch
-        if self._above_mounts is not None:
-            self._note_mount(mountpoint, self._above_mounts)
+        if self._in_use is not None:
+            self._note_mount(mountpoint, self._in_use)
 
-    @staticmethod
-    def _note_mount(mountpoint: str, above: dict[str, str]) -> None:
+    def _mountpoints(self) -> set[str]:
+        if self._in_use is None:
+            self._in_use = set()
+            for dataset in self.model.all_mounted():
+                self._note_mount(dataset.value("mountpoint"), self._in_use)
+        return self._in_use
+
+    def _note_mount(self, mountpoint: str, in_use: set[str]) -> None:
+        in_use.add(mountpoint)
         for folder in folders_above(mountpoint):
-            above.setdefault(folder, mountpoint)
+            self._above_mounts.setdefault(folder, mountpoint)
 
     def fail(self, name: str, error: StorageError, because: str = "") -> None:
         """Note a branch that can't be carried out, or not wholly."""
