@@ -26,6 +26,7 @@ from .dataset_keys import (
     FoundKey,
     find_key,
     is_leftover,
+    is_shared,
     is_there,
     load_steps,
     promote_step,
@@ -356,7 +357,7 @@ def _keep(wish: KeyWish, found: Findings, dataset: Dataset, draft: Draft) -> t.I
         yield from retire_steps(name, location, wish.file, draft)
         draft.model.change_key(name, found.key_format, wanted_location)
     unused = found.next is not None and not found.promote and is_leftover(found.next, name, draft)
-    if found.next is not None and unused and not draft.sharers(found.next.path, name):
+    if found.next is not None and unused and not is_shared(found.next.path, name, draft):
         yield Step(
             f"Remove {found.next.path}, a key of '{name}' that never came into use",
             RemoveFile(found.next.path),
