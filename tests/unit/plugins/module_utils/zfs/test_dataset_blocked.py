@@ -96,3 +96,38 @@ class TestRefusedEntry:
         done = four(zfs, tmp_path, datasets=wanted)
         assert {one.branch for one in done.plan.failures} == {"plain/a", "plain/a/x", *["plain/b"] * mount}
         assert zfs.world.nodes["plain/b"].mounted is not mount
+
+
+class TestNewPlaceOfARefusedEntry:
+    """It is to be mounted there once what is wrong is mended."""
+
+    def refused(self, zfs: DatasetZfs, folder: Path, place: str, **more: t.Any) -> list[str]:
+        """What is refused, where plain/x is, and plain/y would be mounted below a place."""
+        wrong = {"name": "plain/x", "key": {"file": str(folder / "missing")}, **more}
+        below = {"name": "plain/y", "key": {"value": HEX["b"]}, **at(f"{place}/y")}
+        return [one.branch for one in four(zfs, folder, datasets=[below, wrong]).plan.failures]
+
+    def test_of_a_new_one(self, tmp_path: Path) -> None:
+        zfs = world()
+        assert self.refused(zfs, tmp_path, "/srv/x", **at("/srv/x")) == ["plain/x", "plain/y"]
+        assert "plain/y" not in zfs.world.nodes
+
+    def test_of_a_new_one_that_inherits_it(self, tmp_path: Path) -> None:
+        assert self.refused(world(), tmp_path, "/nasops-test/plain/x") == ["plain/x", "plain/y"]
+
+    @pytest.mark.parametrize(
+        "more",
+        [
+            {"mount": False, **at("/srv/x")},
+            {"properties": {"mountpoint": "/srv/x", "canmount": "noauto"}},
+            {"volsize": "1M"},
+        ],
+    )
+    def test_of_a_new_one_that_is_not_mounted(self, tmp_path: Path, more: dict[str, t.Any]) -> None:
+        assert self.refused(world(), tmp_path, "/srv/x", **more) == ["plain/x"]
+
+    @pytest.mark.parametrize(("place", "also"), [("/srv/old", []), ("/srv/new", ["plain/y"])])
+    @pytest.mark.parametrize("is_open", [True, False])
+    def test_of_one_that_is_to_move(self, tmp_path: Path, place: str, also: list[str], is_open: bool) -> None:
+        zfs = world(root("plain/x", "a", loaded=is_open, mounted=is_open, **at("/srv/old")))
+        assert self.refused(zfs, tmp_path, place, **at("/srv/new")) == ["plain/x", *also]
