@@ -10,6 +10,7 @@ the dataset destroys nothing; but the next rotation replaces it, so this is for 
 
 from __future__ import annotations
 
+from ..secrets import Key
 from . import keystore
 from .dataset_draft import Draft
 from .dataset_state import TryKey, Unanswered
@@ -33,16 +34,19 @@ def adoptable(file: KeyFile | None, dataset: Dataset, draft: Draft) -> bool:
     elsewhere = draft.host.key_locations_elsewhere().values()
     if draft.host.silent_pools() or any(keystore.path_of(location) is None for location in elsewhere):
         return False
+    return not opens_another(file.key, dataset.name, draft)
+
+
+def opens_another(key: Key, name: str, draft: Draft) -> bool:
+    """Whether a key opens another dataset in the pools of the task than the named one."""
     others = [
         one.name
         for one in draft.host.datasets.values()
-        if one.is_root and one.name != dataset.name and one.value("keyformat") == file.key.format
+        if one.is_root and one.name != name and one.value("keyformat") == key.format
     ]
     # All of them in one round.
-    unknown = [
-        question for question in (TryKey(name, file.key) for name in others) if question not in draft.host.answers
-    ]
+    unknown = [question for question in (TryKey(one, key) for one in others) if question not in draft.host.answers]
     draft.questions.update(dict.fromkeys(unknown))
     if unknown:
         raise Unanswered(unknown[0])
-    return not any(draft.host.opens(name, file.key) for name in others)
+    return any(draft.host.opens(one, key) for one in others)

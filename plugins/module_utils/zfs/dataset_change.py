@@ -15,12 +15,12 @@ import typing as t
 from dataclasses import dataclass, field
 
 from ..command import Command
-from ..errors import Refused
+from ..errors import Refused, StorageError
 from ..plan import Change, Step
 from ..secrets import Key, check_iterations
 from . import keystore
 from .dataset_actions import ChangeKey, RemoveFile, StoreKey
-from .dataset_adopt import adoptable
+from .dataset_adopt import adoptable, opens_another
 from .dataset_draft import Draft
 from .dataset_keys import (
     FoundKey,
@@ -205,6 +205,9 @@ def _change(
         keystore.refuse_memory(name, found.file)
     new = None if rotates else found.key
     adopted = new is None and not (found.holds or found.promote) and adoptable(found.file, dataset, draft)
+    if adopted and found.next is not None and found.next.key is not None:
+        # That one is removed after it.
+        adopted = not opens_another(found.next.key, name, draft)
     if adopted:
         new = found.key
     same = new is not None and _same(found.file, new) and not found.promote
@@ -237,6 +240,8 @@ def _change(
     )
     if beside:
         yield promote_step(name, wish.file or "")
+    elif same:
+        yield from _remove_unused(found, name, draft)
     marked = any(mark_steps(name, before, wish.file or "", draft))
     yield from retire_steps(name, before, wish.file or "", draft)
     if not marked:
@@ -356,14 +361,27 @@ def _keep(wish: KeyWish, found: Findings, dataset: Dataset, draft: Draft) -> t.I
         )
         yield from retire_steps(name, location, wish.file, draft)
         draft.model.change_key(name, found.key_format, wanted_location)
-    unused = found.next is not None and not found.promote and is_leftover(found.next, name, draft)
-    if found.next is not None and unused and not is_shared(found.next.path, name, draft):
-        yield Step(
-            f"Remove {found.next.path}, a key of '{name}' that never came into use",
-            RemoveFile(found.next.path),
-            (Change(("key_files", found.next.path), f"unused key of {name}", None),),
-        )
+    if not found.promote:
+        yield from _remove_unused(found, name, draft)
     yield from _leftovers(name, wish, location, draft)
+
+
+def _remove_unused(found: Findings, name: str, draft: Draft) -> t.Iterator[Step]:
+    """Remove what a rotation left beside the key file before ZFS took it, unless it may be the key of another dataset."""
+    unused = found.next
+    if unused is None or not is_leftover(unused, name, draft) or is_shared(unused.path, name, draft):
+        return
+    try:
+        if unused.key is not None and opens_another(unused.key, name, draft):
+            return
+    except StorageError:
+        # Whether it does is not to be found out, and this dataset needs no answer.
+        return
+    yield Step(
+        f"Remove {unused.path}, a key of '{name}' that never came into use",
+        RemoveFile(unused.path),
+        (Change(("key_files", unused.path), f"unused key of {name}", None),),
+    )
 
 
 def _leftovers(name: str, wish: KeyWish, before: str, draft: Draft) -> t.Iterator[Step]:

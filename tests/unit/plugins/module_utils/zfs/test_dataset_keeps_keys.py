@@ -250,6 +250,30 @@ class TestRandomKeyThatNeverCameIntoUse:
         file = sealed(file_of(tmp_path, "plain/a"), "b")
         self.refused(world(root("plain/a", "a"), root("plain/old", "b"), root("plain/z", "c")), tmp_path, file)
 
+    def test_a_second_one_beside_it_is_removed(self, tmp_path: Path) -> None:
+        file = sealed(file_of(tmp_path, "plain/a"), "b")
+        sealed(file + keystore.NEXT, "c")
+        zfs = world(root("plain/a", "a"))
+        assert self.rotate(zfs, tmp_path, file).failures == ()
+        assert material(zfs, "plain/a") == read(file) == "b"
+        assert os.listdir(tmp_path) == [os.path.basename(file)]
+
+    def test_not_if_a_second_one_beside_it_opens_another(self, tmp_path: Path) -> None:
+        file = sealed(file_of(tmp_path, "plain/a"), "b")
+        beside = sealed(file + keystore.NEXT, "c")
+        self.refused(world(root("plain/a", "a"), root("plain/old", "c")), tmp_path, file)
+        assert read(beside) == "c"
+
+    @pytest.mark.parametrize("before", ["a", "b"])
+    @pytest.mark.parametrize("opens", ["plain/old", ""])
+    def test_one_beside_a_file_that_is_used_as_it_is(self, tmp_path: Path, before: str, opens: str) -> None:
+        file = sealed(file_of(tmp_path, "plain/a"), "b")
+        beside = sealed(file + keystore.NEXT, "c")
+        zfs = world(root("plain/a", before), root("plain/old", "c" if opens else "d"))
+        assert four(zfs, tmp_path, name="plain/a", key={"file": file}).plan.failures == ()
+        assert material(zfs, "plain/a") == read(file) == "b"
+        assert os.path.exists(beside) is bool(opens)
+
     def test_not_if_it_opens_another_that_has_a_stale_key_file(self, tmp_path: Path) -> None:
         file, stale = sealed(file_of(tmp_path, "plain/a"), "b"), write(tmp_path / "old", "c")
         self.refused(world(root("plain/a", "a"), root("plain/old", "b", location=at(stale))), tmp_path, file)
