@@ -367,7 +367,7 @@ def _keep(wish: KeyWish, found: Findings, dataset: Dataset, draft: Draft) -> t.I
 
 
 def _remove_unused(found: Findings, name: str, draft: Draft) -> t.Iterator[Step]:
-    """Remove what a rotation left beside the key file before ZFS took it, unless it may be the key of another dataset."""
+    """Remove what a rotation left beside the key file before ZFS took it, unless it may be the key of another one."""
     unused = found.next
     if unused is None or not is_leftover(unused, name, draft) or is_shared(unused.path, name, draft):
         return
