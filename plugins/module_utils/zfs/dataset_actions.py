@@ -317,13 +317,15 @@ def free_name(path: str) -> str:
 class Mounted:
     """A filesystem that is mounted at ``place``, which is "" where that is not known.
 
-    ``legacy``: its mountpoint is not kept by ZFS; then ``options`` are those to mount it with again.
+    ``legacy``: its mountpoint is not kept by ZFS; then ``options`` are those to mount it with again. ``folder``: which
+    of its folders is seen there, "" for all of it.
     """
 
     name: str
     place: str
     legacy: bool = False
     options: tuple[str, ...] = ()
+    folder: str = ""
 
     def unmounting(self, force: bool) -> Command:
         flags = ("-f",) if force else ()
@@ -396,6 +398,10 @@ class Remount:
         for one in self.mounts:
             if one.legacy and not one.place:
                 failed.append(f"'{one.name}': where it was mounted is not known")
+                continue
+            if one.folder:
+                # The whole filesystem there would be something else.
+                failed.append(f"'{one.name}' at {one.place}: its folder {one.folder} was there, by 'mount --bind'")
                 continue
             try:
                 run_zfs(runner, one.mounting())
