@@ -149,7 +149,8 @@ options:
           - V(always) does so every time, and with O(key.generate) makes a new random key for it. Such a task is never
             without a change.
           - If O(key.file) is V(auto) and has a key already that this module made and that opens nothing, as an
-            interrupted run leaves it, V(always) takes that one, with a warning.
+            interrupted run leaves it, V(always) takes that one, with a warning. It does not while another imported
+            pool holds an encryption root without a key file, or does not answer.
           - V(never) makes a difference an error.
         type: str
         choices: [when_different, always, never]

@@ -57,34 +57,43 @@ class LoadKey:
 
 @dataclass(frozen=True)
 class CreateVolume:
-    """Creates a volume, and waits for its device node."""
+    """Creates a volume, and waits for its device node.
+
+    ``missing`` holds that node afterwards if it did not appear: some hosts show none, such as jails and containers, and
+    the volume is there all the same.
+    """
 
     name: str
     command: Command
+    missing: list[str] = field(default_factory=list, compare=False)
 
     def __call__(self, runner: Runner) -> None:
         run_zfs(runner, self.command)
-        wait_for_nodes((self.name,), f"'{self.name}' was created")
+        self.missing.extend(missing_nodes((self.name,)))
 
 
-def wait_for_nodes(volumes: tuple[str, ...], done: str = "The key is loaded") -> None:
-    """Wait until there are device nodes for these volumes.
+def wait_for_nodes(volumes: tuple[str, ...]) -> None:
+    """Wait until there are device nodes for these volumes, whose key was loaded.
 
-    :param done: what they come with, for the message
     :raises StorageError: they did not appear in time
     """
+    missing = missing_nodes(volumes)
+    if missing:
+        raise StorageError(
+            f"The key is loaded, but these device nodes did not appear within {NODE_PATIENCE:.0f} seconds: "
+            f"{', '.join(missing)}.",
+            hint="See 'udevadm settle' and the kernel log.",
+        )
+
+
+def missing_nodes(volumes: tuple[str, ...]) -> list[str]:
+    """The device nodes of these volumes that do not appear in time."""
     missing = [] if not volumes or _makes_no_nodes() else list(volumes)
     end = time.monotonic() + NODE_PATIENCE
     while True:
         missing = [name for name in missing if not os.path.exists(node_of(name))]
-        if not missing:
-            return
-        if time.monotonic() > end:
-            raise StorageError(
-                f"{done}, but these device nodes did not appear within {NODE_PATIENCE:.0f} seconds: "
-                f"{', '.join(node_of(name) for name in missing)}.",
-                hint="See 'udevadm settle' and the kernel log.",
-            )
+        if not missing or time.monotonic() > end:
+            return [node_of(name) for name in missing]
         time.sleep(_PAUSE / 4)
 
 
@@ -308,13 +317,15 @@ def free_name(path: str) -> str:
 class Mounted:
     """A filesystem that is mounted at ``place``, which is "" where that is not known.
 
-    ``legacy``: its mountpoint is not kept by ZFS; then ``options`` are those to mount it with again.
+    ``legacy``: its mountpoint is not kept by ZFS; then ``options`` are those to mount it with again. ``folder``: which
+    of its folders is seen there, "" for all of it.
     """
 
     name: str
     place: str
     legacy: bool = False
     options: tuple[str, ...] = ()
+    folder: str = ""
 
     def unmounting(self, force: bool) -> Command:
         flags = ("-f",) if force else ()
@@ -387,6 +398,10 @@ class Remount:
         for one in self.mounts:
             if one.legacy and not one.place:
                 failed.append(f"'{one.name}': where it was mounted is not known")
+                continue
+            if one.folder:
+                # The whole filesystem there would be something else.
+                failed.append(f"'{one.name}' at {one.place}: its folder {one.folder} was there, by 'mount --bind'")
                 continue
             try:
                 run_zfs(runner, one.mounting())

@@ -10,6 +10,7 @@ the dataset destroys nothing; but the next rotation replaces it, so this is for 
 
 from __future__ import annotations
 
+from ..secrets import Key
 from . import keystore
 from .dataset_draft import Draft
 from .dataset_state import TryKey, Unanswered
@@ -21,7 +22,8 @@ def adoptable(file: KeyFile | None, dataset: Dataset, draft: Draft) -> bool:
     """Whether the key in a file, which is not that of the dataset, can be made its key.
 
     The file has to be what this collection makes for that very dataset, no dataset of the imported pools may have its
-    key there, and the key must open none of those that say nothing of where their key is.
+    key there, and the key must open none of those in the pools of the task, wherever these say that their key is: that
+    file may be a stale one. In other pools all have to say where it is, since they are not tried.
     """
     if file is None or file.key is None or not file.sealed:
         return False
@@ -29,19 +31,22 @@ def adoptable(file: KeyFile | None, dataset: Dataset, draft: Draft) -> bool:
         return False
     if draft.sharers(file.path, dataset.name):
         return False
-    silent = [
+    elsewhere = draft.host.key_locations_elsewhere().values()
+    if draft.host.silent_pools() or any(keystore.path_of(location) is None for location in elsewhere):
+        return False
+    return not opens_another(file.key, dataset.name, draft)
+
+
+def opens_another(key: Key, name: str, draft: Draft) -> bool:
+    """Whether a key opens another dataset in the pools of the task than the named one."""
+    others = [
         one.name
         for one in draft.host.datasets.values()
-        if one.is_root
-        and one.name != dataset.name
-        and one.value("keyformat") == file.key.format
-        and keystore.path_of(one.value("keylocation")) is None
+        if one.is_root and one.name != name and one.value("keyformat") == key.format
     ]
     # All of them in one round.
-    unknown = [
-        question for question in (TryKey(name, file.key) for name in silent) if question not in draft.host.answers
-    ]
+    unknown = [question for question in (TryKey(one, key) for one in others) if question not in draft.host.answers]
     draft.questions.update(dict.fromkeys(unknown))
     if unknown:
         raise Unanswered(unknown[0])
-    return not any(draft.host.opens(name, file.key) for name in silent)
+    return any(draft.host.opens(one, key) for one in others)

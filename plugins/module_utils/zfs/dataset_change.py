@@ -15,17 +15,18 @@ import typing as t
 from dataclasses import dataclass, field
 
 from ..command import Command
-from ..errors import Refused
+from ..errors import Refused, StorageError
 from ..plan import Change, Step
 from ..secrets import Key, check_iterations
 from . import keystore
 from .dataset_actions import ChangeKey, RemoveFile, StoreKey
-from .dataset_adopt import adoptable
+from .dataset_adopt import adoptable, opens_another
 from .dataset_draft import Draft
 from .dataset_keys import (
     FoundKey,
     find_key,
     is_leftover,
+    is_shared,
     is_there,
     load_steps,
     promote_step,
@@ -198,8 +199,15 @@ def _change(
     refuse_replica(dataset, wanted, draft, "be given another key")
     if wish.file:
         _refuse_below_mountpoint(wish.file, dataset, draft)
-    new = None if wanted.rotate == "always" and wish.generate else found.key
+    rotates = wanted.rotate == "always" and wish.generate
+    if rotates:
+        # Whether it is made now, or was by a run that was interrupted.
+        keystore.refuse_memory(name, found.file)
+    new = None if rotates else found.key
     adopted = new is None and not (found.holds or found.promote) and adoptable(found.file, dataset, draft)
+    if adopted and found.next is not None and found.next.key is not None:
+        # That one is removed after it.
+        adopted = not opens_another(found.next.key, name, draft)
     if adopted:
         new = found.key
     same = new is not None and _same(found.file, new) and not found.promote
@@ -232,6 +240,8 @@ def _change(
     )
     if beside:
         yield promote_step(name, wish.file or "")
+    elif same:
+        yield from _remove_unused(found, name, draft)
     marked = any(mark_steps(name, before, wish.file or "", draft))
     yield from retire_steps(name, before, wish.file or "", draft)
     if not marked:
@@ -239,7 +249,8 @@ def _change(
     if adopted:
         draft.warnings.append(
             f"The key file {wish.file} is there already, with a key that opens nothing, so that one becomes the key of "
-            f"'{name}'. If no interrupted run left it there, it is an old one: rotate the key once more."
+            f"'{name}'. If no interrupted run left it there, it is an old one. The next rotation replaces it: if an "
+            "exported pool, a replica elsewhere or a backup may need it, copy the file before you rotate once more."
         )
     draft.model.change_key(name, found.key_format, location)
 
@@ -335,6 +346,9 @@ def _keep(wish: KeyWish, found: Findings, dataset: Dataset, draft: Draft) -> t.I
             raise _other_key(wish.file, name)
     else:
         _refuse_below_mountpoint(wish.file, dataset, draft)
+        if wish.text is None:
+            # It comes from the former key file, which is removed.
+            keystore.refuse_memory(name, found.file, what="key")
         yield _store(name, wish.file, found.key_format, found.key)
     wanted_location = keystore.location_of(wish.file)
     if location != wanted_location:
@@ -347,14 +361,27 @@ def _keep(wish: KeyWish, found: Findings, dataset: Dataset, draft: Draft) -> t.I
         )
         yield from retire_steps(name, location, wish.file, draft)
         draft.model.change_key(name, found.key_format, wanted_location)
-    unused = found.next is not None and not found.promote and is_leftover(found.next, name, draft)
-    if found.next is not None and unused and not draft.sharers(found.next.path, name):
-        yield Step(
-            f"Remove {found.next.path}, a key of '{name}' that never came into use",
-            RemoveFile(found.next.path),
-            (Change(("key_files", found.next.path), f"unused key of {name}", None),),
-        )
+    if not found.promote:
+        yield from _remove_unused(found, name, draft)
     yield from _leftovers(name, wish, location, draft)
+
+
+def _remove_unused(found: Findings, name: str, draft: Draft) -> t.Iterator[Step]:
+    """Remove what a rotation left beside the key file before ZFS took it, unless it may be the key of another one."""
+    unused = found.next
+    if unused is None or not is_leftover(unused, name, draft) or is_shared(unused.path, name, draft):
+        return
+    try:
+        if unused.key is not None and opens_another(unused.key, name, draft):
+            return
+    except StorageError:
+        # Whether it does is not to be found out, and this dataset needs no answer.
+        return
+    yield Step(
+        f"Remove {unused.path}, a key of '{name}' that never came into use",
+        RemoveFile(unused.path),
+        (Change(("key_files", unused.path), f"unused key of {name}", None),),
+    )
 
 
 def _leftovers(name: str, wish: KeyWish, before: str, draft: Draft) -> t.Iterator[Step]:

@@ -17,7 +17,6 @@ from .dataset_draft import Blocked, Draft
 from .dataset_keys import refuse_own_file, warn_exposed
 from .dataset_mount import mount_steps, plan_mounts, unmountable
 from .dataset_options import KeyWish, WantedDataset
-from .dataset_order import place_to_be
 from .dataset_policy import check_gap, check_new_root, check_plain
 from .names import lies_below
 from .pool_create import DEFAULT_CIPHER
@@ -181,7 +180,7 @@ def _future(wanted: WantedDataset, parent: Dataset, key_format: str, cipher: str
         "keyformat": "none" if cipher == "off" else key_format or parent.value("keyformat"),
         "keylocation": (keystore.location_of(key.file) if key.file else "prompt") if key is not None else "none",
         "pbkdf2iters": str(key.iterations or 0) if key is not None else parent.value("pbkdf2iters"),
-        "mountpoint": place_to_be(wanted.name, draft) if wanted.volsize is None else "-",
+        "mountpoint": draft.place_to_be(wanted.name) if wanted.volsize is None else "-",
         "canmount": (wanted.properties.get("canmount") or "on") if wanted.volsize is None else "-",
         "mounted": "no" if wanted.volsize is None else "-",
         "origin": "-",

@@ -18,7 +18,9 @@ from .dataset_actions import LoadKey
 from .dataset_model import Model
 from .dataset_options import WantedDataset, Wishes
 from .dataset_state import DatasetHost, PoolFacts, Question, Unanswered
-from .names import ancestors, folders_above
+from .names import ancestors, folders_above, inherited_mountpoint
+from .properties import Property
+from .property_steps import with_altroot
 from .state import Dataset
 
 
@@ -50,8 +52,10 @@ class Draft:
         self.opening: set[str] = set()
         # Mountpoints of filesystems that a planned step mounts, with the branch it belongs to.
         self.mounting: dict[str, str] = {}
-        # The folders above them and above what is mounted already, each with a mountpoint below it.
-        self._above_mounts: dict[str, str] | None = None
+        # The mountpoints of these and of what is mounted already.
+        self._in_use: set[str] | None = None
+        # The folders above them, each with a mountpoint below it.
+        self._above_mounts: dict[str, str] = {}
         # Mountpoints at which nothing can be mounted, with the filesystem that should be. Nothing is mounted below.
         self.blocked: dict[str, str] = {}
         # Mountpoints that a planned step clears of what is there.
@@ -140,11 +144,21 @@ class Draft:
 
     def mounted_below(self, folder: str) -> str:
         """A mountpoint in use below a folder, "" if there is none."""
-        if self._above_mounts is None:
-            self._above_mounts = {}
-            for dataset in self.model.all_mounted():
-                self._note_mount(dataset.value("mountpoint"), self._above_mounts)
+        self._mountpoints()
         return self._above_mounts.get(folder, "")
+
+    def bare_above(self, mountpoint: str, name: str) -> str:
+        """The folder of another filesystem that can't be mounted in which this one would be mounted, "" for none.
+
+        What is mounted in between is what it would be mounted in; so is the system, whoever else wants to be at "/".
+        """
+        in_use = self._mountpoints()
+        for folder in folders_above(mountpoint):
+            if folder == "/" or folder in in_use:
+                break
+            if self.blocked.get(folder, name) != name:
+                return folder
+        return ""
 
     def opens(self, branch: str) -> None:
         """Note that a branch creates or unlocks something, on which those below depend."""
@@ -167,24 +181,62 @@ class Draft:
         self.blocked.setdefault(mountpoint, name)
 
     def _stays_unmounted(self, branch: str) -> None:
-        """Note what a branch that failed would have mounted."""
+        """Note what a branch that failed would have mounted, which it still will once what is wrong is mended."""
         dataset, entry = self.model.get(branch), self.entries.get(branch)
-        if dataset is None or (entry is not None and (entry.state in ("locked", "absent") or not entry.mount)):
+        if entry is not None and (entry.state in ("locked", "absent") or not entry.mount):
+            return
+        if dataset is None:
+            if entry is not None and entry.state == "present" and self.wishes.create and _mounts_itself(entry):
+                self.blocks(self.place_to_be(branch), branch)
             return
         for one in self.model.members(branch) if dataset.is_root else (dataset,):
-            if one.mountable() and not self.model.mounted(one):
-                self.blocks(one.value("mountpoint"), one.name)
+            own, described = self.entries.get(one.name), self.as_described(one)
+            place = described.value("mountpoint")
+            there = self.model.mounted(one) and place == one.value("mountpoint")
+            if described.mountable() and not there and (own is None or own.mount):
+                self.blocks(place, one.name)
+
+    def place_to_be(self, name: str) -> str:
+        """The mountpoint of a dataset once the task is through, as ZFS shows it; "" if that is not known."""
+        entry, dataset = self.entries.get(name), self.model.get(name)
+        own = entry.properties.get("mountpoint") if entry is not None else None
+        if own is not None:
+            pool = self.host.pools.get(name.split("/")[0])
+            return with_altroot(pool.altroot if pool else "", own)
+        if dataset is not None:
+            return dataset.value("mountpoint")
+        if "/" not in name:
+            return ""
+        parent, last = name.rsplit("/", 1)
+        return inherited_mountpoint(self.place_to_be(parent), last)
+
+    def as_described(self, dataset: Dataset) -> Dataset:
+        """A dataset with the wanted properties that decide where it is mounted, and the key it will have."""
+        current, entry = self.model.get(dataset.name) or dataset, self.entries.get(dataset.name)
+        values: dict[str, Property] = {}
+        if entry is not None and entry.properties.get("mountpoint") is not None:
+            values["mountpoint"] = Property(self.place_to_be(dataset.name), "local")
+        if entry is not None and "canmount" in entry.properties:
+            values["canmount"] = Property(entry.properties["canmount"] or "on", "local")
+        return replace(current, properties={**current.properties, **values}) if values else current
 
     def mounts(self, mountpoint: str, branch: str) -> None:
         """Note that a step of a branch mounts something, which is the last that a branch does."""
         self.mounting[mountpoint] = branch
-        if self._above_mounts is not None:
-            self._note_mount(mountpoint, self._above_mounts)
+        if self._in_use is not None:
+            self._note_mount(mountpoint, self._in_use)
 
-    @staticmethod
-    def _note_mount(mountpoint: str, above: dict[str, str]) -> None:
+    def _mountpoints(self) -> set[str]:
+        if self._in_use is None:
+            self._in_use = set()
+            for dataset in self.model.all_mounted():
+                self._note_mount(dataset.value("mountpoint"), self._in_use)
+        return self._in_use
+
+    def _note_mount(self, mountpoint: str, in_use: set[str]) -> None:
+        in_use.add(mountpoint)
         for folder in folders_above(mountpoint):
-            above.setdefault(folder, mountpoint)
+            self._above_mounts.setdefault(folder, mountpoint)
 
     def fail(self, name: str, error: StorageError, because: str = "") -> None:
         """Note a branch that can't be carried out, or not wholly."""
@@ -228,6 +280,11 @@ class Draft:
                 f"Pool '{pool}' is imported read-only, so '{name}' can't be changed.",
                 hint="Export it and import it again without readonly=on.",
             )
+
+
+def _mounts_itself(wanted: WantedDataset) -> bool:
+    """Whether ZFS mounts a dataset by itself that does not exist yet."""
+    return wanted.volsize is None and (wanted.properties.get("canmount") or "on") == "on"
 
 
 def _files_at(location: str) -> t.Iterator[str]:

@@ -175,7 +175,7 @@ def refuse_foreign(successor: KeyFile, name: str, draft: Draft) -> None:
 def refuse_shared_file(path: str, name: str, draft: Draft) -> None:
     """A key file must not get another content while it is the only copy of the key of another dataset.
 
-    :raises Refused: it is the key file of others too
+    :raises Refused: it is the key file of others too, or that can't be found out
     """
     others = draft.sharers(path, name)
     if others:
@@ -185,6 +185,24 @@ def refuse_shared_file(path: str, name: str, draft: Draft) -> None:
             hint=f"Give '{name}' a key file of its own, for example with 'file: auto'; the key is moved there with its "
             "next change.",
         )
+    silent = _silent_users(path, name, draft)
+    if silent:
+        raise Refused(
+            f"The key file {path} of '{name}' may also be that of a dataset in {', '.join(silent)}, which does not "
+            "answer, and which could not be opened any more if the key in it were replaced.",
+            hint=f"Bring its devices back, then run 'zpool clear {silent[0]}'. Or give '{name}' a key file of its own "
+            "with 'file: auto'; the key is moved there with its next change.",
+        )
+
+
+def is_shared(path: str, name: str, draft: Draft) -> bool:
+    """Whether a key file is, or may be, that of other datasets too."""
+    return bool(draft.sharers(path, name) or _silent_users(path, name, draft))
+
+
+def _silent_users(path: str, name: str, draft: Draft) -> list[str]:
+    """The pools that do not answer, whose datasets may use a key file that is not surely of this dataset alone."""
+    return [] if is_own_file(path, name, draft) else draft.host.silent_pools()
 
 
 def load_steps(root: Dataset, found: FoundKey, draft: Draft) -> t.Iterator[Step]:
@@ -203,7 +221,7 @@ def load_steps(root: Dataset, found: FoundKey, draft: Draft) -> t.Iterator[Step]
         action,
         (Change(("datasets", root.name, "locked"), True, False),),
     )
-    if found.unfinished and not draft.sharers(found.unfinished, root.name):
+    if found.unfinished and not is_shared(found.unfinished, root.name, draft):
         yield promote_step(root.name, found.unfinished)
 
 

@@ -86,7 +86,7 @@ def _in_order(mounted: list[Dataset], draft: Draft) -> tuple[Mounted, ...]:
         if mountpoint == "legacy":
             # It may be mounted at several places; at one of them, what was mounted last is on top.
             places = reversed(found[one.name] or (Place(""),))
-            mounts += [Mounted(one.name, place.path, True, place.options) for place in places]
+            mounts += [Mounted(one.name, place.path, True, place.options, place.folder) for place in places]
         else:
             mounts.append(Mounted(one.name, mountpoint if mountpoint.startswith("/") else ""))
     return tuple(sorted(mounts, key=lambda one: (bool(one.place), -_depth(one.place), not one.legacy, one.name)))

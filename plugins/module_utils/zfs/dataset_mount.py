@@ -60,11 +60,12 @@ def plan_mounts(datasets: t.Iterable[Dataset], wanted: WantedDataset, draft: Dra
                 f"{below}, so unmount that first, or give one of the two another mountpoint"
             )
             continue
-        over = [path for path in _folders(mountpoint) if draft.blocked.get(path, dataset.name) != dataset.name]
+        # Who shares its own mountpoint does not matter: what is there is looked at below.
+        over = draft.bare_above(mountpoint, dataset.name)
         if over:
             draft.blocks(mountpoint, dataset.name)
-            causes.add(_failed_with(draft.blocked[over[0]], draft))
-            refused.append(f"'{dataset.name}' can't be mounted, because nothing could be mounted at {over[0]}")
+            causes.add(_failed_with(draft.blocked[over], draft))
+            refused.append(f"'{dataset.name}' can't be mounted, because nothing could be mounted at {over}")
             continue
         # What is in a mountpoint below another one shows only when that one is mounted.
         above = next((mounting[path] for path in _folders(mountpoint) if path in mounting), "")

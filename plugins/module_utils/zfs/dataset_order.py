@@ -14,8 +14,7 @@ import typing as t
 
 from .dataset_draft import Draft
 from .dataset_options import WantedDataset
-from .names import ancestors, folders_above, inherited_mountpoint
-from .property_steps import with_altroot
+from .names import ancestors, folders_above
 from .state import Dataset
 
 
@@ -68,27 +67,12 @@ def roots_in_order(roots: t.Sequence[Dataset], draft: Draft) -> list[Dataset]:
     return [by_name[name] for name in opening_order(places)]
 
 
-def place_to_be(name: str, draft: Draft) -> str:
-    """The mountpoint of a dataset once the task is through, as ZFS shows it; "" if that is not known."""
-    entry, dataset = draft.entries.get(name), draft.model.get(name)
-    own = entry.properties.get("mountpoint") if entry is not None else None
-    if own is not None:
-        pool = draft.host.pools.get(name.split("/")[0])
-        return with_altroot(pool.altroot if pool else "", own)
-    if dataset is not None:
-        return dataset.value("mountpoint")
-    if "/" not in name:
-        return ""
-    parent, last = name.rsplit("/", 1)
-    return inherited_mountpoint(place_to_be(parent, draft), last)
-
-
 def _places(wanted: WantedDataset, draft: Draft) -> tuple[str, ...]:
     """Where a described dataset will be mounted, and what is opened with it."""
     if not wanted.mount or wanted.state not in ("present", "unlocked"):
         return ()
     dataset = draft.model.get(wanted.name)
-    place = place_to_be(wanted.name, draft)
+    place = draft.place_to_be(wanted.name)
     moves = dataset is None or dataset.value("mountpoint") != place
     own = (place,) if wanted.state == "present" and moves and place.startswith("/") else ()
     if dataset is None:

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import typing as t
-from dataclasses import replace
 
 from ..command import Command
 from ..errors import Refused
@@ -18,8 +17,6 @@ from .dataset_draft import Draft
 from .dataset_keys import refuse_below_locked
 from .dataset_mount import Mounts, mount_steps, plan_mounts, unmountable
 from .dataset_options import WantedDataset
-from .dataset_order import place_to_be
-from .properties import Property
 from .property_steps import dataset_property_steps
 from .state import Dataset
 
@@ -43,7 +40,7 @@ def _present(wanted: WantedDataset, draft: Draft) -> t.Iterator[Step]:
     was_locked = dataset.encrypted and draft.model.locked(dataset)
     clear = list(_clear_new_place(wanted, dataset, draft))
     if was_locked and wanted.key is not None and dataset.is_root:
-        mounts = plan_mounts(_to_mount(_with_properties(wanted, dataset, draft), draft), wanted, draft)
+        mounts = plan_mounts(_to_mount(draft.as_described(dataset), draft), wanted, draft)
         if mounts.refused and not mounts.possible:
             if mounts.because:
                 # If it is for the same reason, that says more.
@@ -55,7 +52,7 @@ def _present(wanted: WantedDataset, draft: Draft) -> t.Iterator[Step]:
         draft.writable(wanted.name)
         yield from clear
         yield from changes
-    dataset = _with_properties(wanted, dataset, draft)
+    dataset = draft.as_described(dataset)
     if not (dataset.encrypted and draft.model.locked(dataset)):
         lock_again = wanted.name if was_locked and dataset.is_root else ""
         mounts = plan_mounts(_to_mount(dataset, draft), wanted, draft)
@@ -104,7 +101,7 @@ def _clear_new_place(wanted: WantedDataset, dataset: Dataset, draft: Draft) -> t
 
     :raises Refused: something is there, and is not to be moved aside
     """
-    place = _with_properties(wanted, dataset, draft)
+    place = draft.as_described(dataset)
     mountpoint = place.value("mountpoint")
     stays_locked = dataset.encrypted and draft.model.locked(dataset) and wanted.key is None
     if mountpoint == dataset.value("mountpoint") or not place.mountable() or stays_locked:
@@ -120,17 +117,6 @@ def _clear_new_place(wanted: WantedDataset, dataset: Dataset, draft: Draft) -> t
         MoveAside(mountpoint, obstacle.aside),
         (Change(("files", mountpoint), "in the way", f"moved to {obstacle.aside}"),),
     )
-
-
-def _with_properties(wanted: WantedDataset, dataset: Dataset, draft: Draft) -> Dataset:
-    """The dataset with the wanted properties that decide where it is mounted, and the key it will have."""
-    current = draft.model.get(wanted.name) or dataset
-    values: dict[str, Property] = {}
-    if wanted.properties.get("mountpoint") is not None:
-        values["mountpoint"] = Property(place_to_be(wanted.name, draft), "local")
-    if "canmount" in wanted.properties:
-        values["canmount"] = Property(wanted.properties["canmount"] or "on", "local")
-    return replace(current, properties={**current.properties, **values}) if values else current
 
 
 def _to_mount(dataset: Dataset, draft: Draft) -> list[Dataset]:

@@ -13,7 +13,7 @@ from ..errors import StorageError
 from ..plan import Plan
 from . import keystore
 from .dataset import plan_datasets
-from .dataset_actions import DERIVATION, MountAll, free_name, root_key
+from .dataset_actions import DERIVATION, NODE_PATIENCE, CreateVolume, MountAll, free_name, root_key
 from .dataset_options import WantedDataset, Wishes
 from .dataset_state import (
     DatasetHost,
@@ -72,13 +72,13 @@ def survey_again(runner: ZfsRunner, wishes: Wishes, before: Survey, done: Plan) 
 
     :raises StorageError: ZFS can't be asked
     """
-    moved = tuple(_moved_aside(done))
+    told = (*_moved_aside(done), *_without_nodes(done))
     try:
         found = _read_again(runner, wishes.settled(), before, done)
     except StorageError as error:
-        error.message = " ".join((error.message, *moved))
+        error.message = " ".join((error.message, *told))
         raise
-    return replace(found, plan=replace(found.plan, warnings=(*found.plan.warnings, *moved)))
+    return replace(found, plan=replace(found.plan, warnings=(*found.plan.warnings, *told)))
 
 
 def _moved_aside(done: Plan) -> t.Iterator[str]:
@@ -86,6 +86,16 @@ def _moved_aside(done: Plan) -> t.Iterator[str]:
     moved = [one for step in done.steps if isinstance(step.action, MountAll) for one in step.action.moved]
     if moved:
         yield f"Moved aside, since it was in the way of a mount: {', '.join(moved)}."
+
+
+def _without_nodes(done: Plan) -> t.Iterator[str]:
+    """Volumes that were created, and can't be used by their names yet."""
+    missing = [one for step in done.steps if isinstance(step.action, CreateVolume) for one in step.action.missing]
+    if missing:
+        yield (
+            f"Created, but without a device node after {NODE_PATIENCE:.0f} seconds: {', '.join(missing)}. If this host "
+            "is to have them, see 'udevadm settle' and the kernel log (vfs.zfs.vol.mode on FreeBSD)."
+        )
 
 
 def _read_again(runner: ZfsRunner, wishes: Wishes, before: Survey, done: Plan) -> Survey:

@@ -167,8 +167,12 @@ class DatasetHost:
         """Whether a dataset has properties that came with a stream."""
         return bool(self._answer(HasReceivedValues(dataset)))
 
+    def silent_pools(self) -> list[str]:
+        """The pools of which nothing is known but that they are there."""
+        return sorted(name for name, facts in self.pools.items() if facts.silent)
+
     def key_locations_elsewhere(self) -> t.Mapping[str, str]:
-        """The keylocations of the encryption roots in the other pools of the host."""
+        """The keylocations of the encryption roots in the other pools of the host, as far as these answer."""
         others = tuple(name for name, facts in self.pools.items() if name not in self.datasets and not facts.silent)
         if not others:
             return {}

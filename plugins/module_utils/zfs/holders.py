@@ -11,7 +11,9 @@ import typing as t
 
 from ..command import Command, Runner
 from ..errors import StorageError
-from .mount_table import TABLE, plain
+from .mount_table import plain
+
+TABLE = "/proc/self/mounts"
 
 _MOST = 5
 

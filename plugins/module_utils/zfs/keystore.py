@@ -159,15 +159,16 @@ def _parse(key_format: str, content: bytes, where: str, strict: bool) -> Key:
     return Key("passphrase", passphrase)
 
 
-def refuse_memory(name: str, file: KeyFile | None, where: str = "") -> None:
-    """A new random key, which is nowhere else, must outlast a restart. One that was given is known to who gave it.
+def refuse_memory(name: str, file: KeyFile | None, where: str = "", what: str = "new random key") -> None:
+    """A random key, which is nowhere else, must outlast a restart. One that was given is known to who gave it.
 
     :param where: the path in words, if it is not on this host
+    :param what: what would be in the file
     :raises Refused: the file is, or would be, in memory
     """
     if file is not None and file.memory:
         raise Refused(
-            f"The new random key of '{name}' would exist in {where or file.path} only. That is in memory "
+            f"The {what} of '{name}' would exist in {where or file.path} only. That is in memory "
             f"({file.memory}), which is empty after a restart, and then nobody could open '{name}' again.",
             hint="Name a file on a disk in key.file. TrueNAS CORE makes /etc anew at each start, and keeps what is "
             f"below /data: 'file: /data/keys/{key_file_name(name)}'. Or give the key as key.value, and keep it too.",

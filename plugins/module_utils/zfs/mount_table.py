@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from ..command import Command, Runner
 from ..errors import StorageError
 
-TABLE = "/proc/self/mounts"
+# Only this one tells a bind mount of a folder from a mount of the whole filesystem.
+TABLE = "/proc/self/mountinfo"
 
 # How the kernel writes a blank, tab, line break or backslash in its mount table.
 _ESCAPED = re.compile(r"\\([0-7]{3})")
@@ -23,34 +24,52 @@ _KEPT = ("ro", "nosuid", "nodev", "noexec", "noatime")
 
 @dataclass(frozen=True)
 class Place:
-    """Where a filesystem is mounted, and the options to mount it there with again."""
+    """Where a filesystem is mounted, and the options to mount it there with again.
+
+    ``folder``: the one of its folders that is seen there, for a bind mount; "" for the whole filesystem.
+    """
 
     path: str
     options: tuple[str, ...] = ()
+    folder: str = ""
 
 
 def places_of(runner: Runner, names: t.Collection[str]) -> dict[str, tuple[Place, ...]]:
     """The places of these filesystems, in the order in which they were mounted; none where that is not found out."""
     found: dict[str, list[Place]] = {name: [] for name in names}
     try:
-        lines = _lines(runner)
+        rows = list(_rows(runner))
     except (OSError, StorageError):
-        lines = []
-    for line in lines:
-        # FreeBSD writes the same columns.
-        words = [plain(word) for word in _GAP.split(line)]
-        if len(words) >= 4 and words[2] == "zfs" and words[0] in found:
-            given = words[3].split(",")
-            found[words[0]].append(Place(words[1], tuple(one for one in _KEPT if one in given)))
+        rows = []
+    for name, place in rows:
+        if name in found:
+            found[name].append(place)
     return {name: tuple(places) for name, places in found.items()}
 
 
-def _lines(runner: Runner) -> list[str]:
+def _rows(runner: Runner) -> t.Iterator[tuple[str, Place]]:
+    """The filesystems of ZFS that are mounted."""
     try:
         with open(TABLE, encoding="utf-8", errors="surrogateescape", newline="\n") as table:
-            return table.read().split("\n")
+            lines = table.read().split("\n")
     except FileNotFoundError:
-        return runner.run(Command(("mount", "-p"), timeout=30)).stdout.split("\n")
+        # On FreeBSD, where no folder can be bound.
+        for line in runner.run(Command(("mount", "-p"), timeout=30)).stdout.split("\n"):
+            words = [plain(word) for word in _GAP.split(line)]
+            if len(words) >= 4 and words[2] == "zfs":
+                yield words[0], Place(words[1], _kept(words[3]))
+        return
+    for line in lines:
+        mount, _dash, filesystem = line.partition(" - ")
+        words, source = [plain(word) for word in mount.split(" ")], filesystem.split(" ")
+        if len(words) >= 6 and len(source) >= 3 and source[0] == "zfs":
+            folder = "" if words[3] == "/" else words[3]
+            yield plain(source[1]), Place(words[4], _kept(f"{words[5]},{source[2]}"), folder)
+
+
+def _kept(options: str) -> tuple[str, ...]:
+    given = options.split(",")
+    return tuple(one for one in _KEPT if one in given)
 
 
 def plain(word: str) -> str:

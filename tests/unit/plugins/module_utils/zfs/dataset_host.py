@@ -78,6 +78,8 @@ class World:
     nodes: dict[str, Node] = field(default_factory=dict)
     health: str = "ONLINE"
     read_only: bool = False
+    # Pools that do not answer.
+    suspended: set[str] = field(default_factory=set)
 
 
 class DatasetZfs:
@@ -150,7 +152,8 @@ class DatasetZfs:
     def _zpool_get(self, words: list[str]) -> str:
         lines = []
         for pool in sorted({name.split("/")[0] for name in self.world.nodes}):
-            facts = {"guid": "1", "health": self.world.health, "altroot": "-"}
+            health = "SUSPENDED" if pool in self.world.suspended else self.world.health
+            facts = {"guid": "1", "health": health, "altroot": "-"}
             facts["readonly"] = "on" if self.world.read_only else "off"
             lines += [f"{pool}\t{name}\t-\t{facts[name]}" for name in words[5].split(",")]
         return "\n".join(lines) + "\n"
@@ -163,6 +166,8 @@ class DatasetZfs:
         if rest[0] == "-d":
             rest = rest[2:]
         properties, names = rest[0].split(","), rest[1:]
+        if self.world.suspended & {name.split("/")[0] for name in names}:
+            raise AssertionError("zfs would hang")
         lines = []
         for name in sorted(self.world.nodes):
             if not any(name == top or (recursive and name.startswith(top + "/")) for top in names):

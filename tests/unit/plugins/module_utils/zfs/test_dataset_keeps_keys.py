@@ -14,7 +14,11 @@ import pytest
 
 from ansible_collections.nasops.encryption.plugins.module_utils.secrets import Key
 from ansible_collections.nasops.encryption.plugins.module_utils.zfs import keystore
-from ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.zfs.dataset_host import DatasetZfs, Killed
+from ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.zfs.dataset_host import (
+    DatasetZfs,
+    Killed,
+    Node,
+)
 from ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.zfs.dataset_tools import (
     HEX,
     PASSPHRASES,
@@ -245,6 +249,95 @@ class TestRandomKeyThatNeverCameIntoUse:
         # plain/old was plain/a, and somebody set its keylocation to prompt since.
         file = sealed(file_of(tmp_path, "plain/a"), "b")
         self.refused(world(root("plain/a", "a"), root("plain/old", "b"), root("plain/z", "c")), tmp_path, file)
+
+    def test_a_second_one_beside_it_is_removed(self, tmp_path: Path) -> None:
+        file = sealed(file_of(tmp_path, "plain/a"), "b")
+        sealed(file + keystore.NEXT, "c")
+        zfs = world(root("plain/a", "a"))
+        assert self.rotate(zfs, tmp_path, file).failures == ()
+        assert material(zfs, "plain/a") == read(file) == "b"
+        assert os.listdir(tmp_path) == [os.path.basename(file)]
+
+    def test_not_if_a_second_one_beside_it_opens_another(self, tmp_path: Path) -> None:
+        file = sealed(file_of(tmp_path, "plain/a"), "b")
+        beside = sealed(file + keystore.NEXT, "c")
+        self.refused(world(root("plain/a", "a"), root("plain/old", "c")), tmp_path, file)
+        assert read(beside) == "c"
+
+    @pytest.mark.parametrize("before", ["a", "b"])
+    @pytest.mark.parametrize("opens", ["plain/old", ""])
+    def test_one_beside_a_file_that_is_used_as_it_is(self, tmp_path: Path, before: str, opens: str) -> None:
+        file = sealed(file_of(tmp_path, "plain/a"), "b")
+        beside = sealed(file + keystore.NEXT, "c")
+        zfs = world(root("plain/a", before), root("plain/old", "c" if opens else "d"))
+        assert four(zfs, tmp_path, name="plain/a", key={"file": file}).plan.failures == ()
+        assert material(zfs, "plain/a") == read(file) == "b"
+        assert os.path.exists(beside) is bool(opens)
+
+    def test_not_if_it_opens_another_that_has_a_stale_key_file(self, tmp_path: Path) -> None:
+        file, stale = sealed(file_of(tmp_path, "plain/a"), "b"), write(tmp_path / "old", "c")
+        self.refused(world(root("plain/a", "a"), root("plain/old", "b", location=at(stale))), tmp_path, file)
+
+    def other_pool(self, tmp_path: Path, location: str) -> DatasetZfs:
+        return world(root("plain/a", "a"), Node("backup"), root("backup/a", "b", location=location))
+
+    def test_not_if_a_replica_in_another_pool_has_no_key_file(self, tmp_path: Path) -> None:
+        file = sealed(file_of(tmp_path, "plain/a"), "b")
+        self.refused(self.other_pool(tmp_path, "prompt"), tmp_path, file)
+
+    def test_not_if_another_pool_does_not_answer(self, tmp_path: Path) -> None:
+        file = sealed(file_of(tmp_path, "plain/a"), "b")
+        zfs = self.other_pool(tmp_path, at(str(tmp_path / "backup")))
+        zfs.world.suspended.add("backup")
+        self.refused(zfs, tmp_path, file)
+        zfs.world.suspended.clear()
+        assert self.rotate(zfs, tmp_path, file).failures == ()
+
+
+class TestFilesInMemory:
+    """What is in memory is gone after a restart, so no random key may be there only."""
+
+    @pytest.fixture
+    def memory(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        """A folder in memory, beside the keystore on a disk."""
+        folder = tmp_path / "shm"
+        folder.mkdir()
+        monkeypatch.setattr(
+            keystore, "memory_of", lambda _runner, place, _source: "tmpfs" if place.startswith(str(folder)) else ""
+        )
+        # Files there are on the same device as all others of the test.
+        read_many = keystore.read_many
+        monkeypatch.setattr(
+            keystore, "read_many", lambda runner, wanted: [read_many(runner, [one])[0] for one in wanted]
+        )
+        return folder
+
+    def refused(self, zfs: DatasetZfs, keys: Path, file: str, **more: t.Any) -> None:
+        before = {path.name: path.read_bytes() for path in keys.iterdir()}
+        done = four(zfs, keys, name="plain/a", key={"file": file, "generate": True}, **more)
+        assert "That is in memory (tmpfs)" in done.plan.failures[0].message
+        assert {path.name: path.read_bytes() for path in keys.iterdir()} == before
+        assert material(zfs, "plain/a") == "a"
+
+    def test_a_random_key_is_not_moved_there(self, tmp_path: Path, memory: Path) -> None:
+        keys = tmp_path / "keys"
+        keys.mkdir()
+        zfs = world(root("plain/a", "a", location=at(write(file_of(keys, "plain/a"), "a"))))
+        self.refused(zfs, keys, str(memory / "a.key"))
+        assert list(memory.iterdir()) == []
+        # One that is given is known to who gave it.
+        done = four(zfs, keys, name="plain/a", key={"file": str(memory / "a.key"), "value": HEX["a"]})
+        assert done.plan.failures == ()
+
+    @pytest.mark.parametrize("ending", ["", keystore.NEXT])
+    def test_what_an_interrupted_run_left_there_is_not_taken(self, memory: Path, ending: str) -> None:
+        file = file_of(memory, "plain/a")
+        if ending:
+            write(file, "a")
+        sealed(file + ending, "b")
+        self.refused(
+            world(root("plain/a", "a", location=at(file) if ending else "prompt")), memory, file, rotate="always"
+        )
 
 
 class TestOtherFormats:

@@ -105,6 +105,20 @@ class TestMountedAgain:
         lock(zfs, tmp_path)
         assert [name for name, one in zfs.world.nodes.items() if one.mounted] == ["plain", "plain/a", "plain/a/d"]
 
+    def test_not_the_whole_filesystem_where_a_folder_of_it_was(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        table = tmp_path / "mountinfo"
+        table.write_text("33 26 0:31 /folder /srv/a/deep/l rw - zfs plain/a/l rw\n", encoding="utf-8")
+        monkeypatch.setattr(mount_table, "TABLE", str(table))
+        zfs = world(root("plain/a", busy=True), legacy("plain/a/l", "plain/a", "/srv/a/deep/l"))
+        done = lock(zfs, tmp_path / "keys")
+        assert unmounted(zfs)[0] == "/srv/a/deep/l"
+        assert not [argv for argv in zfs.commands if argv[0] == "mount"]
+        assert done.plan.failures[0].hint.endswith(
+            "Not mounted again: 'plain/a/l' at /srv/a/deep/l: its folder /folder was there, by 'mount --bind'."
+        )
+
     def test_all_are_tried(self) -> None:
         zfs = world(root("plain/a", mounted=False))
         with pytest.raises(StorageError) as caught:
@@ -120,19 +134,24 @@ class TestMountedAgain:
 
 class TestTheTable:
     TABLE: t.ClassVar[str] = (
-        "proc /proc proc rw,nosuid 0 0\n"
-        "tank/a /srv/on\\040top zfs ro,nosuid,relatime,xattr,casesensitive 0 0\n"
-        "tank/a\\040b /srv/x\u00a0y zfs rw 0 0\n"
-        "tank/a /srv/second zfs rw,noatime 0 0\n"
-        "tank/c /srv/c nfs rw 0 0\n"
+        "21 26 0:20 / /proc rw,nosuid - proc proc rw\n"
+        "30 26 0:31 / /srv/on\\040top rw,nosuid,relatime shared:7 master:2 - zfs tank/a ro,xattr,casesensitive\n"
+        "31 26 0:32 / /srv/x\u00a0y rw - zfs tank/a\\040b rw\n"
+        "32 26 0:31 / /srv/second rw,noatime - zfs tank/a rw\n"
+        "33 26 0:31 /some\\040folder /srv/bound rw - zfs tank/a rw\n"
+        "34 26 0:34 / /srv/c rw - nfs tank/c rw\n"
     )
 
     def test_linux(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        table = tmp_path / "mounts"
+        table = tmp_path / "mountinfo"
         table.write_text(self.TABLE, encoding="utf-8")
         monkeypatch.setattr(mount_table, "TABLE", str(table))
         assert places_of(world(), ("tank/a", "tank/a b", "tank/c")) == {
-            "tank/a": (Place("/srv/on top", ("ro", "nosuid")), Place("/srv/second", ("noatime",))),
+            "tank/a": (
+                Place("/srv/on top", ("ro", "nosuid")),
+                Place("/srv/second", ("noatime",)),
+                Place("/srv/bound", (), "/some folder"),
+            ),
             "tank/a b": (Place("/srv/x\u00a0y"),),
             "tank/c": (),
         }

@@ -14,6 +14,8 @@ import pytest
 from ansible_collections.nasops.encryption.plugins.module_utils.zfs import dataset_actions
 from ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.zfs.dataset_tools import (
     HEX,
+    locked,
+    root,
     run,
     wishes,
     world,
@@ -55,13 +57,32 @@ def test_of_one_that_gets_none(tmp_path: Path, asked: list[str], parent: Propert
     assert asked == []
 
 
-def test_one_that_does_not_appear(tmp_path: Path, asked: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def absent(asked: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """No node appears."""
     monkeypatch.setattr(dataset_actions, "NODE_PATIENCE", 0.0)
     monkeypatch.setattr(os.path, "exists", lambda path: False)
+
+
+@pytest.mark.usefixtures("absent")
+def test_one_that_does_not_appear_after_its_creation_is_told(tmp_path: Path) -> None:
+    # A jail or a container may show none, and the volume is there.
     zfs = world()
-    done = run(zfs, tmp_path, wishes(name="plain/v", volsize="1M", key={"value": HEX["a"]}))
-    assert "'plain/v' was created, but these device nodes did not appear" in done.plan.failures[0].message
-    assert "plain/v" in zfs.world.nodes
+    wanted = wishes(name="plain/v", volsize="1M", key={"value": HEX["a"]})
+    done = run(zfs, tmp_path, wanted)
+    assert done.plan.failures == ()
+    (warning,) = done.plan.warnings
+    assert "without a device node" in warning
+    assert "/dev/zvol/plain/v" in warning
+    again = run(zfs, tmp_path, wanted)
+    assert (again.plan.actions, again.plan.warnings) == ([], ())
+
+
+@pytest.mark.usefixtures("absent")
+def test_one_that_does_not_appear_after_its_unlocking(tmp_path: Path) -> None:
+    zfs = world(locked(root("plain/v", "a", kind="volume", volsize=16384)))
+    done = run(zfs, tmp_path, wishes(name="plain/v", state="unlocked", key={"value": HEX["a"]}))
+    assert "The key is loaded, but these device nodes did not appear" in done.plan.failures[0].message
 
 
 @pytest.mark.parametrize(

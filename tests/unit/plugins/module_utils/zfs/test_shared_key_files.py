@@ -103,6 +103,50 @@ def test_a_file_that_is_not_named_after_its_pool_is_never_removed(tmp_path: Path
     assert path.exists()
 
 
+class TestPoolThatDoesNotAnswer:
+    """What its datasets say of their key files is not to be found out."""
+
+    def stuck(self, path: str, content: str = "a") -> DatasetZfs:
+        zfs = shared(path, "stuck/x", content)
+        zfs.world.nodes["stuck"] = Node("stuck")
+        zfs.world.suspended.add("stuck")
+        return zfs
+
+    def test_the_content_of_a_file_that_it_may_use_is_not_replaced(self, tmp_path: Path) -> None:
+        path = str(tmp_path / "nas.key")
+        zfs = self.stuck(path)
+        done = four(zfs, tmp_path, name="plain/a", rotate="always", key={"file": path, "generate": True})
+        (failure,) = done.plan.failures
+        assert f"{path} of 'plain/a' may also be that of a dataset in stuck, which does not answer" in failure.message
+        assert "zpool clear stuck" in failure.hint
+        assert Path(path).read_text(encoding="ascii") == HEX["a"] + "\n"
+
+    def test_a_successor_does_not_take_its_place(self, tmp_path: Path) -> None:
+        path = str(tmp_path / "nas.key")
+        zfs = self.stuck(path, content="b")
+        Path(path + keystore.NEXT).write_text(HEX["a"] + "\n", encoding="ascii")
+        locked(zfs.world.nodes["plain/a"])
+        assert four(zfs, tmp_path, name="plain/a", state="unlocked").plan.failures == ()
+        assert Path(path).read_text(encoding="ascii") == HEX["b"] + "\n"
+
+    def test_an_unused_successor_is_kept(self, tmp_path: Path) -> None:
+        path = str(tmp_path / "nas.key")
+        zfs = self.stuck(path)
+        successor = Path(path + keystore.NEXT)
+        successor.write_text(HEX["b"] + "\n", encoding="ascii")
+        successor.chmod(0o400)
+        assert four(zfs, tmp_path, name="plain/a", key={"file": path}).plan.failures == ()
+        assert successor.exists()
+
+    def test_a_file_with_a_name_of_its_own_is_rotated(self, tmp_path: Path) -> None:
+        path = file_of(tmp_path, "plain/a")
+        zfs = self.stuck(path)
+        zfs.world.nodes["stuck/x"].location = "prompt"
+        done = four(zfs, tmp_path, name="plain/a", key={"file": path, "value": HEX["c"]})
+        assert done.plan.failures == ()
+        assert Path(path).read_text(encoding="ascii") == HEX["c"] + "\n"
+
+
 class TestOneFileByTwoNames:
     """Paths are compared by the file they lead to."""
 
