@@ -255,9 +255,13 @@ class TestZpool:
         assert words[-2:] == ["-f", "old"]
 
     def test_one_that_is_not_found(self, host: Host) -> None:
-        host.said = {"geli_migrate": MISSING, "zpool import": "cannot import 'old': no such pool available\n", **OPENED}
+        """As on FreeBSD, where no folder holds all devices."""
+        paths = ["/dev/gptid/a.eli", "/dev/gptid/b.eli"]
+        attached = {"changed": True, "import_from": paths, "directory": None}
+        missing = "cannot import 'old': no such pool available\n"
+        host.said = {"geli_migrate": MISSING, "zpool import": missing, "geli_device": attached}
         run = host.run(DISKS)
-        text = "'zpool import -d /run/nasops-geli'. zpool says: cannot import 'old': no such pool available"
+        text = f"'zpool import -d {paths[0]} -d {paths[1]}'. zpool says: {missing.strip()}"
         assert text in run.output
         assert "geli_migration_force_import" not in run.output
 
