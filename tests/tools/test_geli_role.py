@@ -165,7 +165,10 @@ class TestFinalized:
         ], run.output
 
     def test_another_pool_of_that_name_is_not_finished(self, host: Host) -> None:
-        refused = {"failed": True, "msg": "The target 'new/old' was made by a migration of another source."}
+        refused: dict[str, Any] = {
+            "failed": True,
+            "msg": "The target 'new/old' was made by a migration of another source.",
+        }
         rows = [row("/dev/a2", pool_guid="2"), row("/dev/b2", pool_guid="2")]
         host.said = {"geli_migrate": DONE, "geli_migrate finalized": refused, **OPENED}
         host.said["geli_info"] = {"changed": False, "providers": rows}
