@@ -510,6 +510,13 @@ closing:
   type: list
   elements: str
   sample: ["Set readonly=on on 'tank', so that nothing is written to the source any more"]
+source_guid:
+  description:
+    - GUID of the pool that the target is recorded to be a migration of, V(null) if nothing is recorded. Once that was
+      finalized, the source need not be there, and another pool of its name has another GUID.
+  returned: success
+  type: str
+  sample: "9512867134298873421"
 verified:
   description:
     - How a state of the target was verified last, V(null) if none was. RV(reached) tells whether it still counts.

@@ -10,17 +10,17 @@ from typing import Any
 
 import pytest
 from ansible.parsing.dataloader import DataLoader
-from ansible.template import Templar, trust_as_template
+from ansible.template import Templar
 
 ROLE_VARS = Path(__file__).resolve().parents[2] / "roles" / "geli_migration" / "vars" / "main.yml"
 END = ["-o", "readonly=on", "-N", "-R", "/mnt/geli"]
 
 
 def command(import_from: list[str], **variables: Any) -> Any:
-    loader = DataLoader()
-    expression = loader.load_from_file(str(ROLE_VARS))["__geli_migration_import"]
+    role = DataLoader().load_from_file(str(ROLE_VARS), trusted_as_template=True)
     facts = {"geli_migration_pool": "old", "geli_migration_attached": {"import_from": import_from}}
-    return Templar(loader=loader, variables={**facts, **variables}).template(trust_as_template(expression))
+    templar = Templar(DataLoader(), variables={**role, **facts, **variables})
+    return templar.template(role["__geli_migration_import"])
 
 
 @pytest.mark.parametrize(

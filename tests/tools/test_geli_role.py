@@ -31,7 +31,8 @@ with open(FOLDER + "/said.json") as file:
     said = json.load(file)
 with open(FOLDER + "/asked.log", "a") as log:
     log.write(json.dumps([NAME, given]) + "\\n")
-print(json.dumps(said.get(NAME + " " + given.get("state", ""), said.get(NAME, {{"changed": False}}))))
+answers = [NAME + " of " + given.get("source", ""), NAME + " " + given.get("state", ""), NAME]
+print(json.dumps(next((said[one] for one in answers if one in said), {{"changed": False}})))
 """
 _ZPOOL = """#!{python} -IS
 import json, sys
@@ -61,9 +62,10 @@ PLANNED: dict[str, Any] = {
     "streams": [],
     "closing": [],
     "notes": [],
+    "source_guid": None,
     "changed": False,
 }
-DONE = {**PLANNED, "reached": "finalized", "verified": "full"}
+DONE = {**PLANNED, "reached": "finalized", "verified": "full", "source_guid": "1", "notes": ["It was the GUID 1."]}
 MISSING = {"failed": True, "msg": "cannot open 'old': dataset does not exist."}
 
 
@@ -74,10 +76,15 @@ class Host:
     controller: Controller
     said: dict[str, Any] = field(default_factory=dict)
 
-    def run(self, variables: Mapping[str, Any] | None = None, words: Sequence[str] = ()) -> Run:
+    def run(
+        self,
+        variables: Mapping[str, Any] | None = None,
+        words: Sequence[str] = (),
+        playbook: str = "nasops.encryption.migrate_geli",
+    ) -> Run:
         (self.controller.folder / "said.json").write_text(json.dumps({"pools": ["new"], **self.said}))
         given = {"geli_migration_pool": "old", "geli_migration_target": "new/old", "geli_migration_hold": False}
-        return self.controller.run("nasops.encryption.migrate_geli", {"h": {**given, **(variables or {})}}, words=words)
+        return self.controller.run(playbook, {"h": {**given, **(variables or {})}}, words=words)
 
     def asked(self) -> list[tuple[str, Any]]:
         """All that was asked of programs and modules, in order."""
@@ -121,11 +128,19 @@ class TestFinalized:
 
     def test_the_source_is_left_alone(self, host: Host) -> None:
         saved = {"changed": False, "record": "keys.json", "exported": [{"dataset": "new"}]}
-        host.said = {"geli_migrate": DONE, "zfs_key_manifest": saved}
+        lost = {"failed": True, "msg": "No such file: /root/old.key"}
+        host.said = {"geli_migrate": DONE, "zfs_key_manifest": saved, "geli_info": lost}
         backup = {"nas_key_backup": {"dest": "keys", "unsealed": True}, "nas_unlock_at_boot": False}
-        run = host.run({"nas_pools": [{"name": "new"}], **backup, "geli_migration_passphrase": "none of its business"})
-        # The target pool is imported first, and its keys are still backed up.
-        assert host.order() == ["zfs_encrypted_pool", "geli_migrate", "zfs_key_manifest"], run.output
+        final = {"geli_migration_final_key": {"file": "auto"}, "geli_migration_keyfile": ["/root/old.key"]}
+        run = host.run({"nas_pools": [{"name": "new"}], **backup, **final})
+        # The target pool is imported first, and what it needs is still looked after.
+        assert host.order() == [
+            "zfs_encrypted_pool",
+            "geli_migrate",
+            "geli_info",
+            "zfs_dataset_key",
+            "zfs_key_manifest",
+        ], run.output
         assert run.reports[-1] == [
             "h: stage finalized, compared: full; the source is not imported, and was not looked at"
         ], run.output
@@ -134,12 +149,48 @@ class TestFinalized:
         assert host.asked()[1][1].items() >= {"source": "old", "target": "new/old"}.items()
 
     def test_in_check_mode_too(self, host: Host) -> None:
-        host.said = {"geli_migrate": DONE}
-        run = host.run(words=["--check"])
-        assert host.order() == ["geli_migrate"]
-        assert run.reports == [
-            ["h: stage finalized, compared: full; the source is not imported, and was not looked at"]
+        """Other disks are none of its business, and its own may be there still."""
+        rows = [
+            row("/dev/a2", pool_guid="1"),
+            row("/dev/b2", pool="other", pool_guid="2"),
+            row("/dev/c2", pool=None, pool_guid=None, opens=False),
+            row("/dev/d2", pool=None, pool_guid=None, opens=None, state="unreadable"),
         ]
+        host.said = {"geli_migrate": DONE, "geli_info": {"changed": False, "providers": rows}}
+        run = host.run(words=["--check"])
+        assert host.order() == ["geli_migrate", "geli_info"]
+        assert run.reports == [
+            [*DONE["notes"], "/dev/c2 carries GELI, was not opened, and may be of another pool of that name."],
+            ["h: stage finalized, compared: full; the source is not imported, and was not looked at"],
+        ], run.output
+
+    def test_another_pool_of_that_name_is_not_finished(self, host: Host) -> None:
+        refused: dict[str, Any] = {
+            "failed": True,
+            "msg": "The target 'new/old' was made by a migration of another source.",
+        }
+        rows = [row("/dev/a2", pool_guid="2"), row("/dev/b2", pool_guid="2")]
+        host.said = {"geli_migrate": DONE, "geli_migrate finalized": refused, **OPENED}
+        host.said["geli_info"] = {"changed": False, "providers": rows}
+        run = host.run()
+        assert host.order() == [
+            "geli_migrate",
+            "geli_info",
+            "geli_info",
+            "geli_device",
+            "zpool import",
+            "geli_migrate",
+            "geli_migrate finalized",
+        ], run.output
+        assert run.reports[-1] == ["h: FAILED new/old"], run.output
+        assert refused["msg"] in run.output
+
+    def test_what_is_wrong_with_the_target_is_told(self, host: Host) -> None:
+        host.said = {"geli_migrate": {"failed": True, "msg": "These at the target are NOT ENCRYPTED: 'new/old/x'."}}
+        run = host.run()
+        assert host.order() == ["geli_migrate"]
+        assert run.reports == [["h: FAILED new/old"]], run.output
+        assert "new/old: These at the target are NOT ENCRYPTED: 'new/old/x'." in run.output
 
     def test_before_anything_is_open_check_mode_says_so(self, host: Host) -> None:
         host.said = {"geli_migrate": MISSING, **OPENED}
@@ -150,10 +201,21 @@ class TestFinalized:
         assert run.status == 0
 
     def test_it_is_asked_where_the_target_is(self, host: Host) -> None:
-        host.said = {"geli_migrate": DONE}
+        """It is the second migration of the play, and what the first one did is not told of it."""
+        changed = {**DONE, "changed": True}
+        host.said = {"pools": ["new", "here"], "geli_migrate": PLANNED, "geli_migrate of old/docs": DONE}
+        host.said.update({f"geli_migrate {stage}": changed for stage in ("synced", "finalized")})
         far = {"geli_migration_target_host": "nas2", "geli_migration_ssh": {"user": "root"}}
-        host.run({**far, "geli_migration_source": "old/docs", "geli_migration_method": "rsync"})
-        ((_name, given),) = host.asked()
+        far = {**far, "geli_migration_source": "old/docs", "geli_migration_method": "rsync"}
+        role = {"include_role": {"name": "nasops.encryption.geli_migration"}}
+        first = {**role, "vars": {"geli_migration_pool": "here", "geli_migration_target": "new/here"}}
+        run = host.run(playbook=host.controller.playbook(roles=[], tasks=[first, {**role, "vars": far}]))
+        assert run.reports[-3:] == [
+            ["h: stage finalized, compared: full; migrated to new/here"],
+            DONE["notes"],
+            ["h: stage finalized, compared: full; the source is not imported, and was not looked at"],
+        ], run.output
+        given = host.asked()[3][1]
         wanted = {"source": "old/docs", "method": "rsync", "target_host": "nas2", "ssh": {"user": "root"}}
         assert given.items() >= wanted.items()
 
@@ -176,7 +238,8 @@ class TestFinalized:
 
 def row(device: str, **facts: Any) -> dict[str, Any]:
     """What geli_info tells of a disk."""
-    return {"device": device, "pool": "old", "opens": True, "problem": None, "key_error": None, **facts}
+    told = {"device": device, "state": "geli", "pool": "old", "pool_guid": "1", "opens": True}
+    return {**told, "problem": None, "key_error": None, **facts}
 
 
 class TestMembers:
@@ -255,9 +318,13 @@ class TestZpool:
         assert words[-2:] == ["-f", "old"]
 
     def test_one_that_is_not_found(self, host: Host) -> None:
-        host.said = {"geli_migrate": MISSING, "zpool import": "cannot import 'old': no such pool available\n", **OPENED}
+        """As on FreeBSD, where no folder holds all devices."""
+        paths = ["/dev/gptid/a.eli", "/dev/gptid/b.eli"]
+        attached = {"changed": True, "import_from": paths, "directory": None}
+        missing = "cannot import 'old': no such pool available\n"
+        host.said = {"geli_migrate": MISSING, "zpool import": missing, "geli_device": attached}
         run = host.run(DISKS)
-        text = "'zpool import -d /run/nasops-geli'. zpool says: cannot import 'old': no such pool available"
+        text = f"'zpool import -d {paths[0]} -d {paths[1]}'. zpool says: {missing.strip()}"
         assert text in run.output
         assert "geli_migration_force_import" not in run.output
 
@@ -279,9 +346,18 @@ class TestZpool:
         assert "geli_migration_close: false" in run.output
 
     def test_it_is_closed_in_the_end(self, host: Host) -> None:
+        """Before disks may be wiped for the target, those of the source are in use."""
         verified = {**PLANNED, "reached": "verified", "verified": "full"}
         host.said = {"geli_migrate": verified, **OPENED}
-        run = host.run({**DISKS, "geli_migration_state": "verified"})
+        pools = {"nas_pools": [{"name": "new", "wipe_disks": ["S1"]}], "nas_unlock_at_boot": False}
+        run = host.run({**DISKS, **pools, "geli_migration_state": "verified"})
+        assert host.order()[:5] == [
+            "geli_migrate",
+            "geli_device",
+            "zpool import",
+            "zfs_encrypted_pool",
+            "geli_migrate",
+        ], run.output
         assert host.order()[-2:] == ["zpool export", "geli_device detached"]
         assert run.reports[-1] == ["h: stage verified, compared: full"], run.output
 
@@ -334,5 +410,9 @@ class TestKeys:
         assert all("proof_key" not in options for _name, options in asked)
 
     def test_it_is_not_changed_before_it_is_time(self, host: Host) -> None:
-        asked, _run = self.stages(host, {"geli_migration_state": "synced", "geli_migration_final_key": self.FINAL})
-        assert "zfs_dataset_key" not in [name for name, _options in asked]
+        asked, run = self.stages(host, {"geli_migration_state": "synced", "geli_migration_final_key": self.FINAL})
+        assert [(name, options.get("state")) for name, options in asked] == [
+            ("geli_migrate", None),
+            ("geli_migrate", "synced"),
+            ("geli_migrate", "synced"),
+        ], run.output

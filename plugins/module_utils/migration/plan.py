@@ -57,6 +57,17 @@ _CLOSED_FOR = {
     "then is brought there, the newest state of every dataset is read at both ends as a whole, and all snapshots of "
     "the target are read, which may take hours.",
 }
+# The same, where the target is brought up to a snapshot that was asked for by its name.
+_STAYS = "From then on nobody can write to the source. What was written since @{} stays behind, and is in it alone. "
+_CLOSED_AT = {
+    STREAMS: _STAYS + "What is lacking up to there is brought to the target before that one can be written to.",
+    CHECKSUMS: _STAYS + "Before the target can be written to, what is lacking up to there is brought to it. Unless it "
+    "is verified already, every dataset is then read at both ends as a whole, as it was at that time, which may take "
+    "hours.",
+    FULL: _STAYS + "Before the target can be written to, what is lacking up to there is brought to it. Unless it is "
+    "verified already, every dataset is then read at both ends as a whole, as it was at that time, and all snapshots "
+    "of the target are read, which may take hours.",
+}
 
 
 def plan_migration(wanted: Migration, found: Found) -> Plan:
@@ -118,7 +129,9 @@ def closing(wanted: Migration, found: Found) -> list[str]:
         return []
     last = replace(wanted, state=FINALIZED)
     closed = [step.title for step in _source_readonly(last, found)]
-    return [*closed, _CLOSED_FOR[wanted.verify], *_closed_too(last, found)] if closed else []
+    at = found.wanted.snapshot
+    closed_for = _CLOSED_AT[wanted.verify].format(at) if at else _CLOSED_FOR[wanted.verify]
+    return [*closed, closed_for, *_closed_too(last, found)] if closed else []
 
 
 # --- what is asked of the replication -------------------------------------------------------------------------------

@@ -18,6 +18,8 @@ import typing as t
 
 # What poll tells without being asked for.
 _GONE = select.POLLHUP | select.POLLERR
+# Milliseconds between two looks. On FreeBSD nobody who waits for nothing else is woken when the reader goes.
+_PAUSE = 5000
 
 
 @contextlib.contextmanager
@@ -37,6 +39,11 @@ def ended_with_its_reader(descriptor: int = 1) -> t.Iterator[None]:
 def _watch(descriptor: int, waiting: int) -> None:
     poll = select.poll()
     poll.register(descriptor, 0)
-    poll.register(waiting, 0)
-    if any(one == descriptor and event & _GONE for one, event in poll.poll()):
-        os.kill(os.getpid(), signal.SIGTERM)
+    poll.register(waiting, select.POLLIN)
+    found: list[tuple[int, int]] = []
+    while not found:
+        found = poll.poll(_PAUSE)
+    main = threading.main_thread().ident
+    if main is not None and any(one == descriptor and event & _GONE for one, event in found):
+        # What the main thread waits for is only broken off if it is the one that gets it.
+        signal.pthread_kill(main, signal.SIGTERM)

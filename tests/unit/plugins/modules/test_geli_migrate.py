@@ -231,6 +231,7 @@ def test_once_it_is_finalized_the_source_is_not_needed(host: Host, capsys: pytes
         assert (result["changed"], result["reached"], result["verified"]) == (False, "finalized", "checksums")
         assert (result["members"], result["datasets"], result["streams"]) == ([], [], [])
         assert result["manifest"] == [{"name": "new", "keyformat": "hex", "keylocation": f"file://{host.key_file}"}]
+        assert result["source_guid"] == "1"
         (note,) = result["notes"]
         assert "The pool of 'old' is not imported" in note
         assert "GUID 1 of that pool" in note

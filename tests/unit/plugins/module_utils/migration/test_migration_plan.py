@@ -497,6 +497,23 @@ class TestFinalized:
         place.run(wants("finalized", LATER, verify=level))
         assert bool(place.looked_at) == read
 
+    @pytest.mark.parametrize("level", LEVELS)
+    def test_what_was_written_since_a_snapshot_asked_for_stays_behind(self, level: str) -> None:
+        place = case()
+        place.place.source.snapshot(["old/copy"], "a")
+        facts: dict[str, t.Any] = {"verify": level, "snapshot": "a"}
+        place.run(wants("verified", **facts))
+        wanted = wants("finalized", LATER, **facts)
+        told = describe_migration(wanted, place.found(wanted))["closing"][1]
+        assert "What was written since @a stays behind" in told
+        assert "written until then" not in told
+        assert ("read at both ends" in told) == (level != "streams")
+        assert ("all snapshots" in told) == (level == "full")
+        place.looked_at.clear()
+        plan = place.run(wanted)
+        assert not [title for title in plan.actions if "snapshot" in title]
+        assert not place.looked_at
+
     def test_a_source_that_can_not_be_written_to_is_not_closed(self) -> None:
         place, wanted = case(True), wants("planned", exclude=("old/docs",))
         assert describe_migration(wanted, place.found(wanted))["closing"] == []

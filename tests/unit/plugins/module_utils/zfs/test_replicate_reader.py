@@ -6,10 +6,12 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import typing as t
 from pathlib import Path
@@ -19,6 +21,7 @@ import pytest
 from ansible_collections.nasops.encryption.plugins.module_utils.zfs import replicate_reader
 from ansible_collections.nasops.encryption.plugins.module_utils.zfs.replicate_reader import ended_with_its_reader
 
+POLL = select.poll
 # Seconds for a machine that is busy with something else.
 PATIENCE = 60
 # As a module does it: SIGTERM ends what runs at both ends, and then this.
@@ -96,7 +99,7 @@ def test_what_has_no_reader_is_no_reason(tmp_path: Path, place: str) -> None:
 
 def test_it_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     killed: list[tuple[int, int]] = []
-    monkeypatch.setattr(os, "kill", lambda *words: killed.append(words))
+    monkeypatch.setattr(signal, "pthread_kill", lambda *words: killed.append(words))
     reading, writing = os.pipe()
     before = len(os.listdir("/proc/self/fd"))
     for _time in range(3):
@@ -107,7 +110,35 @@ def test_it_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     with ended_with_its_reader(writing):
         _wait(lambda: bool(killed))
     os.close(writing)
-    assert killed == [(os.getpid(), signal.SIGTERM)]
+    assert killed == [(threading.main_thread().ident, signal.SIGTERM)]
+
+
+class Asleep:
+    """As on FreeBSD: that the reader is gone does not wake who waits, and is seen with the next look."""
+
+    def __init__(self) -> None:
+        self.poll_it = POLL()
+        self.looks = 0
+
+    def register(self, descriptor: int, events: int) -> None:
+        self.poll_it.register(descriptor, events)
+
+    def poll(self, timeout: int) -> list[tuple[int, int]]:
+        assert 0 < timeout <= 10000
+        self.looks += 1
+        return [] if self.looks == 1 else self.poll_it.poll(timeout)
+
+
+def test_it_looks_again_where_nobody_is_woken(monkeypatch: pytest.MonkeyPatch) -> None:
+    killed: list[tuple[int, int]] = []
+    monkeypatch.setattr(signal, "pthread_kill", lambda *words: killed.append(words))
+    monkeypatch.setattr(select, "poll", Asleep)
+    reading, writing = os.pipe()
+    os.close(reading)
+    with ended_with_its_reader(writing):
+        _wait(lambda: bool(killed))
+    os.close(writing)
+    assert killed == [(threading.main_thread().ident, signal.SIGTERM)]
 
 
 def _wait(is_so: t.Callable[[], bool]) -> None:
