@@ -401,7 +401,8 @@ class TestKeys:
                 assert options["allow_degraded"] is True
                 # The key file alone, since the module takes a value or a file.
                 assert options["proof_key"] == {"file": "auto"}
-        assert asked[2][1] == {"name": "new/old", "key": self.FINAL, "mount": False}
+        # It looks like a raw replica, and is none.
+        assert asked[2][1] == {"name": "new/old", "key": self.FINAL, "mount": False, "detach_replica": True}
         assert self.COPIED["value"] not in run.output
 
     def test_without_another_one_it_keeps_what_it_has(self, host: Host) -> None:
