@@ -115,7 +115,9 @@ ls /run/nasops-geli 2>/dev/null
 dmsetup ls 2>/dev/null | grep eli-
 cat DISKS | sha256sum | cmp - /root/geli/digest && echo not a byte of the old disks has changed
 """
+# Where the migration failed, the source is still open.
 _CLEAN = """
+zpool export oldtank 2>/dev/null && dmsetup remove_all
 zpool destroy newtank
 rm -f /etc/hostid
 mv /root/geli/hostid /etc/ 2>/dev/null
