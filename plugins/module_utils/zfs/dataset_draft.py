@@ -186,15 +186,17 @@ class Draft:
         if entry is not None and (entry.state in ("locked", "absent") or not entry.mount):
             return
         if dataset is None:
-            if entry is not None and entry.state == "present" and self.wishes.create and _mounts_itself(entry):
+            pool = self.host.pools.get(branch.split("/")[0])
+            comes = entry is not None and entry.state == "present" and self.wishes.create and _mounts_itself(entry)
+            # Whose pool is away will not be mounted soon: nobody has to wait for it.
+            if comes and pool is not None and not pool.silent:
                 self.blocks(self.place_to_be(branch), branch)
             return
         for one in self.model.members(branch) if dataset.is_root else (dataset,):
             own, described = self.entries.get(one.name), self.as_described(one)
-            place = described.value("mountpoint")
-            there = self.model.mounted(one) and place == one.value("mountpoint")
-            if described.mountable() and not there and (own is None or own.mount):
-                self.blocks(place, one.name)
+            # What is mounted elsewhere and was to move does not keep others locked.
+            if described.mountable() and not self.model.mounted(one) and (own is None or own.mount):
+                self.blocks(described.value("mountpoint"), one.name)
 
     def place_to_be(self, name: str) -> str:
         """The mountpoint of a dataset once the task is through, as ZFS shows it; "" if that is not known."""

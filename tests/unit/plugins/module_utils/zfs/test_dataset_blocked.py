@@ -126,8 +126,13 @@ class TestNewPlaceOfARefusedEntry:
     def test_of_a_new_one_that_is_not_mounted(self, tmp_path: Path, more: dict[str, t.Any]) -> None:
         assert self.refused(world(), tmp_path, "/srv/x", **more) == ["plain/x"]
 
-    @pytest.mark.parametrize(("place", "also"), [("/srv/old", []), ("/srv/new", ["plain/y"])])
+    def test_of_a_new_one_in_a_pool_that_is_away(self, tmp_path: Path) -> None:
+        assert self.refused(world(), tmp_path, "/srv/x", **{"name": "usb/x", **at("/srv/x")}) == ["usb/x"]
+
+    @pytest.mark.parametrize("place", ["/srv/old", "/srv/new"])
     @pytest.mark.parametrize("is_open", [True, False])
-    def test_of_one_that_is_to_move(self, tmp_path: Path, place: str, also: list[str], is_open: bool) -> None:
+    def test_of_one_that_is_to_move(self, tmp_path: Path, place: str, is_open: bool) -> None:
         zfs = world(root("plain/x", "a", loaded=is_open, mounted=is_open, **at("/srv/old")))
+        # One that is mounted elsewhere keeps nobody locked.
+        also = ["plain/y"] if place == "/srv/new" and not is_open else []
         assert self.refused(zfs, tmp_path, place, **at("/srv/new")) == ["plain/x", *also]
