@@ -145,12 +145,8 @@ class _Course:
         keys = playbooks.names.keys
         self._passphrase = keys.passphrase("geli", 32)
         # Copied under a passphrase and kept under a key file, with one dataset that keeps a passphrase of its own.
-        self._kept = {
-            "newtank": keys.hex("newtank"),
-            "newtank/oldtank": keys.hex("oldtank"),
-            "newtank/oldtank/bare": keys.passphrase("bare", 32),
-        }
-        own = {"format": "passphrase", "value": self._kept["newtank/oldtank/bare"], "iterations": 100000}
+        self._kept = {"newtank": keys.hex("newtank"), "newtank/oldtank": keys.hex("oldtank")}
+        own = {"format": "passphrase", "value": keys.passphrase("bare", 32), "iterations": 100000}
         self._inventory: dict[str, Any] = {
             "nas_hosts": "all",
             "geli_migration_pool": "oldtank",
@@ -164,9 +160,7 @@ class _Course:
                 "iterations": 100000,
             },
             "geli_migration_dataset_keys": [{"name": "oldtank/bare", **own}],
-            "geli_migration_final_key": {"value": self._kept["newtank/oldtank"], "file": "auto"},
-            # What is in no file, for the backup.
-            "nas_keys": {"newtank/oldtank/bare": self._kept["newtank/oldtank/bare"]},
+            "geli_migration_final_key": {"format": "hex", "value": self._kept["newtank/oldtank"], "file": "auto"},
             "nas_pools": [
                 {
                     "name": "newtank",
@@ -243,7 +237,7 @@ class _Course:
         return self._playbooks.run(f"migrate_geli, {name}", _PLAYBOOK, {**self._inventory, **more}, wanted, words)
 
     def _backed_up(self) -> Check:
-        """The keys of all that has its own, as openssl alone finds them in the backup."""
+        """The keys in files, as openssl alone finds them in the backup; a passphrase is in somebody's head."""
         start = time.monotonic()
         found = json.loads(self._recovery.open(self._recovery.folder / f"{self._name}.keys") or "{}")
         complaints = [f"it has keys of {sorted(found)}"] if sorted(found) != sorted(self._kept) else []
