@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -18,8 +19,10 @@ from .command import SYSTEM_PATH, Command, CommandError, HostRunner, ProgramMiss
 from .errors import BadInput, StorageError
 
 STRICT, ACCEPT_NEW = "strict", "accept_new"
-# What ssh itself exits with; a program on the other host may do so too, but none of those that are run here does.
+# What ssh itself exits with; a program on the other host may do so too.
 _SSH_FAILED = 255
+# So does zfs, above all where a key does not fit. These words are never ssh's own.
+_SAID_BY_ZFS = re.compile(r"^(?:Key (?:un)?load error: |cannot )", re.MULTILINE)
 # Seconds. How long a host may be silent before the connection counts as lost.
 _CONNECT, _ALIVE, _ALIVE_COUNT = 30, 15, 4
 
@@ -146,7 +149,7 @@ class RemoteRunner:
         return Command(argv, command.stdin, command.timeout)
 
     def _explained(self, command: Command, result: Result) -> StorageError:
-        if result.rc == _SSH_FAILED:
+        if result.rc == _SSH_FAILED and not _SAID_BY_ZFS.search(result.stderr):
             return unreachable(self._ssh, result.stderr)
         if result.rc == 127:
             return ProgramMissing(f"The program '{command.argv[0]}' was not found on '{self._ssh.host}'.")

@@ -121,6 +121,15 @@ def test_a_failure_there_names_the_host_and_the_program(log: Path) -> None:
         assert there.run(Command(("sh", "-c", "exit 3")), ok=(0, 3)).rc == 3
 
 
+@pytest.mark.parametrize(
+    "said", ["Key load error: Incorrect key provided for 'a'.", "cannot open 'a': no such dataset"]
+)
+def test_zfs_may_end_with_the_status_of_ssh(log: Path, said: str) -> None:
+    with connected(local(), Ssh("nas2")) as there, pytest.raises(CommandError) as caught:
+        there.run(Command(("sh", "-c", 'echo "$1" >&2; exit 255', "sh", said)))
+    assert (caught.value.result.rc, caught.value.result.stderr.strip()) == (255, said)
+
+
 def test_a_program_that_is_missing_there(log: Path) -> None:
     with connected(local(), Ssh("nas2")) as there:
         assert there.has("sh")
