@@ -35,3 +35,9 @@ class Refused(StorageError):
 def in_a_sentence(said: str) -> str:
     """What a program said, as a part of a sentence: in one line, and without a full stop."""
     return " ".join(said.split()).rstrip(".")
+
+
+def first_of(words: t.Sequence[str], most: int) -> str:
+    """Not more than so many of these, and how many others there are."""
+    more = f" and {len(words) - most} more" if len(words) > most else ""
+    return f"{', '.join(words[:most])}{more}"

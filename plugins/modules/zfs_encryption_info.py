@@ -287,8 +287,14 @@ from ..module_utils.zfs.keys import engine
 from ..module_utils.zfs.names import check_dataset_name
 from ..module_utils.zfs.offer_options import arguments, offered, was_asked_for
 from ..module_utils.zfs.offers import plain_words
-from ..module_utils.zfs.reach import mend, read_reachable
-from ..module_utils.zfs.state import ENCRYPTION_PROPERTIES, MOUNT_PROPERTIES, read_pool_properties, require_root
+from ..module_utils.zfs.reach import read_reachable
+from ..module_utils.zfs.state import (
+    ENCRYPTION_PROPERTIES,
+    MOUNT_PROPERTIES,
+    read_pool_properties,
+    require_root,
+    way_back,
+)
 from ..module_utils.zfs.summary import MINIMUM_ITERATIONS, summarize, unencrypted
 from ..module_utils.zfs.unlock_preview import Preview, Verdict, columns, is_key_present, useless
 from ..module_utils.zfs.unlock_preview_read import DERIVATION, Trial, foresee, read_above
@@ -335,7 +341,7 @@ def look(module: Module, params: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
     datasets = reach.datasets
     if name is None:
         for pool, reason in reach.silent.items():
-            module.warn(f"{reason} They are missing in the result. {mend(pool)}")
+            module.warn(f"{reason} They are missing in the result. {way_back(pool)}")
     above = read_above(runner, datasets, name, properties) if tried else {}
     known = {**above, **datasets}
     if occurs(module, known):

@@ -304,13 +304,14 @@ from ..module_utils.zfs.keys import ZfsRunner
 from ..module_utils.zfs.names import check_dataset_name
 from ..module_utils.zfs.offer_options import offered, was_asked_for
 from ..module_utils.zfs.offers import Offers, plain_words
-from ..module_utils.zfs.reach import mend, read_reachable
+from ..module_utils.zfs.reach import read_reachable
 from ..module_utils.zfs.remap import parse_remap
 from ..module_utils.zfs.state import (
     ENCRYPTION_PROPERTIES,
     Dataset,
     read_pool_properties,
     require_root,
+    way_back,
 )
 from ..module_utils.zfs.unlock_preview import useless
 from ..module_utils.zfs.unlock_preview_read import DERIVATION, read_above
@@ -369,7 +370,7 @@ def back_up(module: Module, params: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
 
     if name is None:
         # They are failures of their own: nothing is known of the roots in there.
-        lost = {pool: f"{reason} {mend(pool)}" for pool, reason in reach.silent.items()}
+        lost = {pool: f"{reason} {way_back(pool)}" for pool, reason in reach.silent.items()}
         found = replace(found, failures={**found.failures, **lost})
 
     asked_for = was_asked_for(params)

@@ -116,11 +116,10 @@ def notes(plan: Migration, found: Found) -> list[str]:
 
 
 def _source_gone(found: Found) -> str:
-    guid = found.record(SOURCE_RECORD).partition(":")[0]
     return (
         f"The pool of '{found.wanted.source}' is not imported, and was not looked at. That the target "
-        f"{found.wanted.where} has taken its place is recorded there, by the GUID {guid} of that pool. To migrate "
-        "another pool of this name, choose another target."
+        f"{found.wanted.where} has taken its place is recorded there, by the GUID {found.source_guid} of that pool. To "
+        "migrate another pool of this name, choose another target."
     )
 
 

@@ -15,7 +15,7 @@ from .options import Migration
 from .plan import closing, planned_streams, reached
 from .read import size
 from .room import available_bytes, estimate
-from .state import SOURCE_RECORD, VERIFIED_RECORD, Found, verified_record
+from .state import VERIFIED_RECORD, Found, verified_record
 
 
 def describe_migration(wanted: Migration, found: Found) -> dict[str, t.Any]:
@@ -31,7 +31,7 @@ def describe_migration(wanted: Migration, found: Found) -> dict[str, t.Any]:
         "streams": planned_streams(wanted, found).actions,
         "notes": notes(wanted, found),
         "closing": closing(wanted, found),
-        "source_guid": found.record(SOURCE_RECORD).partition(":")[0] or None,
+        "source_guid": found.source_guid or None,
         "verified": None if record is None else record.level,
         "manifest": _manifest(found),
     }

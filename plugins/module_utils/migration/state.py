@@ -81,6 +81,11 @@ class Found:
         return f"{guid.value if guid else ''}:{self.wanted.source}"
 
     @property
+    def source_guid(self) -> str:
+        """The GUID of the pool that the target is recorded to be a migration of, "" if nothing is recorded."""
+        return self.record(SOURCE_RECORD).partition(":")[0]
+
+    @property
     def source_gone(self) -> bool:
         """Whether the pool of the source is not imported, so that nothing is known of it but what was recorded."""
         return not self.ends.source.datasets

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import typing as t
 
+from ..errors import first_of
 from ..plan import Plan
 from .dataset_absent import destroyed_before, plan_absent
 from .dataset_draft import Draft
@@ -51,10 +52,9 @@ def plan_datasets(wishes: Wishes, host: DatasetHost) -> tuple[Plan, tuple[Questi
 def _unseen(draft: Draft) -> t.Iterator[str]:
     """What check mode has to add, where data may be moved aside that shows only when something is mounted."""
     if draft.unseen:
-        more = f" and {len(draft.unseen) - _MOST_NAMED} more" if len(draft.unseen) > _MOST_NAMED else ""
         yield (
             "Check mode can't see what lies at mountpoints below filesystems that are not mounted yet; what is there "
-            f"will be moved aside, and told then: {', '.join(draft.unseen[:_MOST_NAMED])}{more}."
+            f"will be moved aside, and told then: {first_of(draft.unseen, _MOST_NAMED)}."
         )
 
 

@@ -21,7 +21,7 @@ from .dataset_state import DatasetHost, PoolFacts, Question, Unanswered
 from .names import ancestors, folders_above, inherited_mountpoint
 from .properties import Property
 from .property_steps import with_altroot
-from .state import Dataset
+from .state import Dataset, way_back
 
 
 class Blocked(Refused):
@@ -270,7 +270,7 @@ class Draft:
         if facts.silent:
             raise Refused(
                 f"Pool '{pool}' is {facts.health}: '{name}' can't be read or changed.",
-                hint=f"Bring its devices back, then run 'zpool clear {pool}'.",
+                hint=way_back(pool),
             )
         return facts
 

@@ -18,7 +18,7 @@ from .dataset_actions import LoadKey, Promote, root_key
 from .dataset_draft import Blocked, Draft
 from .keystore import KeyFile
 from .offers import Offer
-from .state import Dataset, wrong_key
+from .state import Dataset, way_back, wrong_key
 
 
 @dataclass(frozen=True)
@@ -190,8 +190,8 @@ def refuse_shared_file(path: str, name: str, draft: Draft) -> None:
         raise Refused(
             f"The key file {path} of '{name}' may also be that of a dataset in {', '.join(silent)}, which does not "
             "answer, and which could not be opened any more if the key in it were replaced.",
-            hint=f"Bring its devices back, then run 'zpool clear {silent[0]}'. Or give '{name}' a key file of its own "
-            "with 'file: auto'; the key is moved there with its next change.",
+            hint=f"{way_back(silent[0])} Or give '{name}' a key file of its own with 'file: auto'; the key is moved "
+            "there with its next change.",
         )
 
 

@@ -19,7 +19,7 @@ from .pool_property import pool_property_step
 from .pool_state import PoolHost
 from .properties import pool_type, same
 from .property_steps import dataset_property_steps, shown
-from .state import SILENT_HEALTH, Dataset, Pool
+from .state import SILENT_HEALTH, Dataset, Pool, way_back
 from .topology import WantedVdev, argument_list, check_redundancy, compare
 
 
@@ -57,7 +57,7 @@ def refuse_suspended(pool: Pool) -> None:
     if pool.health in SILENT_HEALTH:
         raise Refused(
             f"Pool '{pool.name}' is {pool.health}: it can't be read or changed.",
-            hint=f"Bring its devices back, then run 'zpool clear {pool.name}'.",
+            hint=way_back(pool.name),
         )
 
 

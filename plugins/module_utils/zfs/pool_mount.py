@@ -8,7 +8,7 @@ from __future__ import annotations
 import typing as t
 
 from ..command import Runner
-from ..errors import Refused
+from ..errors import Refused, first_of
 from ..plan import Change, Step
 from .pool_options import WantedPool
 from .pool_state import PoolHost
@@ -72,9 +72,8 @@ def obstacle_warning(wanted: WantedPool, pool: Pool, root: Dataset, host: PoolHo
         if obstacle and not (moves and one.properties["mountpoint"].source not in ("local", "received")):
             held_up.append(f"'{one.name}' ({obstacle})")
     if held_up:
-        more = f" and {len(held_up) - _MOST_NAMED} more" if len(held_up) > _MOST_NAMED else ""
         yield (
-            f"Filesystems of pool '{pool.name}' can't be mounted: {', '.join(held_up[:_MOST_NAMED])}{more}. Move away "
+            f"Filesystems of pool '{pool.name}' can't be mounted: {first_of(held_up, _MOST_NAMED)}. Move away "
             "what is there, then run 'zfs mount NAME' for each."
         )
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from ..command import Runner
 from ..errors import Refused
 from .properties import Property
-from .state import SILENT_HEALTH, Dataset, read_datasets
+from .state import SILENT_HEALTH, Dataset, read_datasets, way_back
 
 
 @dataclass(frozen=True)
@@ -50,15 +50,10 @@ def read_reachable(
     if name is not None:
         pool = name.split("/")[0]
         if pool in silent:
-            raise Refused(silent[pool], hint=mend(pool))
+            raise Refused(silent[pool], hint=way_back(pool))
         return Reach(read_datasets(runner, (name,), properties, recursive), silent)
     if len(silent) == len(pools):
         return Reach({}, silent)
     # Without names, unless there is something to leave out.
     names = [pool for pool in pools if pool not in silent] if silent else []
     return Reach(read_datasets(runner, names, properties, recursive, at_once=True), silent)
-
-
-def mend(pool: str) -> str:
-    """What to do about a pool that does not answer."""
-    return f"Bring its devices back, then run 'zpool clear {pool}'."

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import typing as t
 
-from ..errors import Refused
+from ..errors import Refused, first_of
 from .key_option import WantedKey
 from .names import ancestors, within
 from .replicate_options import PLAINTEXT, RAW, REENCRYPT, Replication
@@ -216,5 +216,4 @@ def _there(wanted: Replication) -> str:
 
 
 def _list(names: t.Sequence[str], most: int = 10) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(f"'{name}'" for name in names[:most]) + more
+    return first_of([f"'{name}'" for name in names], most)

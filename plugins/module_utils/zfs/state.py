@@ -338,6 +338,11 @@ def key_opens(runner: Runner, root: str, stdin: bytes | None, location: str) -> 
     return True
 
 
+def way_back(pool: str) -> str:
+    """What to do about a pool of a SILENT_HEALTH."""
+    return f"Bring its devices back, then run 'zpool clear {pool}'."
+
+
 def wrong_key(root: str, origin: str, doubt: str = "") -> Refused:
     """The error for a key that is valid, but not the one of this encryption root.
 
