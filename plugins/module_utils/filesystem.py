@@ -9,16 +9,15 @@ import os
 import re
 import sys
 import typing as t
-from dataclasses import dataclass
 
+from . import mountinfo
 from .command import Command, Runner
 
-_MOUNTS = "/proc/self/mountinfo"
+_MOUNTS = mountinfo.TABLE
 # The root of an initramfs is called rootfs.
 _MEMORY = ("tmpfs", "ramfs", "rootfs")
 _MEMORY_DEVICE = re.compile(r"/dev/z?ram\d+(?:p\d+)?")
 _UPPER = re.compile(r"(?:^|,)upperdir=(?P<path>[^,]+)")
-_OCTAL = re.compile(r"\\(?P<digits>[0-7]{3})")
 
 # A memory disk of FreeBSD, or a partition of one. Only mdconfig tells one in memory from one that is a file.
 _MD = re.compile(r"/dev/md(?P<unit>\d+)(?:[ps]\d+)?[a-h]?")
@@ -28,16 +27,6 @@ _MD_IN_MEMORY = ("malloc", "swap", "preload")
 _PLACES = ("/dev/shm", "/run", "/var/run", "/tmp", "/var/tmp")
 
 _DF_LINE = re.compile(r"(?P<source>.+?)\s+\d+\s+-?\d+\s+-?\d+\s+\S+\s+(?P<mountpoint>/.*)")
-
-
-@dataclass(frozen=True)
-class _Mount:
-    """A line of mountinfo: number of the device, type, source, and options of the filesystem."""
-
-    number: str
-    kind: str
-    source: str
-    options: str
 
 
 def df(path: str) -> Command:
@@ -101,13 +90,12 @@ def memory_there(runner: Runner, path: str) -> str:
 
 def _memory_on_linux(path: str) -> str:
     try:
-        with open(_MOUNTS, encoding="utf-8", errors="surrogateescape") as file:
-            mounts = {one.number: one for one in map(_mount, file) if one is not None}
+        mounts = {one.number: one for one in mountinfo.read(_MOUNTS)}
         found = mounts.get(_number(path))
         if found is not None and found.kind == "overlay":
             # What is written goes to a folder of another filesystem; live systems have that one in memory.
-            upper = _UPPER.search(found.options)
-            below = mounts.get(_number(_plain(upper.group("path")))) if upper else None
+            upper = _UPPER.search(found.of_filesystem)
+            below = mounts.get(_number(mountinfo.plain(upper.group("path")))) if upper else None
             memory = _memory(below)
             return f"an overlay on {memory}" if memory else ""
     except OSError:
@@ -115,23 +103,12 @@ def _memory_on_linux(path: str) -> str:
     return _memory(found)
 
 
-def _memory(mount: _Mount | None) -> str:
+def _memory(mount: mountinfo.MountLine | None) -> str:
     if mount is None:
         return ""
     if mount.kind in _MEMORY:
         return mount.kind
     return mount.source if _MEMORY_DEVICE.fullmatch(mount.source) else ""
-
-
-def _mount(line: str) -> _Mount | None:
-    head, _dash, tail = line.partition(" - ")
-    first, last = head.split(), tail.split()
-    return _Mount(first[2], last[0], _plain(last[1]), last[2]) if len(first) > 4 and len(last) > 2 else None
-
-
-def _plain(text: str) -> str:
-    """The kernel writes blanks and backslashes as octal numbers."""
-    return _OCTAL.sub(lambda match: chr(int(match.group("digits"), 8)), text)
 
 
 def _number(path: str) -> str:

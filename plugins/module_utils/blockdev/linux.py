@@ -17,6 +17,7 @@ import stat
 import typing as t
 from dataclasses import dataclass, field, replace
 
+from .. import mountinfo
 from ..command import Command, Runner
 from ..errors import Refused, StorageError
 from . import blkid
@@ -29,7 +30,6 @@ _DM_PARTITION = re.compile(r"part(?P<number>[0-9]+)-")
 _DM_KINDS = (("mpath-", "multipath"), ("CRYPT-", "crypt"), ("LVM-", "lvm"), ("DMRAID-", "md"))
 _BLKRRPART = 0x125F
 _NO_DISKS = re.compile(r"(?:ram|zram|sr|fd|zd)[0-9]+")
-_ESCAPE = re.compile(r"\\([0-7]{3})")
 
 
 @dataclass(frozen=True)
@@ -136,18 +136,13 @@ def read(roots: Roots = Roots()) -> DeviceTable:
 
 def mounts(roots: Roots = Roots()) -> tuple[Mount, ...]:
     """The mounted filesystems, in this mount namespace."""
-    found: list[Mount] = []
-    for line in _lines(roots.proc, "self/mountinfo"):
-        before, separator, after = line.partition(" - ")
-        head, tail = before.split(" "), after.split(" ")
-        if separator and len(head) >= 5 and len(tail) >= 2:
-            found.append(Mount(head[2], _unescape(tail[1]), _unescape(head[4])))
-    return tuple(found)
+    lines = mountinfo.parse(_lines(roots.proc, "self/mountinfo"))
+    return tuple(Mount(one.number, one.source, one.place) for one in lines)
 
 
 def swaps(roots: Roots = Roots()) -> tuple[str, ...]:
     """The devices and files that are swapped to."""
-    return tuple(_unescape(line.split()[0]) for line in _lines(roots.proc, "swaps")[1:] if line.strip())
+    return tuple(mountinfo.plain(line.split()[0]) for line in _lines(roots.proc, "swaps")[1:] if line.strip())
 
 
 def imported_pools(roots: Roots = Roots()) -> dict[str, str]:
@@ -299,8 +294,3 @@ def _text(folder: str, name: str) -> str:
 
 def _lines(folder: str, name: str) -> list[str]:
     return os.fsdecode(_bytes(folder, name)).splitlines()
-
-
-def _unescape(text: str) -> str:
-    """/proc writes blanks, tabs, newlines and backslashes as octal numbers of bytes."""
-    return _ESCAPE.sub(lambda found: chr(int(found.group(1), 8)), text)

@@ -15,6 +15,7 @@ import re
 import typing as t
 from dataclasses import dataclass
 
+from .. import mountinfo
 from ..command import Command, Runner
 from ..errors import Refused
 
@@ -25,7 +26,6 @@ _LOCAL = "local-fs.target"
 # What tells the generator of OpenZFS which file systems to make units for, so that a later boot has other ones.
 _LISTS = "/etc/zfs/zfs-list.cache"
 _PROPERTIES = ("LoadState", "ActiveState", "UnitFileState", "After")
-_MOUNTS = "/proc/self/mountinfo"
 _PLAIN = re.compile(rb"[A-Za-z0-9:_]")
 # Devices of volumes in pools.
 _VOLUMES = ("/dev/zd", "/dev/zvol/")
@@ -75,7 +75,7 @@ def check_order(
     )
 
 
-def check_places(paths: t.Iterable[str], table: str = _MOUNTS) -> None:
+def check_places(paths: t.Iterable[str], table: str = mountinfo.TABLE) -> None:
     """Refuses files that are in a pool: they are not there before it is imported.
 
     What is on the root file system is there before all of that, also if it is of ZFS.
@@ -84,33 +84,23 @@ def check_places(paths: t.Iterable[str], table: str = _MOUNTS) -> None:
     :raises Refused: one is
     """
     try:
-        with open(table, encoding="utf-8", errors="surrogateescape") as file:
-            rows = [line.split() for line in file]
+        # What was mounted last is above the others.
+        mounted = {one.place: one for one in mountinfo.read(table)}
     except OSError:
         # No /proc: then it is no host that starts by systemd either.
         return
-    # Fields 5, and behind a dash the type and the source (proc(5)). What was mounted last is above the others.
-    mounted: dict[str, tuple[str, str]] = {}
-    for row in rows:
-        dash = row.index("-") if "-" in row else len(row)
-        if dash + 2 < len(row):
-            mounted[_unescaped(row[4])] = (row[dash + 1], row[dash + 2])
     for path in paths:
         place = max((one for one in mounted if _is_below(path, one)), key=len, default="/")
-        kind, source = mounted.get(place, ("", ""))
-        if place != "/" and (kind == "zfs" or source.startswith(_VOLUMES)):
+        there = mounted.get(place)
+        if there is not None and place != "/" and (there.kind == "zfs" or there.source.startswith(_VOLUMES)):
             raise Refused(
-                f"{path} lies on {source}, which is in a pool of ZFS and not there before pools are imported.",
+                f"{path} lies on {there.source}, which is in a pool of ZFS and not there before pools are imported.",
                 hint="Put it on the root file system, such as into /etc.",
             )
 
 
 def _is_below(path: str, place: str) -> bool:
     return path == place or path.startswith(place.rstrip("/") + "/")
-
-
-def _unescaped(text: str) -> str:
-    return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), text)
 
 
 def mounts(path: str) -> tuple[str, ...]:

@@ -10,8 +10,8 @@ import os
 import typing as t
 
 from ..command import Command, Runner
-from ..errors import StorageError
-from .mount_table import plain
+from ..errors import StorageError, first_of
+from ..mountinfo import plain
 
 TABLE = "/proc/self/mounts"
 
@@ -28,10 +28,7 @@ def describe_holders(runner: Runner, mountpoint: str, node: str) -> str:
         found = list(_holders(runner, mountpoint, node))
     except (OSError, StorageError):
         return ""
-    if not found:
-        return ""
-    more = f" and {len(found) - _MOST} more" if len(found) > _MOST else ""
-    return f" by {', '.join(found[:_MOST])}{more}"
+    return f" by {first_of(found, _MOST)}" if found else ""
 
 
 def _holders(runner: Runner, mountpoint: str, node: str) -> t.Iterator[str]:

@@ -9,14 +9,12 @@ import re
 import typing as t
 from dataclasses import dataclass
 
+from .. import mountinfo
 from ..command import Command, Runner
 from ..errors import StorageError
 
-# Only this one tells a bind mount of a folder from a mount of the whole filesystem.
-TABLE = "/proc/self/mountinfo"
+TABLE = mountinfo.TABLE
 
-# How the kernel writes a blank, tab, line break or backslash in its mount table.
-_ESCAPED = re.compile(r"\\([0-7]{3})")
 _GAP = re.compile(r"[ \t]+")
 # What mount(8) is told again; the rest of what the table shows are defaults, or properties of the dataset.
 _KEPT = ("ro", "nosuid", "nodev", "noexec", "noatime")
@@ -50,28 +48,20 @@ def places_of(runner: Runner, names: t.Collection[str]) -> dict[str, tuple[Place
 def _rows(runner: Runner) -> t.Iterator[tuple[str, Place]]:
     """The filesystems of ZFS that are mounted."""
     try:
-        with open(TABLE, encoding="utf-8", errors="surrogateescape", newline="\n") as table:
-            lines = table.read().split("\n")
+        mounted = mountinfo.read(TABLE)
     except FileNotFoundError:
         # On FreeBSD, where no folder can be bound.
         for line in runner.run(Command(("mount", "-p"), timeout=30)).stdout.split("\n"):
-            words = [plain(word) for word in _GAP.split(line)]
+            words = [mountinfo.plain(word) for word in _GAP.split(line)]
             if len(words) >= 4 and words[2] == "zfs":
                 yield words[0], Place(words[1], _kept(words[3]))
         return
-    for line in lines:
-        mount, _dash, filesystem = line.partition(" - ")
-        words, source = [plain(word) for word in mount.split(" ")], filesystem.split(" ")
-        if len(words) >= 6 and len(source) >= 3 and source[0] == "zfs":
-            folder = "" if words[3] == "/" else words[3]
-            yield plain(source[1]), Place(words[4], _kept(f"{words[5]},{source[2]}"), folder)
+    for one in mounted:
+        if one.kind == "zfs":
+            folder = "" if one.folder == "/" else one.folder
+            yield one.source, Place(one.place, _kept(f"{one.options},{one.of_filesystem}"), folder)
 
 
 def _kept(options: str) -> tuple[str, ...]:
     given = options.split(",")
     return tuple(one for one in _KEPT if one in given)
-
-
-def plain(word: str) -> str:
-    """A word of the mount table as it is."""
-    return _ESCAPED.sub(lambda match: chr(int(match.group(1), 8)), word)
