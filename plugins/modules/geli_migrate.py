@@ -65,8 +65,9 @@ options:
     description:
       - The pool, or the filesystem or volume in it, to migrate. The pool has to be imported, unless it is recorded
         at the target that it has taken the place of the source. Then the old disks are not needed any more.
-      - It is one dataset, with what is below it, and no list. For parts of a pool use O(exclude), or a task for each
-        with a O(target) of its own. Each of these is a migration of its own, with its own stages and snapshots.
+      - It is one dataset, with what is below it. For parts of it use O(include) and O(exclude). To bring parts to
+        several places use a task for each, with a O(target) of its own. Each of these is a migration of its own, with
+        its own stages and snapshots.
     type: str
     required: true
   target:
@@ -215,6 +216,16 @@ options:
       - Migrate what is below the source, too.
     type: bool
     default: true
+  include:
+    description:
+      - Datasets below the source to migrate, each with all below it. Whole names. What is not named is left out, as by
+        O(exclude). All of the source is migrated when not given.
+      - What they lie in comes along, from the source down to them, with the files in it, since they have to be below
+        something at the target. What else is below that does not.
+      - Until it is finalized, a longer list brings more along with the next run.
+    type: list
+    elements: str
+    default: []
   exclude:
     description:
       - Datasets below the source to leave out, with all below them. Whole names. On TrueNAS C(.system) is one.
@@ -373,6 +384,16 @@ EXAMPLES = r"""
     exclude: [oldtank/.system]
     exclude_files:
       oldtank/photos: [2014/broken.raw]
+  become: true
+
+- name: Migrate a list of datasets
+  nasops.encryption.geli_migrate:
+    state: verified
+    source: oldtank
+    target: newtank/oldtank
+    include:
+      - oldtank/media
+      - oldtank/home/alice
   become: true
 
 - name: Give one dataset a passphrase of its own

@@ -47,6 +47,7 @@ def arguments() -> dict[str, t.Any]:
         "state": {"type": "str", "choices": list(STATES), "default": PLANNED},
         "method": {"type": "str", "choices": list(METHODS), "default": ZFS_SEND},
         **{name: shared[name] for name in _SHARED},
+        "include": {"type": "list", "elements": "str", "default": []},
         "exclude_files": {"type": "dict", "default": {}},
         "snapshot_prefix": {"type": "str", "default": "migrate-"},
         "verify": {"type": "str", "choices": list(LEVELS), "default": CHECKSUMS},
@@ -97,6 +98,7 @@ def parse(params: t.Mapping[str, t.Any], stamp: str, run: str) -> Migration:
     """
     full = {**params, "mode": REENCRYPT, "send_properties": True, "snapshot_when": CHANGED, "keep": None}
     replication = replace(replicate_options.parse(full, stamp), migration=True, streams=params["method"] == ZFS_SEND)
+    replication = replace(replication, include=_include(params, replication))
     replication = replace(replication, keys=_keys(params, replication))
     if params["method"] == RSYNC:
         _check_rsync(params)
@@ -109,6 +111,14 @@ def parse(params: t.Mapping[str, t.Any], stamp: str, run: str) -> Migration:
         _skip(params, replication),
         run if params["verify_again"] else "",
     )
+
+
+def _include(params: t.Mapping[str, t.Any], replication: Replication) -> tuple[str, ...]:
+    names = replicate_options.parts_below("include", params["include"], replication.source, replication.recursive)
+    for name in names:
+        if within(name, replication.exclude):
+            raise BadInput(f"'{name}' is in include, and exclude leaves it out.", hint="Take it out of one of both.")
+    return names
 
 
 def _keys(params: t.Mapping[str, t.Any], replication: Replication) -> dict[str, WantedKey]:

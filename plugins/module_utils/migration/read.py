@@ -83,7 +83,7 @@ def read_migration(runner: ReplicaRunner, wanted: Migration, taken: str = "") ->
 def _target_alone(runner: ReplicaRunner, replication: Replication, pools: Pools) -> Found | None:
     """The target where the source is not imported any more, None unless it has taken its place."""
     # What is left out of a source that nobody sees can't be looked up in it.
-    wanted = replace(replication, exclude=())
+    wanted = replace(replication, exclude=(), include=())
     found = Found(wanted, Ends(Side(), read_target(runner, wanted, pools)))
     if not found.finalized:
         return None
@@ -115,7 +115,7 @@ def _entries(runner: ReplicaRunner, found: Found) -> t.Iterator[tuple[str, str]]
     wanted, ends = found.wanted, found.ends
     for name in ends.source.datasets:
         replica = ends.target.datasets.get(wanted.at_target(name))
-        if within(name, wanted.exclude):
+        if not wanted.takes(name):
             continue
         if replica is None or replica.locked or replica.value("type") != "filesystem":
             continue

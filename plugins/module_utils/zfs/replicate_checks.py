@@ -19,19 +19,20 @@ from .state import Dataset
 def selected(wanted: Replication, source: Side) -> list[str]:
     """The datasets to be replicated, parents first.
 
-    :raises Refused: one is excluded that does not exist
+    :raises Refused: one is included or excluded that does not exist
     """
-    for name in wanted.exclude:
-        if name not in source.datasets:
-            raise Refused(f"'{name}' is excluded, but does not exist.")
-    names = [name for name in source.datasets if not within(name, wanted.exclude)]
+    for done, given in (("excluded", wanted.exclude), ("included", wanted.include)):
+        for name in given:
+            if name not in source.datasets:
+                raise Refused(f"'{name}' is {done}, but does not exist.")
+    names = [name for name in source.datasets if wanted.takes(name)]
     return sorted(names, key=lambda name: name.split("/"))
 
 
 def in_order(wanted: Replication, source: Side) -> list[str]:
     """The same in the order to send them: parents first and, in a migration, clones behind what they were made of.
 
-    :raises Refused: one is excluded that does not exist
+    :raises Refused: one is included or excluded that does not exist
     """
     names = selected(wanted, source)
     if not wanted.migration:

@@ -69,7 +69,8 @@ class Replication:
     come along, and ``also_read`` names properties of both ends that somebody else decides on. ``heads``: no snapshot
     can be taken, since the pool of the source is imported read-only; so what was written since the last one is sent as
     it is. ``streams`` is false where no stream is sent, so that a dataset without snapshots is none that is arriving.
-    ``keys`` are those of datasets below the source that are encryption roots of their own at the target.
+    ``keys`` are those of datasets below the source that are encryption roots of their own at the target. ``include``
+    are the parts of the source that are wanted, none for all of it.
     """
 
     source: str
@@ -95,6 +96,13 @@ class Replication:
     also_read: tuple[str, ...] = ()
     streams: bool = True
     keys: t.Mapping[str, WantedKey] = field(default_factory=dict, repr=False)
+    include: tuple[str, ...] = ()
+
+    def takes(self, name: str) -> bool:
+        """Whether a dataset of the source comes along: what is wanted, what that lies in, and nothing left out."""
+        if within(name, self.exclude):
+            return False
+        return not self.include or within(name, self.include) or any(name in ancestors(one) for one in self.include)
 
     @property
     def where(self) -> str:
@@ -168,7 +176,7 @@ def parse(params: t.Mapping[str, t.Any], stamp: str) -> Replication:
         _key(params, target, mode),
         params["cipher"] or "on",
         params["recursive"],
-        _exclude(params["exclude"], source, params["recursive"]),
+        parts_below("exclude", params["exclude"], source, params["recursive"]),
         params["send_properties"],
         _properties(params["properties"]),
         _snapshot(params["snapshot"]),
@@ -228,12 +236,16 @@ def _key(params: t.Mapping[str, t.Any], target: str, mode: str) -> WantedKey | N
     return key
 
 
-def _exclude(names: t.Sequence[str], source: str, recursive: bool) -> tuple[str, ...]:
+def parts_below(option: str, names: t.Sequence[str], source: str, recursive: bool) -> tuple[str, ...]:
+    """The datasets that an option names, each once.
+
+    :raises BadInput: one does not lie below the source, or what lies there is not sent
+    """
     if names and not recursive:
-        raise BadInput("exclude is set, but recursive is false, so nothing below the source is sent anyway.")
+        raise BadInput(f"{option} is set, but recursive is false, so nothing below the source is sent anyway.")
     for name in names:
         if source not in ancestors(check_dataset_name(name)):
-            raise BadInput(f"'{name}' is excluded, but does not lie below the source '{source}'.")
+            raise BadInput(f"'{name}' in {option} does not lie below the source '{source}'.")
     return tuple(dict.fromkeys(names))
 
 

@@ -255,13 +255,13 @@ def plan_snapshot(draft: Draft) -> str:
     new = wanted.new_snapshot
     if any(draft.named(name, new) for name in draft.names):
         raise Refused(f"There is a snapshot @{new} already.", hint="Run this again in a second.")
-    recursive = wanted.recursive and not wanted.exclude
-    full = (f"{wanted.source}@{new}",) if recursive else tuple(f"{name}@{new}" for name in draft.names)
+    whole = wanted.recursive and not wanted.exclude and not wanted.include
+    full = (f"{wanted.source}@{new}",) if whole else tuple(f"{name}@{new}" for name in draft.names)
     below = f" and {len(draft.names) - 1} below it" if len(draft.names) > 1 else ""
     draft.steps.append(
         Step(
             f"Take a snapshot of '{wanted.source}'{below}",
-            Command(("zfs", "snapshot", *(("-r",) if recursive else ()), *full)),
+            Command(("zfs", "snapshot", *(("-r",) if whole else ()), *full)),
             tuple(Change(("snapshots", name), None, NEW) for name in draft.names),
         )
     )

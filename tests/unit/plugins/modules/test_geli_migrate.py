@@ -215,6 +215,16 @@ def test_from_the_plan_to_the_end(host: Host, capsys: pytest.CaptureFixture[str]
     assert once(capsys, False, state="synced")["failed"]
 
 
+def test_a_list_of_datasets(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
+    """One that is not named is no part of any stage; it is a clone of one that is."""
+    result = runs(host, capsys, state="finalized", include=["old/docs", "old/vol"])
+    assert [one["source"] for one in result["datasets"]] == ["old", "old/docs", "old/vol"]
+    assert sorted(host.nodes("new/old")) == ["new/old", "new/old/docs", "new/old/vol"]
+    take_away(host)
+    again = runs(host, capsys, state="finalized", include=["old/docs", "old/vol"])
+    assert (again["changed"], again["reached"]) == (False, "finalized")
+
+
 def take_away(host: Host) -> None:
     """The pool of the source, as when its disks are."""
     with host.changed() as state:

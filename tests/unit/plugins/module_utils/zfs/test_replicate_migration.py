@@ -104,6 +104,22 @@ class TestWritable:
         (warning,) = plan.warnings
         assert "become whole copies: 'old/copy'" in warning
 
+    def test_a_list_brings_what_it_lies_in_and_grows_later(self) -> None:
+        place = world()
+        for name in ("old/home", "old/home/alice", "old/home/alice/mail", "old/home/bob", "old/homework"):
+            place.source.add(name, written=1)
+        named = ("old/home/alice",)
+        place.run(migrates(include=named, exclude=("old/home/alice/mail",)))
+        copied = ["new/old", "new/old/home", "new/old/home/alice"]
+        assert sorted(name for name in place.target.nodes if name.startswith("new/old")) == copied
+        assert place.source.nodes["old/home/bob"].snapshots == []
+        assert not place.run(migrates(include=named, exclude=("old/home/alice/mail",))).changed
+        place.run(migrates(include=(*named, "old/homework"), stamp="20261128T010203Z"))
+        copied += ["new/old/home/alice/mail", "new/old/homework"]
+        assert sorted(name for name in place.target.nodes if name.startswith("new/old")) == sorted(copied)
+        with pytest.raises(Refused, match="'old/hom' is included, but does not exist"):
+            place.run(migrates(include=("old/hom",)))
+
     def test_a_second_run_is_silent(self) -> None:
         place = world()
         place.source.snapshot(["old", "old/docs"], "a")
