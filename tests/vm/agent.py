@@ -606,7 +606,8 @@ class Host:
     def state(self) -> Reply:
         """What a refused task must not have changed."""
         pools = call(["zpool", "status", "-P"], ok=False).stdout.decode(errors="replace")
-        config = re.sub(r"(?m)^ *(scan|scan warning|status|action|see|remove|checkpoint): .*\n(?:(?:\t| {8}).*\n)*", "", pools)
+        told = r"(?m)^ *(scan|scan warning|status|action|see|remove|checkpoint): .*\n(?:(?:\t| {8}).*\n)*"
+        config = re.sub(told, "", pools)
         columns = "name,property,source,value"
         properties = (
             "guid,mounted,mountpoint,canmount,encryptionroot,keyformat,keystatus,keylocation,pbkdf2iters,volsize,"
