@@ -13,7 +13,7 @@ from typing import Any
 from vm.machine import Failed, Machine
 
 from .hotplug import plug_in, pull
-from .source import LINKS, WRONG_GELI_KEY, Source
+from .source import LINE_KEY, LINE_KNOWN, LINKS, WRONG_GELI_KEY, Source
 
 # Seconds without anything that moves, after which a stream counts as broken.
 STALL = 20
@@ -41,10 +41,23 @@ for name in $(dmsetup ls | cut -f 1 | grep '^eli-' | grep -v -e '-err$' -e '-wid
   dmsetup wipe_table --noflush --nolockfs $name
 done
 """
+# The kernel resets the connection of the NAS to itself, as a router does that was restarted. Prints what was cut.
+_CUT_LINE = """
+line='src 127.0.0.1 dst 127.0.0.1 dport = :22'
+[ -n "$(ss -Htn state established $line)" ] || exit 0
+ss -KHtn state established $line
+"""
 _NOTHING_ATTACHED = f"""
 dmsetup ls | grep '^eli-' || true
 ls {LINKS} 2>/dev/null || true
 """
+
+
+# The target is where it always is, and the run reaches it as it would another host.
+_OVER_SSH = {
+    "target_host": "127.0.0.1",
+    "ssh": {"user": "root", "identity_file": LINE_KEY, "known_hosts_file": LINE_KNOWN},
+}
 
 
 @dataclass(frozen=True)
@@ -84,6 +97,7 @@ def kinds(wrong_key: str) -> tuple[Kind, ...]:
         Kind("target full: another dataset", _fill(_EATER), _make_room("zfs destroy new/eater")),
         Kind("zfs send killed", lambda source: _kill_program(source.machine, "zfs", "send")),
         Kind("zfs receive killed", lambda source: _kill_program(source.machine, "zfs", "receive")),
+        Kind("line to the target cut", _cut_line, settle, _OVER_SSH),
         Kind("wrong key for the disks", _kill_all, _offer_wrong_key, kills=True),
         Kind(
             "wrong key for the proof", _no_strike, options=proof_key, expects="is not the one that opens", at_end=True
@@ -116,6 +130,16 @@ def _kill_program(machine: Machine, *words: str) -> str:
         struck = machine.strike("program", *words)
         if struck:
             return _struck(struck)
+        time.sleep(_HURRY)
+    return ""
+
+
+def _cut_line(source: Source) -> str:
+    """The connection of a run to its target, as soon as there is one."""
+    end = time.monotonic() + _PATIENCE
+    while time.monotonic() < end and source.machine.runs():
+        if source.machine.shell(_CUT_LINE):
+            return "the connection"
         time.sleep(_HURRY)
     return ""
 

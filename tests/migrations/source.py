@@ -20,6 +20,8 @@ HEAD = "--head--"
 LINKS = "/run/nasops-geli"
 GELI_KEY = "/root/keys/geli.key"
 WRONG_GELI_KEY = "/root/keys/wrong.key"
+LINE_KEY = "/root/keys/line"
+LINE_KNOWN = "/root/keys/known_hosts"
 # Seconds to encrypt a disk in place without KVM, and more.
 _SLOW = 340
 
@@ -150,6 +152,15 @@ zpool create -o ashift=12 -O encryption=on -O keyformat=hex -O keylocation=file:
   -O compression=off -O mountpoint=/root/work/new new {p1}
 sync
 """
+# For runs that reach the target by ssh: the NAS may log into itself.
+_LINE = """
+rm -f {line} {line}.pub
+ssh-keygen -q -t ed25519 -N '' -C line-to-itself -f {line} </dev/null
+sed -i /line-to-itself/d /root/.ssh/authorized_keys
+cat {line}.pub >>/root/.ssh/authorized_keys
+(printf '127.0.0.1 '; cat /etc/ssh/ssh_host_ed25519_key.pub) >{known}
+sync
+"""
 # After a power cut it may be imported already, and a run that was killed may have left it locked.
 _OPEN_TARGET = """
 zpool list new >/dev/null 2>&1 || zpool import -d /dev/disk/by-id new
@@ -210,6 +221,7 @@ class Source:
         self.machine.shell(_ENCRYPT, _SLOW, hexkey=self._key.hex())
         self.digest = self.machine.shell(_DIGEST, _SLOW)
         self.machine.shell(_TARGET, hex=self.keys.hex("1"))
+        self.machine.shell(_LINE, line=LINE_KEY, known=LINE_KNOWN)
 
     @property
     def _key(self) -> bytes:
