@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from compiled import python
 
 ROOT = Path(__file__).resolve().parents[2]
 SECRET = "words that nobody may see"
@@ -82,7 +83,8 @@ class Controller:
         variables: Mapping[str, Any] | None = None,
         words: Sequence[str] = (),
     ) -> list[str]:
-        local = {"ansible_connection": "local", "ansible_become": False, "ansible_python_interpreter": sys.executable}
+        local = {"ansible_connection": "local", "ansible_become": False}
+        hosts = {name: {"ansible_python_interpreter": str(python(self.folder)), **more} for name, more in hosts.items()}
         inventory = {"nas": {"hosts": hosts, "vars": local}}
         (self.folder / "inventory.json").write_text(json.dumps(inventory))
         (self.folder / "variables.json").write_text(json.dumps(variables or {}))
