@@ -31,6 +31,8 @@ KEY = "a1b2c3d4" * 8
 POOL = {"nas_pools": [{"name": "nowhere"}]}
 # Stands in for both commands, so that no ZFS of this machine is looked at.
 BROKEN = "#!/bin/sh\necho 'it is broken' >&2\nexit 1\n"
+# Else it looks a thousand times in each second whether a host is done, and ten thousand times whether a fork is free.
+CONFIG = "[defaults]\ninternal_poll_interval = 0.02\nforks = 20\n"
 # Only what hangs takes that long, also on a machine that is busy with something else.
 SECONDS = 900
 
@@ -115,7 +117,7 @@ def controller(tmp_path: Path) -> Controller:
     link = tmp_path / "collections" / "ansible_collections" / "nasops" / "encryption"
     link.parent.mkdir(parents=True)
     link.symlink_to(ROOT)
-    (tmp_path / "ansible.cfg").touch()
+    (tmp_path / "ansible.cfg").write_text(CONFIG)
     (tmp_path / "bin").mkdir()
     for name in ("zfs", "zpool"):
         (tmp_path / "bin" / name).write_text(BROKEN)
@@ -155,24 +157,31 @@ def test_one_line_for_each_host_whatever_became_of_it(controller: Controller) ->
 
 
 @pytest.mark.parametrize(
-    "playbook,variables,name",
+    ("playbook", "cases"),
     [
-        ("unlock", {"unlock_mount": "maybe"}, "unlock"),
-        ("lock", POOL, "lock"),
-        ("rotate_keys", {"nas_new_keys": {"tank/x": SECRET}}, "rotation"),
-        ("rotate_keys", {"nas_policy": "none"}, "rotation"),
-        ("backup_keys", {}, "key backup"),
-        ("backup_keys", {"nas_key_backup": {"dest": "{{ there_is_no_such_variable }}"}}, "key backup"),
-        ("replicate", {}, "replication"),
-        ("migrate_geli", {}, "migration"),
-        ("migrate_geli", {"geli_migration_pool": "old", "geli_migration_target": "new/old"}, "new/old"),
+        ("unlock", [({"unlock_mount": "maybe"}, "unlock")]),
+        ("lock", [(POOL, "lock")]),
+        ("rotate_keys", [({"nas_new_keys": {"tank/x": SECRET}}, "rotation"), ({"nas_policy": "none"}, "rotation")]),
+        (
+            "backup_keys",
+            [({}, "key backup"), ({"nas_key_backup": {"dest": "{{ there_is_no_such_variable }}"}}, "key backup")],
+        ),
+        ("replicate", [({}, "replication")]),
+        (
+            "migrate_geli",
+            [({}, "migration"), ({"geli_migration_pool": "old", "geli_migration_target": "new/old"}, "new/old")],
+        ),
     ],
 )
 def test_when_all_hosts_fail_each_has_its_line(
-    controller: Controller, playbook: str, variables: Mapping[str, Any], name: str
+    controller: Controller, playbook: str, cases: Sequence[tuple[Mapping[str, Any], str]]
 ) -> None:
-    run = controller.run(f"nasops.encryption.{playbook}", {"h1": {}, "h2": {}}, variables)
-    assert run.reports == [[f"h1: FAILED {name}", f"h2: FAILED {name}"]], run.output
+    """Two hosts for each reason to fail."""
+    hosts = {f"h{2 * at + one}": case for at, case in enumerate(cases) for one in (1, 2)}
+    run = controller.run(
+        f"nasops.encryption.{playbook}", {host: variables for host, (variables, _name) in hosts.items()}
+    )
+    assert run.reports == [[f"{host}: FAILED {name}" for host, (_variables, name) in hosts.items()]], run.output
     assert run.status
     assert SECRET not in run.output
 
