@@ -126,7 +126,6 @@ def controller(tmp_path: Path) -> Controller:
 
 
 BACKUP = {"nas_key_backup": {"dest": "backup.keys", "unsealed": True}}
-UNSAVED = "h: FAILED key backup, so nothing was rotated"
 # Ends the module that started it, which leaves no result then.
 DEADLY = "#!/bin/sh\nkill -9 $PPID\n"
 REPLICA = {
@@ -340,23 +339,32 @@ def test_with_a_strategy_that_does_not_wait_each_host_tells_of_itself(controller
 
 
 @pytest.mark.parametrize(
-    ("playbook", "variables", "line"),
+    ("playbook", "cases"),
     [
-        ("unlock", {}, "h: FAILED nowhere"),
-        ("lock", {"lock_datasets": ["nowhere"]}, "h: FAILED lock"),
-        ("rotate_keys", {"nas_new_keys": {"nowhere": "12345678"}}, "h: FAILED rotation"),
-        ("rotate_keys", {"nas_new_keys": {"nowhere": "12345678"}, **BACKUP}, UNSAVED),
-        ("backup_keys", BACKUP, "h: FAILED key backup"),
+        ("unlock", {"h: FAILED nowhere": {}}),
+        ("lock", {"h: FAILED lock": {"lock_datasets": ["nowhere"]}}),
+        (
+            "rotate_keys",
+            {
+                "h: FAILED rotation": {"nas_new_keys": {"nowhere": "12345678"}},
+                "saved: FAILED key backup, so nothing was rotated": {
+                    "nas_new_keys": {"nowhere": "12345678"},
+                    **BACKUP,
+                },
+            },
+        ),
+        ("backup_keys", {"h: FAILED key backup": BACKUP}),
     ],
 )
 def test_a_module_that_dies_is_told_of(
-    controller: Controller, playbook: str, variables: dict[str, Any], line: str
+    controller: Controller, playbook: str, cases: Mapping[str, Mapping[str, Any]]
 ) -> None:
     for name in ("zfs", "zpool"):
         (controller.folder / "bin" / name).write_text(DEADLY)
-    hosts = {"h": {"nas_pools": [{"name": "nowhere", "key": {"format": "passphrase", "value": SECRET}}], **variables}}
+    pools = {"nas_pools": [{"name": "nowhere", "key": {"format": "passphrase", "value": SECRET}}]}
+    hosts = {line.split(":")[0]: {**pools, **variables} for line, variables in cases.items()}
     run = controller.run(f"nasops.encryption.{playbook}", hosts)
-    assert run.reports == [[line]], run.output
+    assert run.reports == [list(cases)], run.output
     assert run.status
 
 
