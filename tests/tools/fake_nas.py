@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
+from compiled import python
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -94,8 +95,6 @@ class FakeNas:
         self.keys: dict[str, str] = {}
         self.datasets: dict[str, dict[str, str]] = {}
         self.bin.mkdir()
-        (folder / "site").mkdir()
-        (folder / "site" / "sitecustomize.py").write_text(_AS_ROOT)
         openssl = shutil.which("openssl")
         assert openssl
         self.openssl = openssl
@@ -104,8 +103,8 @@ class FakeNas:
                 "{openssl!r}", repr(openssl)
             )
             self.program(name, text)
-        # In front of the interpreter's own search path, so that each process of the module is root for itself.
-        self.program("python-as-root", f'#!/bin/sh\nPYTHONPATH={folder}/site exec "{sys.executable}" "$@"\n')
+        # Each process of the module is root for itself.
+        self.python = python(folder, _AS_ROOT)
         self.pools = {"tank": {"guid": "9512867134298873421", "health": "ONLINE"}}
 
     def program(self, name: str, text: str) -> None:
@@ -162,7 +161,7 @@ class FakeNas:
         playbook = self.folder / "playbook.yml"
         playbook.write_text(yaml.safe_dump(play, sort_keys=False))
         argv = [sys.executable, "-m", "ansible", "playbook", "-i", "nas,", "-vvvv", "--diff", *words]
-        argv += ["-e", f"ansible_connection=local ansible_python_interpreter={self.bin}/python-as-root"]
+        argv += ["-e", f"ansible_connection=local ansible_python_interpreter={self.python}"]
         done = subprocess.run(
             [*argv, str(playbook)],
             cwd=self.folder,

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from compiled import python
 
 ROOT = Path(__file__).resolve().parents[2]
 SECRET = "words that nobody may see"
@@ -30,6 +31,8 @@ KEY = "a1b2c3d4" * 8
 POOL = {"nas_pools": [{"name": "nowhere"}]}
 # Stands in for both commands, so that no ZFS of this machine is looked at.
 BROKEN = "#!/bin/sh\necho 'it is broken' >&2\nexit 1\n"
+# Else it looks a thousand times in each second whether a host is done, and ten thousand times whether a fork is free.
+CONFIG = "[defaults]\ninternal_poll_interval = 0.02\nforks = 20\n"
 # Only what hangs takes that long, also on a machine that is busy with something else.
 SECONDS = 900
 
@@ -82,7 +85,8 @@ class Controller:
         variables: Mapping[str, Any] | None = None,
         words: Sequence[str] = (),
     ) -> list[str]:
-        local = {"ansible_connection": "local", "ansible_become": False, "ansible_python_interpreter": sys.executable}
+        local = {"ansible_connection": "local", "ansible_become": False}
+        hosts = {name: {"ansible_python_interpreter": str(python(self.folder)), **more} for name, more in hosts.items()}
         inventory = {"nas": {"hosts": hosts, "vars": local}}
         (self.folder / "inventory.json").write_text(json.dumps(inventory))
         (self.folder / "variables.json").write_text(json.dumps(variables or {}))
@@ -113,7 +117,7 @@ def controller(tmp_path: Path) -> Controller:
     link = tmp_path / "collections" / "ansible_collections" / "nasops" / "encryption"
     link.parent.mkdir(parents=True)
     link.symlink_to(ROOT)
-    (tmp_path / "ansible.cfg").touch()
+    (tmp_path / "ansible.cfg").write_text(CONFIG)
     (tmp_path / "bin").mkdir()
     for name in ("zfs", "zpool"):
         (tmp_path / "bin" / name).write_text(BROKEN)
@@ -122,7 +126,6 @@ def controller(tmp_path: Path) -> Controller:
 
 
 BACKUP = {"nas_key_backup": {"dest": "backup.keys", "unsealed": True}}
-UNSAVED = "h: FAILED key backup, so nothing was rotated"
 # Ends the module that started it, which leaves no result then.
 DEADLY = "#!/bin/sh\nkill -9 $PPID\n"
 REPLICA = {
@@ -153,24 +156,31 @@ def test_one_line_for_each_host_whatever_became_of_it(controller: Controller) ->
 
 
 @pytest.mark.parametrize(
-    "playbook,variables,name",
+    ("playbook", "cases"),
     [
-        ("unlock", {"unlock_mount": "maybe"}, "unlock"),
-        ("lock", POOL, "lock"),
-        ("rotate_keys", {"nas_new_keys": {"tank/x": SECRET}}, "rotation"),
-        ("rotate_keys", {"nas_policy": "none"}, "rotation"),
-        ("backup_keys", {}, "key backup"),
-        ("backup_keys", {"nas_key_backup": {"dest": "{{ there_is_no_such_variable }}"}}, "key backup"),
-        ("replicate", {}, "replication"),
-        ("migrate_geli", {}, "migration"),
-        ("migrate_geli", {"geli_migration_pool": "old", "geli_migration_target": "new/old"}, "new/old"),
+        ("unlock", [({"unlock_mount": "maybe"}, "unlock")]),
+        ("lock", [(POOL, "lock")]),
+        ("rotate_keys", [({"nas_new_keys": {"tank/x": SECRET}}, "rotation"), ({"nas_policy": "none"}, "rotation")]),
+        (
+            "backup_keys",
+            [({}, "key backup"), ({"nas_key_backup": {"dest": "{{ there_is_no_such_variable }}"}}, "key backup")],
+        ),
+        ("replicate", [({}, "replication")]),
+        (
+            "migrate_geli",
+            [({}, "migration"), ({"geli_migration_pool": "old", "geli_migration_target": "new/old"}, "new/old")],
+        ),
     ],
 )
 def test_when_all_hosts_fail_each_has_its_line(
-    controller: Controller, playbook: str, variables: Mapping[str, Any], name: str
+    controller: Controller, playbook: str, cases: Sequence[tuple[Mapping[str, Any], str]]
 ) -> None:
-    run = controller.run(f"nasops.encryption.{playbook}", {"h1": {}, "h2": {}}, variables)
-    assert run.reports == [[f"h1: FAILED {name}", f"h2: FAILED {name}"]], run.output
+    """Two hosts for each reason to fail."""
+    hosts = {f"h{2 * at + one}": case for at, case in enumerate(cases) for one in (1, 2)}
+    run = controller.run(
+        f"nasops.encryption.{playbook}", {host: variables for host, (variables, _name) in hosts.items()}
+    )
+    assert run.reports == [[f"{host}: FAILED {name}" for host, (_variables, name) in hosts.items()]], run.output
     assert run.status
     assert SECRET not in run.output
 
@@ -329,23 +339,32 @@ def test_with_a_strategy_that_does_not_wait_each_host_tells_of_itself(controller
 
 
 @pytest.mark.parametrize(
-    ("playbook", "variables", "line"),
+    ("playbook", "cases"),
     [
-        ("unlock", {}, "h: FAILED nowhere"),
-        ("lock", {"lock_datasets": ["nowhere"]}, "h: FAILED lock"),
-        ("rotate_keys", {"nas_new_keys": {"nowhere": "12345678"}}, "h: FAILED rotation"),
-        ("rotate_keys", {"nas_new_keys": {"nowhere": "12345678"}, **BACKUP}, UNSAVED),
-        ("backup_keys", BACKUP, "h: FAILED key backup"),
+        ("unlock", {"h: FAILED nowhere": {}}),
+        ("lock", {"h: FAILED lock": {"lock_datasets": ["nowhere"]}}),
+        (
+            "rotate_keys",
+            {
+                "h: FAILED rotation": {"nas_new_keys": {"nowhere": "12345678"}},
+                "saved: FAILED key backup, so nothing was rotated": {
+                    "nas_new_keys": {"nowhere": "12345678"},
+                    **BACKUP,
+                },
+            },
+        ),
+        ("backup_keys", {"h: FAILED key backup": BACKUP}),
     ],
 )
 def test_a_module_that_dies_is_told_of(
-    controller: Controller, playbook: str, variables: dict[str, Any], line: str
+    controller: Controller, playbook: str, cases: Mapping[str, Mapping[str, Any]]
 ) -> None:
     for name in ("zfs", "zpool"):
         (controller.folder / "bin" / name).write_text(DEADLY)
-    hosts = {"h": {"nas_pools": [{"name": "nowhere", "key": {"format": "passphrase", "value": SECRET}}], **variables}}
+    pools = {"nas_pools": [{"name": "nowhere", "key": {"format": "passphrase", "value": SECRET}}]}
+    hosts = {line.split(":")[0]: {**pools, **variables} for line, variables in cases.items()}
     run = controller.run(f"nasops.encryption.{playbook}", hosts)
-    assert run.reports == [[line]], run.output
+    assert run.reports == [list(cases)], run.output
     assert run.status
 
 

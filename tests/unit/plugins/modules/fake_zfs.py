@@ -1,21 +1,27 @@
 # Copyright (c) 2026 nasops.encryption contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Stands in for zfs and zpool: pools in a file of JSON next to it, and streams that carry them from one to the other.
+"""Stands in for zfs and zpool: pools in a file next to it, and streams that carry them from one to the other.
 
 It knows as much of the two programs as a migration makes use of, and fails at everything else. What it refuses, it
 refuses with the words of OpenZFS. The path of the file with the pools is the first argument, then the program's name.
+
+A test starts it dozens of times, so it imports nothing that takes longer than it does itself.
 """
 
 from __future__ import annotations
 
-import json
+import marshal
 import struct
 import sys
-import typing as t
 
-Node = dict[str, t.Any]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import typing as t
 
+    Node = dict[str, t.Any]
+
+MARK = b"-- for the other end --"
 INHERITED = ("readonly", "volmode")
 DEFAULTS = {"readonly": "off", "volmode": "default", "mountpoint": "none", "canmount": "on", "quota": "0"}
 
@@ -35,13 +41,13 @@ class Pools:
     def __init__(self, path: str, stdin: str = "") -> None:
         self.path = path
         self.stdin = stdin
-        with open(path, encoding="utf-8") as file:
-            self.state: dict[str, t.Any] = json.load(file)
+        with open(path, "rb") as file:
+            self.state: dict[str, t.Any] = marshal.load(file)
         self.nodes: dict[str, Node] = self.state["datasets"]
 
     def save(self) -> None:
-        with open(self.path, "w", encoding="utf-8") as file:
-            json.dump(self.state, file)
+        with open(self.path, "wb") as file:
+            marshal.dump(self.state, file)
 
     def number(self) -> int:
         self.state["clock"] += 1
@@ -235,10 +241,10 @@ class Pools:
         # What is behind its last record is for the other end of this stand-in.
         parts = [contents(one["data"], int(one["guid"])) for one in sent]
         tail = {"type": node["type"], "after": after, "origin": origin, "snapshots": sent}
-        sys.stdout.buffer.write(b"".join(parts) + json.dumps(tail).encode("ascii"))
+        sys.stdout.buffer.write(b"".join(parts) + MARK + marshal.dumps(tail))
 
     def receive(self, words: list[str]) -> None:
-        stream = json.loads(self.stdin[self.stdin.rindex('{"type"') :])
+        stream: dict[str, t.Any] = marshal.loads(self.stdin.encode("latin-1").rpartition(MARK)[2])
         target = words[-1]
         above = self.writable(target.rsplit("/", 1)[0])
         if target not in self.nodes:

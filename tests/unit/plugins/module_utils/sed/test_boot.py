@@ -19,7 +19,7 @@ import pytest
 from ansible_collections.nasops.encryption.plugins.module_utils.errors import BadInput, Refused, StorageError
 from ansible_collections.nasops.encryption.plugins.module_utils.plan import Outcome, Step, converge
 from ansible_collections.nasops.encryption.plugins.module_utils.sed import boot, boot_files, boot_proven
-from ansible_collections.nasops.encryption.plugins.module_utils.sed.boot_files import File
+from ansible_collections.nasops.encryption.plugins.module_utils.sed.boot_files import File, archive
 from ansible_collections.nasops.encryption.plugins.module_utils.sed.boot_options import KEYS, check
 from ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.recorded import RecordedRunner
 
@@ -49,8 +49,8 @@ def test_passwords_are_in_one_file_for_root_alone() -> None:
 
 
 def test_the_program_is_one_file_that_needs_nothing_of_this_collection(tmp_path: Path) -> None:
-    made = boot_files.archive()
-    assert made == boot_files.archive()
+    made = archive()
+    assert made == archive()
     names = zipfile.ZipFile(io.BytesIO(made)).namelist()
     assert not [name for name in names if "entry" in name or "zfs" in name or "geli" in name]
     program = tmp_path / "program.pyz"
