@@ -264,6 +264,7 @@ ENDS = {
             "geli_migration_key": COPIED,
             "geli_migration_dataset_keys": OWN,
             "geli_migration_final_key": FINAL,
+            "geli_migration_include": ["old/docs", "old/home/alice"],
             **DEGRADED,
         },
     ),
@@ -535,6 +536,7 @@ class TestKeys:
                 assert options["key"] == COPIED
                 assert options["dataset_keys"] == OWN
                 assert options["allow_degraded"] is True
+                assert options["include"] == ["old/docs", "old/home/alice"]
                 # The key file alone, since the module takes a value or a file.
                 assert options["proof_key"] == {"file": "auto"}
         # It looks like a raw replica, and is none.
