@@ -405,8 +405,9 @@ def drives(gate: Runner) -> None:
     elif gate.tools.sedutil:
         env["NASOPS_SEDUTIL_ROOT"] = str(gate.tools.sedutil)
         places.append(str(TREE / "tests" / "opal" / "upstream"))
-    # most of the time programs wait for drives
-    pytest = ["pytest", "-q", "-n", "4", "-p", "no:cacheprovider", f"--junit-xml={report}/drives.xml", *places]
+    # most of the time programs wait for drives; and some tests wait many times as long as others
+    pytest = ["pytest", "-q", "-p", "no:cacheprovider", "-n", "4", "--dist", "worksteal"]
+    pytest += [f"--junit-xml={report}/drives.xml", *places]
     gate.run("emulated", pytest, TREE, count=lambda _output: junit(report), env=env)
 
 
