@@ -399,7 +399,8 @@ def drives(gate: Runner) -> None:
     shutil.rmtree(report, ignore_errors=True)
     env = {"PYTHONPATH": str(BUILD)}
     places = [str(TREE / "tests" / "opal" / "native")]
-    if os.environ.get("NASOPS_SED_SPEED"):
+    measures = bool(os.environ.get("NASOPS_SED_SPEED"))
+    if measures:
         # it takes time, in both senses, and so is not for a machine that does something else as well
         places = [str(TREE / "tests" / "opal" / "speed")]
     elif gate.tools.sedutil:
@@ -407,8 +408,10 @@ def drives(gate: Runner) -> None:
         places.append(str(TREE / "tests" / "opal" / "upstream"))
     # most of the time programs wait for drives; and some tests wait many times as long as others
     pytest = ["pytest", "-q", "-p", "no:cacheprovider", "-n", "4", "--dist", "worksteal"]
-    pytest += [f"--junit-xml={report}/drives.xml", *places]
-    gate.run("emulated", pytest, TREE, count=lambda _output: junit(report), env=env)
+    # with what a test that measures has printed, which is what one wants to know
+    pytest += [f"--junit-xml={report}/drives.xml", *(["-rP"] if measures else []), *places]
+    show: Literal["on failure", "always"] = "always" if measures else "on failure"
+    gate.run("emulated", pytest, TREE, count=lambda _output: junit(report), env=env, show=show)
 
 
 def sanity(gate: Runner) -> None:
