@@ -60,7 +60,7 @@ class _Course:
         yield self._run("power cut by the role", 2, more=cut)
         yield self._show("the drives lost their power", {_SET_UP: True, _OTHER: False})
         yield self._run("power cut once more", 0, more=cut)
-        yield self._run("start it, and unlock", 2, more=password)
+        yield self._run("start it, and unlock", 2, more={**password, "sed_role_state": "unlocked"})
         yield self._show("it is open again", {_SET_UP: False, _OTHER: False})
         self._nas.cut()
         yield self._show("another hand cuts the power of the VM alone", {_SET_UP: False, _OTHER: False})
