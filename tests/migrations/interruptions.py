@@ -15,6 +15,10 @@ from vm.machine import Failed, Machine
 from .hotplug import plug_in, pull
 from .source import LINE_KEY, LINE_KNOWN, LINKS, WRONG_GELI_KEY, Source
 
+# Seconds for a run that nothing happens to, or that something happened to: it has to end in this time.
+PATIENCE = 200
+# A command that only looks is waited for ten minutes, also by a run whose pool does not answer any more.
+_PATIENCE_WITHOUT_POOL = 700
 # Seconds without anything that moves, after which a stream counts as broken.
 STALL = 20
 # A program that a run starts again and again is waited for so long.
@@ -68,6 +72,7 @@ class Kind:
     does what a person would do then. ``options`` are given to the run. ``expects``: what a run that fails says, "" for
     anything. ``at_end``: it happens by itself, at the end of the run. ``kills``: the run says nothing any more.
     ``at_once``: it is run again before anything is mended. ``bearable``: it counts also where the run ends well.
+    ``patience``: seconds in which the run has to end.
     """
 
     name: str
@@ -80,6 +85,7 @@ class Kind:
     cuts_power: bool = False
     at_once: bool = False
     bearable: bool = False
+    patience: float = PATIENCE
 
 
 def kinds(wrong_key: str) -> tuple[Kind, ...]:
@@ -103,7 +109,13 @@ def kinds(wrong_key: str) -> tuple[Kind, ...]:
             "wrong key for the proof", _no_strike, options=proof_key, expects="is not the one that opens", at_end=True
         ),
         Kind("one disk pulled", _pull_one, _plug_in_again, bearable=True),
-        Kind("both disks gone", _both_gone, _reopen_somehow, {"stall_timeout": STALL}),
+        Kind(
+            "both disks gone",
+            _both_gone,
+            _reopen_somehow,
+            {"stall_timeout": STALL},
+            patience=_PATIENCE_WITHOUT_POOL,
+        ),
     )
 
 

@@ -16,13 +16,11 @@ from vm.connection import AgentLost
 from vm.machine import Failed
 from vm.nas import NasError
 
-from .interruptions import Kind, boot, kinds
+from .interruptions import PATIENCE, Kind, boot, kinds
 from .source import NEW, OLD, Source
 
 PROGRESS = "/root/work/progress.json"
 VERIFIED = "nasops.encryption:migration-verified"
-# Seconds for a run that nothing happens to, or that something happened to: it has to end in this time.
-PATIENCE = 200
 _LOOK = 0.1
 # The part of the time of a run that the streams take, and how often one that has sent them all is left alone.
 _STREAMS = 0.5
@@ -182,7 +180,7 @@ class Proof:
         amid = "the proof of the key" if kind.at_end else self._amid()
         struck = kind.strike(self.source) if kind.at_end or self.machine.runs() else ""
         moment = time.monotonic() - begun
-        result = None if struck and kind.cuts_power else self.machine.end(PATIENCE)
+        result = None if struck and kind.cuts_power else self.machine.end(kind.patience)
         moment = time.monotonic() - begun if kind.at_end else moment
         if not struck or (kind.kills and result is not None):
             # It had ended a moment before.
