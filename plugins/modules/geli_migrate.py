@@ -222,10 +222,12 @@ options:
         O(exclude). All of the source is migrated when not given.
       - What they lie in comes along, from the source down to them, with the files in it, since they have to be below
         something at the target. What else is below that does not.
-      - Until it is finalized, a longer list brings more along with the next run.
+      - Give the same list to every run. Until it is finalized, a longer one brings more along. What was brought along
+        and is not in it any more is refused with O(state=finalized), and what is new in it after that.
+      - With O(state=finalized) all else in the source inherits C(readonly=on) unless it has a value of its own; a
+        warning names it. To keep the rest in use, give a part of it as O(source).
     type: list
     elements: str
-    default: []
   exclude:
     description:
       - Datasets below the source to leave out, with all below them. Whole names. On TrueNAS C(.system) is one.

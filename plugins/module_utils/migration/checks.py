@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from ..zfs.replicate_checks import selected
 from .copy_checks import copy_notes, copy_refusals, surely_needed
-from .options import VERIFIED, Migration
+from .copy_state import copied_record
+from .options import FINALIZED, VERIFIED, Migration
 from .proof import key_of_proof
 from .read import LEFT_OUT
 from .room import estimate, lack_for_reservations, lack_of_room, too_much_reserved
@@ -24,6 +25,7 @@ def refusals(wanted: Migration, found: Found) -> list[str]:
             _locked(found),
             _space(wanted, found) or too_much_reserved(wanted, found),
             _no_key(wanted, found),
+            _copied_before(wanted, found),
             *copy_refusals(wanted, found),
         )
         if fault
@@ -38,6 +40,27 @@ def _members(wanted: Migration, found: Found) -> str:
         f"Members of the source pool are not in order: {', '.join(bad)}. Attach the missing disks first, since any "
         "damage there would have nothing to be repaired from; 'was /dev/gptid/UUID.eli' in 'zpool status' tells the "
         "partuuid of a disk. If there is no more of it, set 'allow_degraded: true'."
+    )
+
+
+def _copied_before(wanted: Migration, found: Found) -> str:
+    """What an earlier run has brought along and this one would not: its copy would be let be used as it was then."""
+    if not wanted.reaches(FINALIZED):
+        return ""
+    ends = found.ends
+    left: list[str] = []
+    for name in sorted(ends.source.datasets):
+        replica = ends.target.datasets.get(found.wanted.at_target(name))
+        if replica is None or found.wanted.takes(name):
+            continue
+        ours = {one.guid for one in ends.source.of(name)} & {one.guid for one in ends.target.of(replica.name)}
+        if ours or copied_record(replica) is not None:
+            left.append(replica.name)
+    if not left:
+        return ""
+    return (
+        f"These were copied before, and would not be brought up to date: {', '.join(repr(name) for name in left)}. "
+        "Name them in 'include', take them out of 'exclude', or destroy or rename these copies."
     )
 
 

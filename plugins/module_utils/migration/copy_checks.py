@@ -53,9 +53,10 @@ def _without_acls(found: Found) -> t.Iterator[str]:
 
 
 def _unknown(wanted: Migration, found: Found) -> t.Iterator[str]:
-    volumes = [name for name in sorted(wanted.skip) if not _is(found, name, "filesystem")]
-    if volumes:
-        yield f"'exclude_files' names what is no filesystem that is migrated: {_shown(volumes)}."
+    migrated = _filesystems(found)
+    others = [name for name in sorted(wanted.skip) if name not in migrated]
+    if others:
+        yield f"'exclude_files' names what is no filesystem that is migrated: {_shown(others)}."
 
 
 def copy_notes(wanted: Migration, found: Found) -> list[str]:

@@ -47,7 +47,7 @@ def arguments() -> dict[str, t.Any]:
         "state": {"type": "str", "choices": list(STATES), "default": PLANNED},
         "method": {"type": "str", "choices": list(METHODS), "default": ZFS_SEND},
         **{name: shared[name] for name in _SHARED},
-        "include": {"type": "list", "elements": "str", "default": []},
+        "include": {"type": "list", "elements": "str"},
         "exclude_files": {"type": "dict", "default": {}},
         "snapshot_prefix": {"type": "str", "default": "migrate-"},
         "verify": {"type": "str", "choices": list(LEVELS), "default": CHECKSUMS},
@@ -114,6 +114,10 @@ def parse(params: t.Mapping[str, t.Any], stamp: str, run: str) -> Migration:
 
 
 def _include(params: t.Mapping[str, t.Any], replication: Replication) -> tuple[str, ...]:
+    if params["include"] is None:
+        return ()
+    if not params["include"]:
+        raise BadInput("include is an empty list, which would be nothing.", hint="Leave it out to migrate all.")
     names = replicate_options.parts_below("include", params["include"], replication.source, replication.recursive)
     for name in names:
         if within(name, replication.exclude):

@@ -489,6 +489,14 @@ def _finished(wanted: Migration, found: Found) -> Plan:
             f"The migration was finished, and these at the target are NOT ENCRYPTED: "
             f"{', '.join(repr(name) for name in clear)}."
         )
+    there = found.ends.target.datasets
+    lacking = [name for name in found.wanted.include if found.wanted.at_target(name) not in there]
+    if lacking:
+        raise Refused(
+            f"The migration to {found.wanted.where} was finished without what 'include' names: "
+            f"{', '.join(repr(name) for name in lacking)}. Nothing is sent there any more.",
+            hint="Migrate these with a 'source' and a 'target' of their own.",
+        )
     if wanted.state in (SYNCED, VERIFIED):
         raise Refused(
             f"The migration to {found.wanted.where} was finished, and the target is in use: nothing is sent there any "

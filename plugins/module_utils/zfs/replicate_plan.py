@@ -553,7 +553,7 @@ def warn_of_strangers(draft: Draft) -> None:
         shown = ", ".join(f"'{name}'" for name in strangers[:10])
         draft.warnings.append(
             f"These are below the target, but not among what is sent: {shown}{' ...' if len(strangers) > 10 else ''}. "
-            "They were renamed, destroyed or excluded at the source, or made at the target, and are left as they are."
+            "They were renamed or destroyed at the source, left out, or made at the target, and are left as they are."
         )
 
 

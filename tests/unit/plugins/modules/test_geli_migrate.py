@@ -227,9 +227,20 @@ def test_from_the_plan_to_the_end(host: Host, capsys: pytest.CaptureFixture[str]
 
 def test_a_list_of_datasets(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
     """One that is not named is no part of any stage; it is a clone of one that is."""
+    # Both may be in the same second, which the names of snapshots have.
+    runs(host, capsys, state="synced", include=["old/docs", "old/vol"], snapshot_prefix="first-")
+    failed = once(capsys, False, state="finalized", include=["old/docs"])
+    assert "copied before, and would not be brought up to date: 'new/old/vol'" in failed["msg"]
     result = runs(host, capsys, state="finalized", include=["old/docs", "old/vol"])
     assert [one["source"] for one in result["datasets"]] == ["old", "old/docs", "old/vol"]
     assert sorted(host.nodes("new/old")) == ["new/old", "new/old/docs", "new/old/vol"]
+    closed = [
+        one for one in result.get("warnings", []) if "'old/copy' is left out, and inherits readonly=on" in str(one)
+    ]
+    assert bool(closed) != result["source_read_only"]
+    for state in ("planned", "finalized"):
+        failed = once(capsys, False, state=state, include=["old/docs", "old/vol", "old/copy"])
+        assert "was finished without what 'include' names: 'old/copy'" in failed["msg"]
     take_away(host)
     again = runs(host, capsys, state="finalized", include=["old/docs", "old/vol"])
     assert (again["changed"], again["reached"]) == (False, "finalized")

@@ -209,6 +209,12 @@ class TestRefused:
             "'exclude_files' names what is no filesystem.*'old/gone', 'old/vol'",
             skip={"old/vol": ("x",), "old/gone": ("x",), "old/docs": ("x",)},
         )
+        refused(
+            case(),
+            "'exclude_files' names what is no filesystem that is migrated: 'old/copy'",
+            include=("old/docs",),
+            skip={"old/copy": ("x",), "old/docs": ("x",)},
+        )
 
     def test_a_pool_without_features_that_only_streams_need(self) -> None:
         place = case()

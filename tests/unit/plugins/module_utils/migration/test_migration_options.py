@@ -74,6 +74,7 @@ BAD: list[tuple[dict[str, t.Any], str]] = [
     ({"key": {"format": "raw", "value": "QUFB" * 11}}, "raw"),
     ({"exclude": ["elsewhere/a"]}, "does not lie below the source"),
     ({"include": ["older/a"]}, "'older/a' in include does not lie below the source"),
+    ({"include": []}, "include is an empty list, which would be nothing"),
     ({"include": ["old"]}, "'old' in include does not lie below the source"),
     ({"include": ["old/a"], "recursive": False}, "include is set, but recursive is false"),
     ({"include": ["old/a/b"], "exclude": ["old/a"]}, "'old/a/b' is in include, and exclude leaves it out"),

@@ -284,10 +284,11 @@ class TestRsync:
             assert read_migration(fake, wanted(method="rsync")).entries == {}
         assert mounts == []
 
-    def test_not_what_is_left_out(self, mounts: list[Mount]) -> None:
+    @pytest.mark.parametrize("parts", [{"exclude": ["old/docs"]}, {"include": ["old/other"]}])
+    def test_not_what_is_left_out(self, mounts: list[Mount], parts: dict[str, list[str]]) -> None:
         fake = self.host()
         fake.datasets["new/old/docs"] = fake.datasets["new/old"]
-        assert read_migration(fake, wanted(method="rsync", exclude=["old/docs"])).entries == {"new/old": ""}
+        assert read_migration(fake, wanted(method="rsync", **parts)).entries == {"new/old": ""}
         assert mounts == [Mount("new/old")]
 
     def test_one_that_can_not_be_looked_at(self, mounts: list[Mount], monkeypatch: pytest.MonkeyPatch) -> None:
