@@ -110,8 +110,12 @@ class Host:
 
     @property
     def output(self) -> str:
-        """What was said of this host, without the report, which is about all of them."""
-        parts = [part for one in self.tasks(False) for part in re.split(r"^(?=[a-z]+: \[)", one, flags=re.M)]
+        """What was said of this host, without the report, which is about all of them.
+
+        An error is told once more before the line of its host, and so behind that of another one.
+        """
+        starts = r"^(?=[a-z]+: \[|\[[A-Z ]+\]: )"
+        parts = [part for one in self.tasks(False) for part in re.split(starts, one, flags=re.M)]
         return "".join(part for part in parts if re.match(rf"[a-z]+: \[{self.name}\]", part))
 
     @property
