@@ -1,7 +1,7 @@
 # Copyright (c) 2026 nasops.encryption contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is mounted on Linux, by the kernel's own table (``/proc/self/mountinfo``, proc(5)).
+"""What is mounted on Linux, by the kernel's own table (``/proc/self/mountinfo``, proc(5)), and what is swapped to.
 
 Only that one tells a bind mount of a folder from a mount of the whole filesystem.
 """
@@ -55,6 +55,11 @@ def parse(lines: t.Iterable[str]) -> list[MountLine]:
             kind, source, of_filesystem = tail[:3]
             found.append(MountLine(number, plain(folder), plain(place), options, kind, plain(source), of_filesystem))
     return found
+
+
+def swaps(lines: t.Iterable[str]) -> list[str]:
+    """The devices and files that are swapped to, by the lines of ``/proc/swaps``; the first one has the titles."""
+    return [plain(line.split()[0]) for line in list(lines)[1:] if line.strip()]
 
 
 def plain(word: str) -> str:

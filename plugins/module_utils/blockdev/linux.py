@@ -142,7 +142,7 @@ def mounts(roots: Roots = Roots()) -> tuple[Mount, ...]:
 
 def swaps(roots: Roots = Roots()) -> tuple[str, ...]:
     """The devices and files that are swapped to."""
-    return tuple(mountinfo.plain(line.split()[0]) for line in _lines(roots.proc, "swaps")[1:] if line.strip())
+    return tuple(mountinfo.swaps(_lines(roots.proc, "swaps")))
 
 
 def imported_pools(roots: Roots = Roots()) -> dict[str, str]:
@@ -293,4 +293,5 @@ def _text(folder: str, name: str) -> str:
 
 
 def _lines(folder: str, name: str) -> list[str]:
-    return os.fsdecode(_bytes(folder, name)).splitlines()
+    # What else ends a line for Python may be in a name, and the kernel leaves it as it is.
+    return os.fsdecode(_bytes(folder, name)).split("\n")

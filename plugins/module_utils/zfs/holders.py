@@ -9,11 +9,9 @@ import glob
 import os
 import typing as t
 
+from .. import mountinfo
 from ..command import Command, Runner
 from ..errors import StorageError, first_of
-from ..mountinfo import plain
-
-TABLE = "/proc/self/mounts"
 
 _MOST = 5
 
@@ -48,11 +46,9 @@ def _holders(runner: Runner, mountpoint: str, node: str) -> t.Iterator[str]:
 
 
 def _mounts_inside(mountpoint: str) -> t.Iterator[str]:
-    with open(TABLE, encoding="utf-8", errors="surrogateescape") as table:
-        for line in table:
-            place = plain(line.split(" ")[1])
-            if place.startswith(mountpoint.rstrip("/") + "/"):
-                yield f"what is mounted at {place}"
+    for one in mountinfo.read():
+        if one.place.startswith(mountpoint.rstrip("/") + "/"):
+            yield f"what is mounted at {one.place}"
 
 
 def _stacked(block: int) -> t.Iterator[str]:
@@ -65,17 +61,15 @@ def _stacked(block: int) -> t.Iterator[str]:
 
 def _built_on(node: str, block: int) -> t.Iterator[str]:
     """A filesystem or swap on a volume, and loop devices, which the kernel does not count among its holders."""
-    with open(TABLE, encoding="utf-8", errors="surrogateescape") as table:
-        for line in table:
-            source, place = (plain(word) for word in line.split(" ")[:2])
-            if _is_device(source, block):
-                yield f"what is mounted at {place}"
+    for one in mountinfo.read():
+        if _is_device(one.source, block):
+            yield f"what is mounted at {one.place}"
     for file in sorted(glob.glob("/sys/block/loop*/loop/backing_file")):
         with open(file, encoding="utf-8", errors="surrogateescape") as backing:
             if _is_device(backing.read().rstrip("\n"), block):
                 yield f"the device {file.split('/')[3]}"
     with open("/proc/swaps", encoding="utf-8", errors="surrogateescape") as table:
-        if any(_is_device(plain(line.split()[0]), block) for line in table.readlines()[1:]):
+        if any(_is_device(path, block) for path in mountinfo.swaps(table)):
             yield f"swap on {node}"
 
 

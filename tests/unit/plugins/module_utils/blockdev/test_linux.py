@@ -118,11 +118,13 @@ def test_mounts_with_blanks_and_optional_fields(tree: Tree) -> None:
         "proc/self/mountinfo",
         "36 35 8:1 / /srv/my\\040files rw,noatime shared:1 master:2 - ext4 /dev/sda1 rw\n"
         "37 35 0:40 / /tank rw - zfs tank/my\\040set rw\n"
+        "38 35 8:2 / /srv/a\fb\u2028c rw - ext4 /dev/sda2 rw\n"
         "a broken line\n",
     )
     assert linux.mounts(tree.roots) == (
         Mount("8:1", "/dev/sda1", "/srv/my files"),
         Mount("0:40", "tank/my set", "/tank"),
+        Mount("8:2", "/dev/sda2", "/srv/a\fb\u2028c"),
     )
 
 
