@@ -98,8 +98,7 @@ def parse(params: t.Mapping[str, t.Any], stamp: str, run: str) -> Migration:
     """
     full = {**params, "mode": REENCRYPT, "send_properties": True, "snapshot_when": CHANGED, "keep": None}
     replication = replace(replicate_options.parse(full, stamp), migration=True, streams=params["method"] == ZFS_SEND)
-    replication = replace(replication, include=_include(params, replication))
-    replication = replace(replication, keys=_keys(params, replication))
+    replication = replace(replication, include=_include(params, replication), keys=_keys(params, replication))
     if params["method"] == RSYNC:
         _check_rsync(params)
     return Migration(

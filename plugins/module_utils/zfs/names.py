@@ -67,6 +67,11 @@ def within(name: str, tops: t.Iterable[str]) -> bool:
     return any(f"{name}/".startswith(f"{top}/") for top in tops)
 
 
+def within_each_other(one: str, other: str) -> bool:
+    """Whether two datasets are the same, or one lies below the other."""
+    return within(one, (other,)) or within(other, (one,))
+
+
 def lies_below(path: str, folder: str) -> bool:
     """Whether a path is this folder, or lies below it."""
     return f"{path}/".startswith(f"{folder.rstrip('/')}/")

@@ -9,7 +9,7 @@ import typing as t
 
 from ..errors import Refused, first_of
 from .key_option import WantedKey
-from .names import ancestors, within
+from .names import ancestors, within, within_each_other
 from .replicate_options import PLAINTEXT, RAW, REENCRYPT, Replication
 from .replicate_read import FEATURES
 from .replicate_state import Ends, Side
@@ -81,7 +81,7 @@ def check_pools(wanted: Replication, ends: Ends) -> None:
         raise Refused(f"There is no pool '{name}' {_there(wanted)}.", hint="Import or create it first.")
     if target["readonly"].value == "on":
         raise Refused(f"The pool '{name}' {_there(wanted)} is imported read-only.")
-    if source.get("guid") == target["guid"] and _within_each_other(wanted.source, wanted.target):
+    if source.get("guid") == target["guid"] and within_each_other(wanted.source, wanted.target):
         raise Refused(
             f"The target {wanted.where} is the source '{wanted.source}', or one lies in the other: it is the same pool."
         )
@@ -97,10 +97,6 @@ def check_pools(wanted: Replication, ends: Ends) -> None:
                 hint=f"Enable it there: 'zpool set feature@{feature}=enabled {name}', or 'zpool upgrade'. That can't "
                 "be taken back.",
             )
-
-
-def _within_each_other(one: str, other: str) -> bool:
-    return within(one, (other,)) or within(other, (one,))
 
 
 def check_new_target(wanted: Replication, ends: Ends) -> None:

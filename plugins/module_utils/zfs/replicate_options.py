@@ -13,7 +13,7 @@ from ..errors import BadInput
 from ..remote import ACCEPT_NEW, STRICT, Ssh, check_host
 from ..secrets import Key
 from .key_option import KEY_SPEC, WantedKey, parse_key_option
-from .names import ancestors, check_dataset_name, within
+from .names import ancestors, check_dataset_name, within, within_each_other
 from .properties import CIPHERS, MANAGED, filesystem_type, wanted_text
 
 RAW, REENCRYPT, PLAINTEXT = "raw", "reencrypt", "plaintext"
@@ -102,7 +102,7 @@ class Replication:
         """Whether a dataset of the source comes along: what is wanted, what that lies in, and nothing left out."""
         if within(name, self.exclude):
             return False
-        return not self.include or within(name, self.include) or any(name in ancestors(one) for one in self.include)
+        return not self.include or any(within_each_other(name, one) for one in self.include)
 
     @property
     def where(self) -> str:
@@ -156,7 +156,7 @@ def parse(params: t.Mapping[str, t.Any], stamp: str) -> Replication:
             f"The target '{target}' is the root of a pool, which ZFS does not receive into.",
             hint=f"Name a dataset in it, such as '{target}/{source.rsplit('/', 1)[-1]}'.",
         )
-    if ssh is None and (source in (target, *ancestors(target)) or target in ancestors(source)):
+    if ssh is None and within_each_other(source, target):
         raise BadInput(f"The target '{target}' and the source '{source}' are the same, or one lies in the other.")
     if params["snapshot"] is not None and params["keep"] is not None:
         raise BadInput(
