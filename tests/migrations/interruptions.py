@@ -135,25 +135,25 @@ def _kill_all(source: Source) -> str:
     return _struck(source.machine.strike("all"))
 
 
-def _kill_program(machine: Machine, *words: str) -> str:
-    """One of these programs, as soon as there is one."""
+def _as_soon_as_there_is_one(machine: Machine, strike: Callable[[], str]) -> str:
+    """What was struck; "" if the run ended, or was waited for long enough, before there was anything."""
     end = time.monotonic() + _PATIENCE
     while time.monotonic() < end and machine.runs():
-        struck = machine.strike("program", *words)
+        struck = strike()
         if struck:
-            return _struck(struck)
+            return struck
         time.sleep(_HURRY)
     return ""
+
+
+def _kill_program(machine: Machine, *words: str) -> str:
+    return _as_soon_as_there_is_one(machine, lambda: _struck(machine.strike("program", *words)))
 
 
 def _cut_line(source: Source) -> str:
-    """The connection of a run to its target, as soon as there is one."""
-    end = time.monotonic() + _PATIENCE
-    while time.monotonic() < end and source.machine.runs():
-        if source.machine.shell(_CUT_LINE):
-            return "the connection"
-        time.sleep(_HURRY)
-    return ""
+    """The connection of a run to its target."""
+    machine = source.machine
+    return _as_soon_as_there_is_one(machine, lambda: "the connection" if machine.shell(_CUT_LINE) else "")
 
 
 def settle(source: Source) -> None:
