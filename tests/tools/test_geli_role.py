@@ -161,7 +161,7 @@ class Stage:
 
     def play(
         self, scenes: Mapping[str, Scene], words: Sequence[str] = (), playbook: str = "nasops.encryption.migrate_geli"
-    ) -> dict[str, Host]:
+    ) -> Run:
         """Run a playbook on a host for each scene."""
         given = {"geli_migration_pool": "old", "geli_migration_target": "new/old", "geli_migration_hold": False}
         hosts: dict[str, dict[str, Any]] = {}
@@ -171,8 +171,10 @@ class Stage:
             (folder / "said.json").write_text(json.dumps({"pools": ["new"], **scene.said}))
             program = python(self.folder, program=f"python-{name}", PLAYED=str(folder))
             hosts[name] = {**given, **scene.variables, "ansible_python_interpreter": str(program)}
-        run = Controller(self.folder).run(playbook, hosts, words=words)
-        return {name: Host(name, self.folder / name, run) for name in scenes}
+        return Controller(self.folder).run(playbook, hosts, words=words)
+
+    def host(self, name: str, run: Run) -> Host:
+        return Host(name, self.folder / name, run)
 
 
 @pytest.fixture(scope="session")
@@ -188,14 +190,12 @@ def hosts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Host]:
             stage, ended = Stage(path / folder), path / folder / "run.json"
             if ended.exists():
                 run = Run(*json.loads(ended.read_text()))
-                found.update({name: Host(name, stage.folder / name, run) for name in scenes})
-                continue
-            stage.folder.mkdir(parents=True)
-            stage.build()
-            played = stage.play(scenes, words)
-            found.update(played)
-            run = next(iter(played.values())).run
-            ended.write_text(json.dumps([run.status, run.output]))
+            else:
+                stage.folder.mkdir(parents=True)
+                stage.build()
+                run = stage.play(scenes, words)
+                ended.write_text(json.dumps([run.status, run.output]))
+            found.update({name: stage.host(name, run) for name in scenes})
     return found
 
 
@@ -404,7 +404,7 @@ class TestFinalized:
         stage = Stage(tmp_path)
         stage.build()
         playbook = Controller(tmp_path).playbook(roles=[], tasks=[first, {**role, "vars": far}])
-        host = stage.play({"h": Scene(said)}, playbook=playbook)["h"]
+        host = stage.host("h", stage.play({"h": Scene(said)}, playbook=playbook))
         assert host.run.reports[-3:] == [
             ["h: stage finalized, compared: full; migrated to new/here"],
             DONE["notes"],

@@ -85,8 +85,8 @@ class Controller:
         variables: Mapping[str, Any] | None = None,
         words: Sequence[str] = (),
     ) -> list[str]:
-        local = {"ansible_connection": "local", "ansible_become": False}
-        hosts = {name: {"ansible_python_interpreter": str(python(self.folder)), **more} for name, more in hosts.items()}
+        modules = str(python(self.folder))
+        local = {"ansible_connection": "local", "ansible_become": False, "ansible_python_interpreter": modules}
         inventory = {"nas": {"hosts": hosts, "vars": local}}
         (self.folder / "inventory.json").write_text(json.dumps(inventory))
         (self.folder / "variables.json").write_text(json.dumps(variables or {}))
