@@ -33,7 +33,7 @@ def main() -> int:
     BUILD.mkdir(parents=True)
     REPORT.write_text("", "utf-8")
     begun = time.monotonic()
-    machine = Machine(Nas(options.vm or "migrations", cpus=2), BUILD / "log")
+    machine = Machine(Nas(options.vm or "migrations", cpus=options.cpus), BUILD / "log")
     source, tally = Source(machine, KeyRing()), Tally()
     ratios = Ratios(source, say)
     faults: list[str] = []
@@ -114,6 +114,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--no-damage", action="store_true", help="only interrupt it")
     parser.add_argument("--ratios", action="store_true", help="measure, too")
     parser.add_argument("--only-ratios", action="store_true", help="only measure")
+    parser.add_argument("--cpus", type=int, default=2, help="processors of the NAS (%(default)s)")
     parser.add_argument(
         "--vm", metavar="NAME", help="use this NAS, made if need be, and keep it (its disks are erased)"
     )

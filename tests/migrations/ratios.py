@@ -16,9 +16,12 @@ from vm.machine import Failed, Machine
 
 from .source import GELI_KEY, LINKS, Source
 
-SAMPLES = 3
-# MB of random data in the pool that is migrated, MiB of a device that are read.
-DATA, READ = 110, 64
+SAMPLES = 5
+# MB of random data in the pool that is migrated. ZFS keeps half of so small a pool free.
+DATA = 75
+# Reads of a device, and the MiB of each: more than one request of the kernel, which it gathers then, as it does for ZFS,
+# so that a disk is asked for sectors of GELI by the hundred. Of one request, each would be a command of its own.
+READS, READ = 8, 8
 # Seconds for each of what is measured by time.
 SECONDS = 4
 WORKERS = 2
@@ -45,7 +48,7 @@ echo $((ended - begun))
 """
 _READ = """
 begun=$(date +%s%N)
-dd if={device} of=/dev/null iflag=direct bs=1M count={count} status=none
+dd if={device} of=/dev/null iflag=direct bs={size}M count={count} status=none
 echo $(($(date +%s%N) - begun))
 """
 # The key is one for measuring only.
@@ -121,14 +124,14 @@ class Ratios:
     def _devices(self) -> None:
         """One disk by three ways, none of them before it was read once."""
         member, machine = self.source.members[0], self.source.machine
+        attached = self._attach(member, "device_mapper")
+        # In this order: no disk that is in use is attached.
         machine.shell(_PLAIN, disk=member, key=self.source.keys.hex("plain") + self.source.keys.hex("plain, half"))
-        self._attach(member, "device_mapper")
-        devices = {"GELI by device_mapper": f"{LINKS}/*", "dm-crypt": "/dev/mapper/plain", "the disk": member}
+        devices = {"GELI by device_mapper": attached, "dm-crypt": "/dev/mapper/plain", "the disk": member}
         self._read_in_turn(machine, devices)
-        self._detach(member)
         machine.shell("dmsetup remove --retry plain")
-        self._attach(member, "nbd")
-        self._read_in_turn(machine, {"GELI by nbd": f"{LINKS}/*"})
+        self._detach(member)
+        self._read_in_turn(machine, {"GELI by nbd": self._attach(member, "nbd")})
         self._detach(member)
         self._ratio("GELI by device_mapper", "dm-crypt", 1 / 3)
         self._ratio("GELI by device_mapper", "GELI by nbd", 2.0)
@@ -136,15 +139,16 @@ class Ratios:
     def _read_in_turn(self, machine: Machine, devices: dict[str, str]) -> None:
         for sample in range(SAMPLES + 1):
             for what, device in devices.items():
-                took = machine.shell(_READ, device=device, count=str(READ))
+                took = machine.shell(_READ, device=device, size=str(READ), count=str(READS))
                 if sample:
-                    self._note(what, READ << 20, int(took) / 1e9)
+                    self._note(what, READS * READ << 20, int(took) / 1e9)
 
-    def _attach(self, member: str, backend: str) -> None:
+    def _attach(self, member: str, backend: str) -> str:
         words = {"devices": [member], "keyfile": [GELI_KEY], "backend": backend}
         result = self.source.machine.module("geli_device", **words)
         if [one.get("backend") for one in result.get("devices", ())] != [backend]:
             raise Failed(f"the disk was not attached by {backend}: {result.get('msg', result)}")
+        return str(result["devices"][0]["attached_as"])
 
     def _detach(self, member: str) -> None:
         result = self.source.machine.module("geli_device", devices=[member], state="detached")

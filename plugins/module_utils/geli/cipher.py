@@ -10,6 +10,8 @@ needs no package, and is three times as fast, since a disk has millions of secto
 from __future__ import annotations
 
 import ctypes
+import itertools
+import mmap
 import typing as t
 
 from ..errors import StorageError
@@ -32,6 +34,9 @@ _FUNCTIONS = {
 }
 
 
+_NULL = ctypes.c_void_p()
+
+
 class NoCipher(StorageError):
     """Nothing on this host can decrypt that cipher."""
 
@@ -40,7 +45,7 @@ class Decryptor(t.Protocol):
     """A cipher with its key."""
 
     def decrypt(self, data: bytes, unit: int, vectors: t.Iterable[bytes]) -> bytes:
-        """``data`` decrypted in units of so many bytes, each with the next of the initialization vectors."""
+        """``data`` decrypted in whole units of so many bytes, each with the next of the initialization vectors."""
 
 
 class Engine(t.Protocol):
@@ -95,9 +100,8 @@ class Libcrypto:
         self._init = _function(
             self._library.EVP_DecryptInit_ex, number, pointer, pointer, pointer, ctypes.c_char_p, ctypes.c_char_p
         )
-        self._update = _function(
-            self._library.EVP_DecryptUpdate, number, pointer, pointer, ctypes.POINTER(number), pointer, number
-        )
+        # Once more, for calls whose arguments are objects of ctypes already, and need no conversion.
+        self._begin, self._update = self._library["EVP_DecryptInit_ex"], self._library["EVP_DecryptUpdate"]
         self._padding = _function(self._library.EVP_CIPHER_CTX_set_padding, number, pointer, number)
 
     def decryptor(self, algorithm: Algorithm, bits: int, key: bytes) -> Decryptor:
@@ -111,7 +115,7 @@ class Libcrypto:
         context = self._new()
         if not context:
             raise _no_cipher(algorithm, "OpenSSL on this host")
-        found = _LibcryptoDecryptor(context, self._init, self._update, self._free)
+        found = _LibcryptoDecryptor(context, self._begin, self._update, self._free)
         if self._init(context, cipher, None, key, None) != 1 or self._padding(context, 0) != 1:
             raise _no_cipher(algorithm, "OpenSSL on this host")
         return found
@@ -121,34 +125,67 @@ class _LibcryptoDecryptor:
     """A context of libcrypto. The key is expanded once; each unit sets only its vector. Not for several threads."""
 
     def __init__(self, context: t.Any, init: t.Any, update: t.Any, free: t.Any) -> None:
-        self._context = context
+        self._context = ctypes.c_void_p(context)
         self._init = init
         self._update = update
         self._free = free
-        # Kept from call to call, since page faults of fresh memory take as long as the cipher.
-        self._target = (ctypes.c_char * 0)()
+        self._piece = _Piece(0, 0, 0)
 
     def __del__(self) -> None:
         # Overwrites the expanded key, too.
         self._free(self._context)
 
     def decrypt(self, data: bytes, unit: int, vectors: t.Iterable[bytes]) -> bytes:
-        size = len(data)
-        if len(self._target) < size:
-            self._target = (ctypes.c_char * size)()
-        # The bytes are read where they are.
-        here = ctypes.cast(ctypes.c_char_p(data), ctypes.c_void_p).value or 0
-        there = ctypes.addressof(self._target)
-        written = ctypes.c_int()
-        reference = ctypes.byref(written)
-        context, init, update = self._context, self._init, self._update
-        for at, vector in zip(range(0, size, unit), vectors):
-            length = min(unit, size - at)
-            if init(context, None, None, None, vector) != 1 or (
-                update(context, there + at, reference, here + at, length) != 1 or written.value != length
+        size, count = len(data), len(data) // unit
+        one_each = list(itertools.islice(vectors, count))
+        if size != count * unit or len(one_each) != count:
+            raise ValueError(f"{size} bytes are no whole units of {unit}, or not each has a vector")
+        starts = b"".join(one_each)
+        piece = self._piece
+        if not piece.holds(unit, count, len(starts)):
+            piece = self._piece = _Piece(unit, count, len(starts))
+        piece.data[:size] = data
+        piece.vectors[: len(starts)] = starts
+        context, init, update, length, written = self._context, self._init, self._update, piece.unit, piece.written
+        wrote = ctypes.byref(written)
+        for vector, place in piece.units[:count]:
+            if init(context, _NULL, _NULL, _NULL, vector) != 1 or (
+                update(context, place, wrote, place, length) != 1 or written.value != unit
             ):
                 raise StorageError("OpenSSL failed to decrypt a sector.", hint="See whether the host is out of memory.")
-        return bytes(memoryview(self._target)[:size])
+        return bytes(piece.data[:size])
+
+
+class _Piece:
+    """Memory in which some units are decrypted, kept from call to call: page faults of fresh memory take as long as the
+    cipher. It begins at a page; at another address decryption takes half as long again.
+
+    Kept are also the arguments that tell where each unit and its vector are: to convert them at each call takes longer
+    than to decrypt a sector.
+    """
+
+    def __init__(self, unit: int, count: int, vectors: int) -> None:
+        self.data, here = _aligned(unit * count)
+        self.vectors, start = _aligned(vectors)
+        self.unit = ctypes.c_int(unit)
+        self.written = ctypes.c_int()
+        self._step = vectors // count if count else 0
+        self.units = [
+            (ctypes.c_void_p(start + number * self._step), ctypes.c_void_p(here + number * unit))
+            for number in range(count)
+        ]
+
+    def holds(self, unit: int, count: int, vectors: int) -> bool:
+        """Whether there is room for so many units, with vectors of so many bytes in all."""
+        return self.unit.value == unit and count <= len(self.units) and vectors == count * self._step
+
+
+def _aligned(size: int) -> tuple[memoryview, int]:
+    """Memory that begins at a page, and its address. That of ``mmap`` would be shared memory, which is slower."""
+    memory = bytearray(size + mmap.PAGESIZE)
+    address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    unused = -address % mmap.PAGESIZE
+    return memoryview(memory)[unused : unused + size], address + unused
 
 
 class PythonPackage:

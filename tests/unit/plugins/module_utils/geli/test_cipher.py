@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import builtins
 import ctypes
+import hashlib
 import importlib.util
 import typing as t
 
@@ -82,6 +83,28 @@ def test_published_vectors(
 def test_the_first_block_of_a_published_unit(make: t.Callable[[], Engine]) -> None:
     key, start, plain, sealed = (bytes.fromhex(text) for text in XTS_256)
     assert make().decryptor(XTS, 256, key).decrypt(sealed, 16, [start]) == plain
+
+
+@pytest.mark.parametrize("algorithm", [XTS, CBC])
+def test_one_decryptor_for_pieces_of_every_size(algorithm: Algorithm) -> None:
+    key = bytes(range(64 if algorithm is XTS else 32))
+    engine = Libcrypto()
+    found = engine.decryptor(algorithm, 256, key)
+    for unit, count in ((512, 3), (512, 1), (4096, 5), (512, 40), (4096, 32), (4096, 7), (8192, 2)):
+        data = hashlib.shake_128(b"%d %d" % (unit, count)).digest(unit * count)
+        vectors = [number.to_bytes(16, "little") for number in range(unit, unit + count)]
+        wanted = [
+            engine.decryptor(algorithm, 256, key).decrypt(data[number * unit :][:unit], unit, [vector])
+            for number, vector in enumerate(vectors)
+        ]
+        assert found.decrypt(data, unit, vectors) == b"".join(wanted)
+
+
+def test_no_unit_is_left_out() -> None:
+    found = Libcrypto().decryptor(CBC, 256, bytes(32))
+    for data, vectors in ((bytes(1023), 2), (bytes(1024), 1)):
+        with pytest.raises(ValueError, match="no whole units of 512, or not each has a vector"):
+            found.decrypt(data, 512, [bytes(16)] * vectors)
 
 
 def test_camellia() -> None:
