@@ -78,7 +78,7 @@ class Victim:
     """A NAS that things are done to."""
 
     def __init__(self, name: str) -> None:
-        self.nas = Nas(name, cpus=2)
+        self.nas = Nas(name)
 
     def start(self) -> None:
         """Boot it, again if it was cut off."""

@@ -382,6 +382,17 @@ def to_key_file() -> Task:
     return Task({"name": A, "key": {"format": "hex", **GENERATED}, "keys": {A: PASSPHRASES[0]}}, (PASSPHRASES[0],))
 
 
+def to_passphrase_in_its_file() -> Task:
+    dataset(A, "hex", HEX[0], file_of(A))
+    key = {"format": "passphrase", "value": PASSPHRASES[0], "iterations": ITERATIONS, "file": "auto"}
+    return Task({"name": A, "key": key}, (PASSPHRASES[0],))
+
+
+def to_hex_in_its_file() -> Task:
+    dataset(A, "passphrase", PASSPHRASES[0], file_of(A))
+    return Task({"name": A, "key": {"format": "hex", **GENERATED}})
+
+
 def own_key() -> Task:
     dataset(A, "hex", HEX[0])
     child(f"{A}/b")
@@ -462,6 +473,8 @@ OPERATIONS: tuple[t.Callable[[], Task], ...] = (
     change_value,
     to_passphrase,
     to_key_file,
+    to_passphrase_in_its_file,
+    to_hex_in_its_file,
     own_key,
     renamed,
     rotate_to_key_file,

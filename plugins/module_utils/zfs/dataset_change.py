@@ -12,7 +12,7 @@ its name after ZFS opened the dataset with it, so that a crash at any moment lea
 from __future__ import annotations
 
 import typing as t
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ..command import Command
 from ..errors import Refused, StorageError
@@ -94,18 +94,19 @@ def _examine(wish: KeyWish, dataset: Dataset, draft: Draft) -> Findings:
     def current(key: Key | None) -> bool:
         return key is not None and key.format == now and draft.host.opens(dataset.name, key)
 
-    file = _read(wish.file, key_format, now, dataset, draft)
-    successor = None
-    if wish.file and is_there(wish.file + keystore.NEXT, key_format, draft):
+    behind = _behind(wish.file, now, dataset, draft)
+    successor = behind
+    if wish.file and behind is None and is_there(wish.file + keystore.NEXT, key_format, draft):
         successor = draft.host.key_file(wish.file + keystore.NEXT, key_format)
+    # What is in the file then goes as soon as its successor takes its name.
+    file = replace(behind, path=wish.file or "") if behind else _read(wish.file, key_format, now, dataset, draft)
+    unfinished = behind is not None
     if value is not None and current(value):
-        unfinished = _same(successor, value) and not _same(file, value)
         return Findings(key_format, value, "key.value", True, file, not unfinished, successor, unfinished)
-    holds = file is not None and current(file.key)
-    unfinished = not holds and successor is not None and current(successor.key)
+    holds = not unfinished and file is not None and current(file.key)
     if value is not None:
         return Findings(key_format, value, "key.value", False, file, holds, successor, unfinished)
-    if unfinished and successor is not None:
+    if unfinished and successor is not None and now == key_format:
         return Findings(key_format, successor.key, successor.path, True, file, False, successor, True)
     if file is not None and file.key is not None and file.key.format == key_format:
         return Findings(key_format, file.key, file.path, holds, file, holds, successor)
@@ -114,11 +115,11 @@ def _examine(wish: KeyWish, dataset: Dataset, draft: Draft) -> Findings:
         if moved is not None and current(moved.key):
             return Findings(key_format, moved.key, moved.path, True, file, False, successor)
     if wish.generate:
-        return Findings(key_format, None, "", False, file, holds, successor)
-    if holds:
+        return Findings(key_format, None, "", False, file, holds, successor, unfinished)
+    if holds or unfinished:
         raise Refused(
-            f"The key file {wish.file} holds the present key of '{dataset.name}', which is of format {now}; it should "
-            f"be {key_format}.",
+            f"The key file {behind.path if behind else wish.file} holds the present key of '{dataset.name}', which is "
+            f"of format {now}; it should be {key_format}.",
             hint="Give the new key as key.value, or set 'generate: true' for a new random one.",
         )
     raise Refused(
@@ -128,6 +129,22 @@ def _examine(wish: KeyWish, dataset: Dataset, draft: Draft) -> Findings:
         else f"'{dataset.name}' is still unlocked: do not reboot or lock it. Restore the file from a backup, or set "
         "'generate: true' to give it a new key while you can.",
     )
+
+
+def _behind(path: str | None, now: str, dataset: Dataset, draft: Draft) -> KeyFile | None:
+    """The successor of the described key file, if the present key is in that one and not in the file itself.
+
+    A change was interrupted there. Both may be of another format than what is described now, or than each other.
+    """
+    if path is None or not now or not is_there(path + keystore.NEXT, now, draft):
+        return None
+    found, before = (draft.host.key_file(one, now, strict=False) for one in (path + keystore.NEXT, path))
+    if found.key is None or not draft.host.opens(dataset.name, found.key):
+        return None
+    if before.key is not None and draft.host.opens(dataset.name, before.key):
+        return None
+    refuse_own_file(dataset.name, found, draft)
+    return found
 
 
 def _read(path: str | None, key_format: str, now: str, dataset: Dataset, draft: Draft) -> KeyFile | None:

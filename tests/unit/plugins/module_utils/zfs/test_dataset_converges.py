@@ -288,6 +288,20 @@ def to_file(zfs: DatasetZfs, folder: Path) -> Task:
     return Task({"name": "t", "key": key_option, "keys": {"t": PASSPHRASES[0]}}, (PASSPHRASES[0],))
 
 
+def to_passphrase_in_its_file(zfs: DatasetZfs, folder: Path) -> Task:
+    file = rotate(zfs, folder).options["key"]["file"]
+    return Task(
+        {"name": "t", "key": {"format": "passphrase", "value": PASSPHRASES[0], "file": file}}, (PASSPHRASES[0],)
+    )
+
+
+def to_hex_in_its_file(zfs: DatasetZfs, folder: Path) -> Task:
+    file = file_of(folder, "t")
+    Path(file).write_bytes(PASSPHRASES[0].encode() + b"\n")
+    zfs.world.nodes["t"] = passphrase_root("t", PASSPHRASES[0], location=f"file://{file}")
+    return Task({"name": "t", "key": {"format": "hex", "file": file, "generate": True}})
+
+
 def renamed(zfs: DatasetZfs, folder: Path) -> Task:
     file = file_of(folder, "former")
     Path(file).write_bytes(HEX["a"].encode() + b"\n")
@@ -344,6 +358,8 @@ OPERATIONS: tuple[Operation, ...] = (
     change_value,
     to_passphrase,
     to_file,
+    to_passphrase_in_its_file,
+    to_hex_in_its_file,
     renamed,
     inherit,
     inherit_locked,
@@ -410,6 +426,58 @@ class TestChange:
             if options.get("rotate") != "always":
                 assert run(zfs, folder, wishes(**options)).plan.actions == []
         assert lives >= (1 if operation is change_value else 2)
+
+
+class TestAChangeOfFormatThatWasInterrupted:
+    """The present key is in the successor of the key file, and the file has one of another format, or of the same."""
+
+    @pytest.mark.parametrize("opened", [True, False], ids=["unlocked", "locked"])
+    @pytest.mark.parametrize("rotate", ["when_different", "always"])
+    @pytest.mark.parametrize(
+        "wish",
+        [
+            {"format": "hex", "generate": True},
+            {"format": "raw", "generate": True},
+            {"format": "hex", "value": HEX["b"]},
+            {"format": "hex", "value": HEX["a"]},
+            {"format": "passphrase", "value": PASSPHRASES[1]},
+        ],
+        ids=["random hex", "random raw", "hex", "the former one", "passphrase"],
+    )
+    @pytest.mark.parametrize("present", ["passphrase", "hex"])
+    def test_whatever_is_wanted_next(
+        self, tmp_path: Path, present: str, wish: dict[str, t.Any], rotate: str, opened: bool
+    ) -> None:
+        file = file_of(tmp_path, "t")
+        if present == "passphrase":
+            node = passphrase_root("t", PASSPHRASES[0], location=f"file://{file}")
+            left = HEX["a"], PASSPHRASES[0]
+        else:
+            node = root("t", "c", location=f"file://{file}")
+            left = PASSPHRASES[0], HEX["c"]
+        for path, text in zip((file, file + ".new"), left):
+            Path(path).write_text(text + "\n", "ascii")
+        zfs = world(node if opened else locked(node))
+        options = wishes(name="t", key={"file": file, **wish}, rotate=rotate)
+        done = run(zfs, tmp_path, options)
+        assert done.plan.failures == ()
+        check_opens(zfs, tmp_path, ())
+        check_no_leftovers(tmp_path)
+        wrapped = zfs.world.nodes["t"].wrapped
+        assert wrapped is not None and wrapped.format == wish["format"]
+        if rotate != "always":
+            assert run(zfs, tmp_path, options).plan.actions == []
+
+    @pytest.mark.parametrize("opened", [True, False], ids=["unlocked", "locked"])
+    def test_without_a_key_to_change_to(self, tmp_path: Path, opened: bool) -> None:
+        file = file_of(tmp_path, "t")
+        Path(file).write_text(HEX["a"] + "\n", "ascii")
+        Path(file + ".new").write_text(PASSPHRASES[0] + "\n", "ascii")
+        node = passphrase_root("t", PASSPHRASES[0], location=f"file://{file}")
+        zfs = world(node if opened else locked(node))
+        done = four(zfs, tmp_path, name="t", key={"file": file, "format": "hex"})
+        assert f"{file}.new holds the present key of 't', which is of format passphrase" in str(done.plan.failures[0])
+        check_opens(zfs, tmp_path, ())
 
 
 class TestTheProofItself:
