@@ -28,13 +28,15 @@ def check_key_file(key: WantedKey, name: str, host: PoolHost) -> None:
     refuse_own_dataset(name, found)
     if not found.exists:
         return
-    if found.fault:
+    # What is in the file goes once its successor, which ZFS takes, has its name: it may be a key of a former format.
+    unfinished = _unfinished(key, name, host)
+    if found.fault and (unfinished is None or unfinished.key is None):
         raise Refused(
             f"The key file {found.path} of '{name}' can't be used: {found.fault}",
             hint="Correct or remove the file; it is never overwritten.",
         )
     if key.value is not None:
-        found = _unfinished(key, name, host) or found
+        found = unfinished or found
     if key.value is not None and found.key is not None and not key.value.same_as(found.key):
         raise Refused(
             f"The key file {found.path} holds another key than key.value for '{name}'.",
