@@ -19,8 +19,8 @@ from .source import GELI_KEY, LINKS, Source
 SAMPLES = 5
 # MB of random data in the pool that is migrated. ZFS keeps half of so small a pool free.
 DATA = 75
-# Reads of a device, and the MiB of each: more than one request of the kernel, which it gathers then, as it does for ZFS,
-# so that a disk is asked for sectors of GELI by the hundred. Of one request, each would be a command of its own.
+# Reads of a device, and the MiB of each: more than one request of the kernel, which it gathers then, as it does for
+# ZFS, so that a disk is asked for sectors of GELI by the hundred. Of one request, each would be a command of its own.
 READS, READ = 8, 8
 # Seconds for each of what is measured by time.
 SECONDS = 4
