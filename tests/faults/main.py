@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -166,7 +166,7 @@ def _work(name: str, jobs: queue.SimpleQueue[float | None], options: argparse.Na
         while True:
             moment = jobs.get_nowait()
             if moment is None:
-                _kills(victim, options.operations, report)
+                _kills(victim, options, report)
                 prepared = False
                 continue
             if not prepared:
@@ -181,9 +181,11 @@ def _work(name: str, jobs: queue.SimpleQueue[float | None], options: argparse.Na
         victim.destroy()
 
 
-def _kills(victim: Victim, operations: Sequence[str], report: Report) -> None:
+def _kills(victim: Victim, options: argparse.Namespace, report: Report) -> None:
     for engine, also in (("kills", ""), ("programs", " (programs)")):
-        for row in victim.lines(engine, *operations):
+        if options.engine not in ("both", engine):
+            continue
+        for row in victim.lines(engine, *options.operations):
             row["operation"] += also
             report.kills.append(row)
             report.say(f"{row['operation']}: killed after each of {row['points']} effects, {len(row['losses'])} losses")
@@ -207,5 +209,11 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--datasets", type=int, default=20, help="how many keys are rotated (%(default)s)")
     parser.add_argument("--jobs", type=int, default=2, help="how many NAS to use side by side (%(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="what the moments are drawn with (%(default)s)")
+    parser.add_argument(
+        "--engine",
+        choices=("both", "kills", "programs"),
+        default="both",
+        help="kill it with keys by libzfs_core (kills), by the programs of ZFS, or both in turn (%(default)s)",
+    )
     parser.add_argument("--no-kills", action="store_true", help="only cut the power")
     return parser.parse_args()
