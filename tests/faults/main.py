@@ -77,8 +77,8 @@ class Report:
 class Victim:
     """A NAS that things are done to."""
 
-    def __init__(self, name: str) -> None:
-        self.nas = Nas(name)
+    def __init__(self, name: str, cpus: int) -> None:
+        self.nas = Nas(name, cpus)
 
     def start(self) -> None:
         """Boot it, again if it was cut off."""
@@ -158,7 +158,7 @@ def main() -> int:
 
 
 def _work(name: str, jobs: queue.SimpleQueue[float | None], options: argparse.Namespace, report: Report) -> None:
-    victim = Victim(name)
+    victim = Victim(name, options.cpus)
     prepared = False
     try:
         victim.start()
@@ -208,6 +208,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--cuts", type=int, default=50, help="how often to cut the power (%(default)s)")
     parser.add_argument("--datasets", type=int, default=20, help="how many keys are rotated (%(default)s)")
     parser.add_argument("--jobs", type=int, default=2, help="how many NAS to use side by side (%(default)s)")
+    parser.add_argument("--cpus", type=int, default=2, help="processors of each of them (%(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="what the moments are drawn with (%(default)s)")
     parser.add_argument(
         "--engine",

@@ -136,11 +136,8 @@ class _LibcryptoDecryptor:
         self._free(self._context)
 
     def decrypt(self, data: bytes, unit: int, vectors: t.Iterable[bytes]) -> bytes:
-        size, count = len(data), len(data) // unit
-        one_each = list(itertools.islice(vectors, count))
-        if size != count * unit or len(one_each) != count:
-            raise ValueError(f"{size} bytes are no whole units of {unit}, or not each has a vector")
-        starts = b"".join(one_each)
+        one_each = _one_each(data, unit, vectors)
+        size, count, starts = len(data), len(one_each), b"".join(one_each)
         piece = self._piece
         if not piece.holds(unit, count, len(starts)):
             piece = self._piece = _Piece(unit, count, len(starts))
@@ -221,10 +218,22 @@ class _PackageDecryptor:
         self._begin = begin
 
     def decrypt(self, data: bytes, unit: int, vectors: t.Iterable[bytes]) -> bytes:
-        view = memoryview(data)
+        view, starts = memoryview(data), _one_each(data, unit, vectors)
         return b"".join(
-            self._begin(vector).update(view[at : at + unit]) for at, vector in zip(range(0, len(data), unit), vectors)
+            self._begin(start).update(view[at : at + unit]) for at, start in zip(range(0, len(data), unit), starts)
         )
+
+
+def _one_each(data: bytes, unit: int, vectors: t.Iterable[bytes]) -> list[bytes]:
+    """The vectors of all units.
+
+    :raises ValueError: there are no whole units, or not each has a vector of the same size
+    """
+    count = len(data) // unit
+    found = list(itertools.islice(vectors, count))
+    if len(data) != count * unit or len(found) != count or len({len(one) for one in found}) > 1:
+        raise ValueError(f"{len(data)} bytes are no whole units of {unit}, or not each has a vector like the others")
+    return found
 
 
 def _load() -> ctypes.CDLL:

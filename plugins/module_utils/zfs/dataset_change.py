@@ -22,6 +22,7 @@ from . import keystore
 from .dataset_actions import ChangeKey, RemoveFile, StoreKey
 from .dataset_adopt import adoptable, opens_another
 from .dataset_draft import Draft
+from .dataset_interrupted import Interrupted, find_interrupted
 from .dataset_keys import (
     FoundKey,
     find_key,
@@ -77,7 +78,7 @@ def key_steps(wanted: WantedDataset, dataset: Dataset, draft: Draft) -> t.Iterat
             f"A key is given for '{dataset.name}', which is not encrypted.",
             hint="Encryption can't be added later: create another dataset and copy the data into it.",
         )
-    found = _examine(wish, dataset, draft)
+    found = _examine(wish, _rotates(wanted, wish), dataset, draft)
     reason = _reason_to_change(wanted, wish, found, dataset)
     if reason:
         yield from _change(wanted, wish, found, dataset, draft, reason)
@@ -85,28 +86,37 @@ def key_steps(wanted: WantedDataset, dataset: Dataset, draft: Draft) -> t.Iterat
         yield from _keep(wish, found, dataset, draft)
 
 
-def _examine(wish: KeyWish, dataset: Dataset, draft: Draft) -> Findings:
+def _rotates(wanted: WantedDataset, wish: KeyWish) -> bool:
+    """Whether a new random key is wanted at each run."""
+    return wanted.rotate == "always" and wish.generate
+
+
+def _examine(wish: KeyWish, rotates: bool, dataset: Dataset, draft: Draft) -> Findings:
     now = dataset.value("keyformat") if dataset.is_root else ""
     key_format = wish.format or now or "hex"
     check_iterations(wish.iterations, key_format)
     value = wish.value(key_format)
 
     def current(key: Key | None) -> bool:
-        return key is not None and key.format == now and draft.host.opens(dataset.name, key)
+        return key is not None and _is_present(key, dataset, draft)
 
-    behind = _behind(wish.file, now, dataset, draft)
-    successor = behind
-    if wish.file and behind is None and is_there(wish.file + keystore.NEXT, key_format, draft):
+    interrupted = find_interrupted(wish.file, key_format, now, dataset, draft)
+    if interrupted is not None:
+        return _go_on(interrupted, value, current(value), wish, rotates, key_format, dataset)
+    file = _read(wish.file, key_format, now, dataset, draft)
+    successor = None
+    if wish.file and is_there(wish.file + keystore.NEXT, key_format, draft):
         successor = draft.host.key_file(wish.file + keystore.NEXT, key_format)
-    # What is in the file then goes as soon as its successor takes its name.
-    file = replace(behind, path=wish.file or "") if behind else _read(wish.file, key_format, now, dataset, draft)
-    unfinished = behind is not None
     if value is not None and current(value):
-        return Findings(key_format, value, "key.value", True, file, not unfinished, successor, unfinished)
-    holds = not unfinished and file is not None and current(file.key)
+        holds = _same(file, value)
+        return Findings(
+            key_format, value, "key.value", True, file, holds, successor, not holds and _same(successor, value)
+        )
+    holds = file is not None and current(file.key)
+    unfinished = not holds and successor is not None and current(successor.key)
     if value is not None:
         return Findings(key_format, value, "key.value", False, file, holds, successor, unfinished)
-    if unfinished and successor is not None and now == key_format:
+    if unfinished and successor is not None:
         return Findings(key_format, successor.key, successor.path, True, file, False, successor, True)
     if file is not None and file.key is not None and file.key.format == key_format:
         return Findings(key_format, file.key, file.path, holds, file, holds, successor)
@@ -115,13 +125,9 @@ def _examine(wish: KeyWish, dataset: Dataset, draft: Draft) -> Findings:
         if moved is not None and current(moved.key):
             return Findings(key_format, moved.key, moved.path, True, file, False, successor)
     if wish.generate:
-        return Findings(key_format, None, "", False, file, holds, successor, unfinished)
-    if holds or unfinished:
-        raise Refused(
-            f"The key file {behind.path if behind else wish.file} holds the present key of '{dataset.name}', which is "
-            f"of format {now}; it should be {key_format}.",
-            hint="Give the new key as key.value, or set 'generate: true' for a new random one.",
-        )
+        return Findings(key_format, None, "", False, file, holds, successor)
+    if holds:
+        raise _of_another_format(wish.file or "", dataset, key_format)
     raise Refused(
         f"The key file {wish.file} of '{dataset.name}' does not exist.",
         hint="Restore it from a backup, give the key as key.value, or set 'generate: true' for a new key."
@@ -131,20 +137,36 @@ def _examine(wish: KeyWish, dataset: Dataset, draft: Draft) -> Findings:
     )
 
 
-def _behind(path: str | None, now: str, dataset: Dataset, draft: Draft) -> KeyFile | None:
-    """The successor of the described key file, if the present key is in that one and not in the file itself.
+def _go_on(
+    interrupted: Interrupted,
+    value: Key | None,
+    current: bool,
+    wish: KeyWish,
+    rotates: bool,
+    key_format: str,
+    dataset: Dataset,
+) -> Findings:
+    """What becomes of it: the file takes the present key, and then what is described, or the former key is back."""
+    successor, former = interrupted.next, interrupted.former
+    file = replace(successor, path=wish.file or "")
+    if value is not None:
+        return Findings(key_format, value, "key.value", current, file, False, successor, True)
+    if successor.key is not None and successor.key.format == key_format:
+        return Findings(key_format, successor.key, successor.path, True, file, False, successor, True)
+    if former is not None and former.key is not None and former.key.format == key_format and not rotates:
+        # The content of the file is what is described.
+        return Findings(key_format, former.key, former.path, False, former, False, successor)
+    if wish.generate:
+        return Findings(key_format, None, "", False, file, False, successor, True)
+    raise _of_another_format(successor.path, dataset, key_format)
 
-    A change was interrupted there. Both may be of another format than what is described now, or than each other.
-    """
-    if path is None or not now or not is_there(path + keystore.NEXT, now, draft):
-        return None
-    found, before = (draft.host.key_file(one, now, strict=False) for one in (path + keystore.NEXT, path))
-    if found.key is None or not draft.host.opens(dataset.name, found.key):
-        return None
-    if before.key is not None and draft.host.opens(dataset.name, before.key):
-        return None
-    refuse_own_file(dataset.name, found, draft)
-    return found
+
+def _of_another_format(path: str, dataset: Dataset, key_format: str) -> Refused:
+    return Refused(
+        f"The key file {path} holds the present key of '{dataset.name}', which is of format "
+        f"{dataset.value('keyformat')}; it should be {key_format}.",
+        hint="Give the new key as key.value, or set 'generate: true' for a new random one.",
+    )
 
 
 def _read(path: str | None, key_format: str, now: str, dataset: Dataset, draft: Draft) -> KeyFile | None:
@@ -161,7 +183,7 @@ def _read(path: str | None, key_format: str, now: str, dataset: Dataset, draft: 
     refuse_own_file(dataset.name, found, draft)
     if found.fault:
         raise Refused(
-            f"The key file {path} of '{dataset.name}' can't be used: {found.fault}",
+            f"The key file {path} of '{dataset.name}' can't be used: {found.fault.rstrip('.')}.",
             hint="Correct it, or move it away: it may be the only copy of a key.",
         )
     warn_exposed(found, draft)
@@ -172,6 +194,11 @@ def _elsewhere(dataset: Dataset, key_format: str, draft: Draft) -> KeyFile | Non
     """The key file that ZFS uses now, such as that of the name the dataset had before it was renamed."""
     path = keystore.path_of(dataset.value("keylocation"))
     return None if path is None else draft.host.key_file(path, key_format)
+
+
+def _is_present(key: Key, dataset: Dataset, draft: Draft) -> bool:
+    now = dataset.value("keyformat") if dataset.is_root else ""
+    return key.format == now and draft.host.opens(dataset.name, key)
 
 
 def _same(file: KeyFile | None, key: Key) -> bool:
@@ -216,7 +243,7 @@ def _change(
     refuse_replica(dataset, wanted, draft, "be given another key")
     if wish.file:
         _refuse_below_mountpoint(wish.file, dataset, draft)
-    rotates = wanted.rotate == "always" and wish.generate
+    rotates = _rotates(wanted, wish)
     if rotates:
         # Whether it is made now, or was by a run that was interrupted.
         keystore.refuse_memory(name, found.file)
@@ -233,6 +260,8 @@ def _change(
         if not (found.holds or found.promote):
             raise _other_key(wish.file, name, _BY_HAND if new is None else "")
         refuse_shared_file(wish.file, name, draft)
+        if found.promote:
+            refuse_shared_file(wish.file + keystore.NEXT, name, draft)
     yield from _unlock_to_change(found, dataset, draft)
     if found.promote:
         yield promote_step(name, wish.file or "")
@@ -290,7 +319,7 @@ def _unlock_to_change(found: Findings, dataset: Dataset, draft: Draft) -> t.Iter
         )
     if found.current and found.key is not None:
         at_hand = FoundKey(found.key, found.origin)
-    elif found.promote and found.next is not None and found.next.key is not None:
+    elif found.next is not None and found.next.key is not None and _is_present(found.next.key, dataset, draft):
         at_hand = FoundKey(found.next.key, found.next.path)
     else:
         try:
@@ -356,7 +385,8 @@ def _keep(wish: KeyWish, found: Findings, dataset: Dataset, draft: Draft) -> t.I
         yield from _leftovers(name, wish, location, draft)
         return
     if found.promote:
-        refuse_shared_file(wish.file, name, draft)
+        for one in (wish.file, wish.file + keystore.NEXT):
+            refuse_shared_file(one, name, draft)
         yield promote_step(name, wish.file)
     elif found.file is not None and found.file.exists:
         if not _same(found.file, found.key):

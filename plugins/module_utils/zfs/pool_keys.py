@@ -28,15 +28,13 @@ def check_key_file(key: WantedKey, name: str, host: PoolHost) -> None:
     refuse_own_dataset(name, found)
     if not found.exists:
         return
-    # What is in the file goes once its successor, which ZFS takes, has its name: it may be a key of a former format.
-    unfinished = _unfinished(key, name, host)
-    if found.fault and (unfinished is None or unfinished.key is None):
+    if found.fault:
         raise Refused(
             f"The key file {found.path} of '{name}' can't be used: {found.fault}",
             hint="Correct or remove the file; it is never overwritten.",
         )
     if key.value is not None:
-        found = unfinished or found
+        found = _unfinished(key, name, host) or found
     if key.value is not None and found.key is not None and not key.value.same_as(found.key):
         raise Refused(
             f"The key file {found.path} holds another key than key.value for '{name}'.",

@@ -100,11 +100,13 @@ def test_one_decryptor_for_pieces_of_every_size(algorithm: Algorithm) -> None:
         assert found.decrypt(data, unit, vectors) == b"".join(wanted)
 
 
-def test_no_unit_is_left_out() -> None:
-    found = Libcrypto().decryptor(CBC, 256, bytes(32))
-    for data, vectors in ((bytes(1023), 2), (bytes(1024), 1)):
-        with pytest.raises(ValueError, match="no whole units of 512, or not each has a vector"):
-            found.decrypt(data, 512, [bytes(16)] * vectors)
+@pytest.mark.parametrize("make", ENGINES)
+def test_no_unit_is_left_out(make: t.Callable[[], Engine]) -> None:
+    found = make().decryptor(CBC, 256, bytes(32))
+    one = bytes(16)
+    for data, vectors in ((bytes(1023), [one, one]), (bytes(1024), [one]), (bytes(1024), [bytes(8), bytes(24)])):
+        with pytest.raises(ValueError, match="no whole units of 512, or not each has a vector like the others"):
+            found.decrypt(data, 512, vectors)
 
 
 def test_camellia() -> None:

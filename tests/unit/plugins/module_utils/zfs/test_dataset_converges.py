@@ -458,26 +458,98 @@ class TestAChangeOfFormatThatWasInterrupted:
         for path, text in zip((file, file + ".new"), left):
             Path(path).write_text(text + "\n", "ascii")
         zfs = world(node if opened else locked(node))
-        options = wishes(name="t", key={"file": file, **wish}, rotate=rotate)
-        done = run(zfs, tmp_path, options)
+        options = {"name": "t", "key": {"file": file, **wish}, "rotate": rotate}
+        done = run(zfs, tmp_path, wishes(**options)) if rotate == "always" else four(zfs, tmp_path, **options)
         assert done.plan.failures == ()
         check_opens(zfs, tmp_path, ())
         check_no_leftovers(tmp_path)
         wrapped = zfs.world.nodes["t"].wrapped
         assert wrapped is not None and wrapped.format == wish["format"]
-        if rotate != "always":
-            assert run(zfs, tmp_path, options).plan.actions == []
+
+    @staticmethod
+    def left(folder: Path, former: bytes = HEX["a"].encode() + b"\n", **facts: t.Any) -> tuple[str, DatasetZfs]:
+        """ZFS has a passphrase, which is in the successor of the key file."""
+        file = file_of(folder, "t")
+        Path(file).write_bytes(former)
+        Path(file + ".new").write_text(PASSPHRASES[0] + "\n", "ascii")
+        return file, world(passphrase_root("t", PASSPHRASES[0], **{"location": f"file://{file}", **facts}))
 
     @pytest.mark.parametrize("opened", [True, False], ids=["unlocked", "locked"])
-    def test_without_a_key_to_change_to(self, tmp_path: Path, opened: bool) -> None:
-        file = file_of(tmp_path, "t")
-        Path(file).write_text(HEX["a"] + "\n", "ascii")
-        Path(file + ".new").write_text(PASSPHRASES[0] + "\n", "ascii")
-        node = passphrase_root("t", PASSPHRASES[0], location=f"file://{file}")
-        zfs = world(node if opened else locked(node))
-        done = four(zfs, tmp_path, name="t", key={"file": file, "format": "hex"})
+    @pytest.mark.parametrize("more", [{}, {"generate": True}])
+    def test_the_former_key_is_back_where_it_is_described(
+        self, tmp_path: Path, more: dict[str, t.Any], opened: bool
+    ) -> None:
+        file, zfs = self.left(tmp_path)
+        zfs.world.nodes["t"].loaded = zfs.world.nodes["t"].mounted = opened
+        done = four(zfs, tmp_path, name="t", key={"file": file, "format": "hex", **more})
+        assert done.plan.failures == ()
+        wrapped = zfs.world.nodes["t"].wrapped
+        assert wrapped is not None and wrapped.material == HEX["a"].encode()
+        check_no_leftovers(tmp_path)
+
+    def test_without_a_key_to_change_to(self, tmp_path: Path) -> None:
+        file, zfs = self.left(tmp_path)
+        done = four(zfs, tmp_path, name="t", key={"file": file, "format": "raw"})
         assert f"{file}.new holds the present key of 't', which is of format passphrase" in str(done.plan.failures[0])
         check_opens(zfs, tmp_path, ())
+
+    @pytest.mark.parametrize(
+        "former", [b"-----BEGIN PRIVATE KEY-----\nabcdef\n", bytes(4096), b"", b"two\nlines of text\n"]
+    )
+    def test_what_was_no_key_is_not_replaced(self, tmp_path: Path, former: bytes) -> None:
+        file, zfs = self.left(tmp_path, former)
+        done = four(zfs, tmp_path, name="t", key={"file": file, "format": "hex", "value": HEX["b"]})
+        assert "can't be used" in str(done.plan.failures[0])
+        assert Path(file).read_bytes() == former
+
+    def test_a_folder_is_not_replaced(self, tmp_path: Path) -> None:
+        file, zfs = self.left(tmp_path)
+        Path(file).unlink()
+        Path(file).mkdir()
+        done = four(zfs, tmp_path, name="t", key={"file": file, "format": "hex", "value": HEX["b"]})
+        assert "is not a regular file" in str(done.plan.failures[0])
+
+    def test_the_key_of_another_dataset_is_not_replaced(self, tmp_path: Path) -> None:
+        file, zfs = self.left(tmp_path)
+        zfs.world.nodes["t/u"] = root("t/u")
+        done = four(zfs, tmp_path, name="t", key={"file": file, "format": "hex", "value": HEX["b"]})
+        assert "holds another key than the one that opens 't'" in str(done.plan.failures[0])
+        assert Path(file).read_text("ascii").strip() == HEX["a"]
+
+    @pytest.mark.parametrize("which", ["", ".new"], ids=["file", "successor"])
+    def test_a_shared_file_is_not_replaced(self, tmp_path: Path, which: str) -> None:
+        file, zfs = self.left(tmp_path)
+        alias = tmp_path / "alias"
+        alias.symlink_to(file + which)
+        zfs.world.nodes["u"] = passphrase_root("u", PASSPHRASES[0 if which else 1], location=f"file://{alias}")
+        done = four(zfs, tmp_path, name="t", key={"file": file, "format": "hex", "value": HEX["b"]})
+        assert "is also that of 'u'" in str(done.plan.failures[0])
+        assert Path(file).read_text("ascii").strip() == HEX["a"] and Path(file + ".new").exists()
+
+    def test_what_zfs_does_not_look_at_is_no_interrupted_change(self, tmp_path: Path) -> None:
+        file, zfs = self.left(tmp_path, location="prompt")
+        done = four(zfs, tmp_path, name="t", key={"file": file, "format": "hex", "value": HEX["b"]})
+        assert "holds another key than the one that opens 't'" in str(done.plan.failures[0])
+        assert Path(file).read_text("ascii").strip() == HEX["a"]
+
+    def test_files_that_somebody_else_made_are_left_alone(self, tmp_path: Path) -> None:
+        file = tmp_path / "k"
+        file.write_text(HEX["a"] + "\n", "ascii")
+        (tmp_path / "k.new").write_text(PASSPHRASES[0] + "\n", "ascii")
+        zfs = world(passphrase_root("t", PASSPHRASES[0], location=f"file://{file}"))
+        done = four(zfs, tmp_path / "keys", name="t", key={"file": str(file), "format": "hex", "value": HEX["b"]})
+        assert "holds another key than the one that opens 't'" in str(done.plan.failures[0])
+        assert file.read_text("ascii").strip() == HEX["a"]
+
+    @pytest.mark.parametrize("more", [{"rotate": "always"}, {"key": {"iterations": 200000}}])
+    def test_the_present_key_does_not_replace_what_is_in_the_file(self, tmp_path: Path, more: dict[str, t.Any]) -> None:
+        file = tmp_path / "k"
+        file.write_text("the passphrase of an exported pool\n", "ascii")
+        zfs = world(passphrase_root("t", PASSPHRASES[0]))
+        wish = {"file": str(file), "format": "passphrase", "value": PASSPHRASES[0], **more.get("key", {})}
+        done = run(zfs, tmp_path / "keys", wishes(name="t", key=wish, rotate=more.get("rotate", "when_different")))
+        assert "holds another key than the one that opens 't'" in str(done.plan.failures[0])
+        assert file.read_text("ascii") == "the passphrase of an exported pool\n"
 
 
 class TestTheProofItself:
@@ -515,7 +587,9 @@ def count_file_effects(zfs: DatasetZfs, monkeypatch: pytest.MonkeyPatch) -> None
 
 def check_opens(zfs: DatasetZfs, folder: Path, known: t.Sequence[str]) -> None:
     """Every root opens with a key that is in the keystore, or that somebody knows."""
-    at_hand = {path.read_bytes().rstrip(b"\n") for path in folder.iterdir() if path.is_file()}
+    contents = [path.read_bytes() for path in folder.iterdir() if path.is_file()]
+    # A raw key may end with that byte.
+    at_hand = {*contents, *(one.rstrip(b"\n") for one in contents)}
     at_hand |= {text.encode() for text in known}
     for node in zfs.world.nodes.values():
         if node.wrapped is not None:
@@ -523,7 +597,8 @@ def check_opens(zfs: DatasetZfs, folder: Path, known: t.Sequence[str]) -> None:
             if node.location.startswith(f"file://{folder}"):
                 path = node.location[len("file://") :]
                 places = [Path(path), Path(path + ".new")]
-                assert any(one.exists() and one.read_bytes().rstrip(b"\n") == node.wrapped.material for one in places)
+                stored = [one.read_bytes() for one in places if one.exists()]
+                assert node.wrapped.file_content() in stored or node.wrapped.material in stored
 
 
 def check_no_leftovers(folder: Path) -> None:

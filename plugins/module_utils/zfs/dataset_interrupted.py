@@ -1,0 +1,63 @@
+# Copyright (c) 2026 nasops.encryption contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A change of format within one key file that was interrupted between ZFS and the file.
+
+What is in the file then is no key of the format that ZFS has: it looks like damage, or like the key of another dataset.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..secrets import FORMATS
+from . import keystore
+from .dataset_adopt import opens_another
+from .dataset_draft import Draft
+from .dataset_keys import is_leftover, is_there, refuse_own_file
+from .keystore import KeyFile
+from .state import Dataset
+
+
+@dataclass(frozen=True)
+class Interrupted:
+    """A change of format within one key file that did not come to its end: ZFS took the key, and the file did not.
+
+    ``next`` holds the present key, ``former`` the one from before, which is ``None`` if that file is gone.
+    """
+
+    next: KeyFile
+    former: KeyFile | None
+
+
+def find_interrupted(path: str | None, key_format: str, now: str, dataset: Dataset, draft: Draft) -> Interrupted | None:
+    """What is left of an interrupted change, if the formats of both keys and the wanted one are not all the same.
+
+    It takes the place of a file that is no key of the wanted format. So all has to speak for it: ZFS looks for the key
+    there, both files are such as this collection makes, the former key is one and opens nothing else.
+    """
+    if path is None or not now or not is_there(path + keystore.NEXT, now, draft):
+        return None
+    location = dataset.value("keylocation")
+    if location not in (keystore.location_of(path), keystore.location_of(path + keystore.NEXT)):
+        return None
+    successor = draft.host.key_file(path + keystore.NEXT, now)
+    if successor.key is None or not is_leftover(successor, dataset.name, draft):
+        return None
+    if not draft.host.opens(dataset.name, successor.key):
+        return None
+    file = draft.host.key_file(path, key_format)
+    if now == key_format and (file.key is not None or not file.exists):
+        return None
+    if not file.exists:
+        return Interrupted(successor, None)
+    # A text may be a key of more than one format.
+    others = [draft.host.key_file(path, one) for one in FORMATS if one != key_format]
+    former = next((one for one in (file, *others) if one.key is not None), file)
+    read = [one.key for one in (file, *others) if one.key is not None]
+    if not read or not is_leftover(former, dataset.name, draft):
+        return None
+    if any(one.same_as(successor.key) or opens_another(one, dataset.name, draft) for one in read):
+        return None
+    refuse_own_file(dataset.name, former, draft)
+    return Interrupted(successor, former)
