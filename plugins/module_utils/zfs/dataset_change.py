@@ -52,7 +52,8 @@ class Findings:
 
     ``key`` is ``None`` if a new random one is to be made, ``current`` tells whether it is the present one. ``file`` is
     the described key file, ``holds`` whether the present key is in it. ``next`` is its successor from an interrupted
-    rotation, ``promote`` whether the present key is in that one, so that the file holds the key from before.
+    rotation, ``promote`` whether the present key is in that one, and it takes the place of the file. Where the formats
+    of the two differ, ``file`` is what is in the file by then.
     """
 
     key_format: str
@@ -184,10 +185,24 @@ def _read(path: str | None, key_format: str, now: str, dataset: Dataset, draft: 
     if found.fault:
         raise Refused(
             f"The key file {path} of '{dataset.name}' can't be used: {found.fault.rstrip('.')}.",
-            hint="Correct it, or move it away: it may be the only copy of a key.",
+            hint=f"Correct it, or move it away: it may be the only copy of a key.{_left_beside(path, dataset, draft)}",
         )
     warn_exposed(found, draft)
     return found
+
+
+def _left_beside(path: str, dataset: Dataset, draft: Draft) -> str:
+    """Where an interrupted change has left the present key, as a hint; "" if it has not."""
+    now = dataset.value("keyformat") if dataset.is_root else ""
+    if not now or not is_there(path + keystore.NEXT, now, draft):
+        return ""
+    found = draft.host.key_file(path + keystore.NEXT, now, strict=False)
+    if found.key is None or not draft.host.opens(dataset.name, found.key):
+        return ""
+    return (
+        f" The present key of '{dataset.name}' is in {found.path}, where a change was interrupted: once {path} is "
+        "somewhere else, run this again."
+    )
 
 
 def _elsewhere(dataset: Dataset, key_format: str, draft: Draft) -> KeyFile | None:
@@ -258,7 +273,8 @@ def _change(
     beside = found.file is not None and (found.file.exists or found.promote) and not same
     if wish.file and beside:
         if not (found.holds or found.promote):
-            raise _other_key(wish.file, name, _BY_HAND if new is None else "")
+            also = _BY_HAND if new is None else ""
+            raise _other_key(wish.file, name, also + _left_beside(wish.file, dataset, draft))
         refuse_shared_file(wish.file, name, draft)
         if found.promote:
             refuse_shared_file(wish.file + keystore.NEXT, name, draft)
@@ -286,7 +302,7 @@ def _change(
     )
     if beside:
         yield promote_step(name, wish.file or "")
-    elif same:
+    else:
         yield from _remove_unused(found, name, draft)
     marked = any(mark_steps(name, before, wish.file or "", draft))
     yield from retire_steps(name, before, wish.file or "", draft)
@@ -319,6 +335,8 @@ def _unlock_to_change(found: Findings, dataset: Dataset, draft: Draft) -> t.Iter
         )
     if found.current and found.key is not None:
         at_hand = FoundKey(found.key, found.origin)
+    elif found.holds and found.file is not None and found.file.key is not None:
+        at_hand = FoundKey(found.file.key, found.file.path)
     elif found.next is not None and found.next.key is not None and _is_present(found.next.key, dataset, draft):
         at_hand = FoundKey(found.next.key, found.next.path)
     else:
@@ -330,6 +348,9 @@ def _unlock_to_change(found: Findings, dataset: Dataset, draft: Draft) -> t.Iter
                 f"{described}{error.message}",
                 hint="To change its key, give its present one in keys or a manifest.",
             ) from None
+        if found.file is not None and at_hand.unfinished == found.file.path:
+            # The rest of the plan is made for that file as it is.
+            at_hand = replace(at_hand, unfinished="")
     yield from load_steps(dataset, at_hand, draft)
     draft.model.unlock(dataset.name)
     draft.opens(dataset.name)
@@ -425,7 +446,7 @@ def _remove_unused(found: Findings, name: str, draft: Draft) -> t.Iterator[Step]
         # Whether it does is not to be found out, and this dataset needs no answer.
         return
     yield Step(
-        f"Remove {unused.path}, a key of '{name}' that never came into use",
+        f"Remove {unused.path}, a key of '{name}' that is not in use",
         RemoveFile(unused.path),
         (Change(("key_files", unused.path), f"unused key of {name}", None),),
     )

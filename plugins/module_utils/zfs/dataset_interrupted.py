@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..secrets import FORMATS
+from ..errors import StorageError
+from ..secrets import FORMATS, Key
 from . import keystore
 from .dataset_adopt import opens_another
 from .dataset_draft import Draft
@@ -34,7 +35,7 @@ def find_interrupted(path: str | None, key_format: str, now: str, dataset: Datas
     """What is left of an interrupted change, if the formats of both keys and the wanted one are not all the same.
 
     It takes the place of a file that is no key of the wanted format. So all has to speak for it: ZFS looks for the key
-    there, both files are such as this collection makes, the former key is one and opens nothing else.
+    there, this collection made the successor, and what is in the file is a key that opens nothing else.
     """
     if path is None or not now or not is_there(path + keystore.NEXT, now, draft):
         return None
@@ -49,15 +50,22 @@ def find_interrupted(path: str | None, key_format: str, now: str, dataset: Datas
     file = draft.host.key_file(path, key_format)
     if now == key_format and (file.key is not None or not file.exists):
         return None
+    for one in (file, successor):
+        refuse_own_file(dataset.name, one, draft)
     if not file.exists:
         return Interrupted(successor, None)
     # A text may be a key of more than one format.
     others = [draft.host.key_file(path, one) for one in FORMATS if one != key_format]
-    former = next((one for one in (file, *others) if one.key is not None), file)
+    former = next((one for one in (file, *others) if one.key is not None), None)
     read = [one.key for one in (file, *others) if one.key is not None]
-    if not read or not is_leftover(former, dataset.name, draft):
+    if former is None or any(one.same_as(successor.key) or _may_open(one, dataset, draft) for one in read):
         return None
-    if any(one.same_as(successor.key) or opens_another(one, dataset.name, draft) for one in read):
-        return None
-    refuse_own_file(dataset.name, former, draft)
     return Interrupted(successor, former)
+
+
+def _may_open(key: Key, dataset: Dataset, draft: Draft) -> bool:
+    """Whether a key opens another dataset, as far as that can be found out."""
+    try:
+        return opens_another(key, dataset.name, draft)
+    except StorageError:
+        return True

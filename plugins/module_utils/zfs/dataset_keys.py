@@ -86,16 +86,21 @@ def _at_location(root: Dataset, draft: Draft, tried: list[str]) -> FoundKey | No
     path = keystore.path_of(location)
     if path is None:
         return None
-    for candidate in (path, path + keystore.NEXT):
+    for candidate in (path, path + keystore.NEXT, *_without_next(path)):
         if candidate != path and not is_there(candidate, root.value("keyformat"), draft):
             continue
         found = draft.host.key_file(candidate, root.value("keyformat"), strict=False)
         if found.key is None:
             continue
         if draft.host.opens(root.name, found.key):
-            return FoundKey(found.key, candidate, "" if candidate == path else path)
+            return FoundKey(found.key, candidate, path if candidate == path + keystore.NEXT else "")
         tried.append(candidate)
     return None
+
+
+def _without_next(path: str) -> tuple[str, ...]:
+    """Where a key is that got its name, but not its keylocation yet, when a run was interrupted."""
+    return (path[: -len(keystore.NEXT)],) if path.endswith(keystore.NEXT) else ()
 
 
 def is_there(path: str, key_format: str, draft: Draft) -> bool:
@@ -221,7 +226,8 @@ def load_steps(root: Dataset, found: FoundKey, draft: Draft) -> t.Iterator[Step]
         action,
         (Change(("datasets", root.name, "locked"), True, False),),
     )
-    if found.unfinished and not is_shared(found.unfinished, root.name, draft):
+    both = (found.unfinished, found.unfinished + keystore.NEXT)
+    if found.unfinished and not any(is_shared(one, root.name, draft) for one in both):
         yield promote_step(root.name, found.unfinished)
 
 

@@ -532,14 +532,75 @@ class TestAChangeOfFormatThatWasInterrupted:
         assert "holds another key than the one that opens 't'" in str(done.plan.failures[0])
         assert Path(file).read_text("ascii").strip() == HEX["a"]
 
-    def test_files_that_somebody_else_made_are_left_alone(self, tmp_path: Path) -> None:
+    def test_a_successor_that_somebody_else_made_is_left_alone(self, tmp_path: Path) -> None:
         file = tmp_path / "k"
         file.write_text(HEX["a"] + "\n", "ascii")
         (tmp_path / "k.new").write_text(PASSPHRASES[0] + "\n", "ascii")
         zfs = world(passphrase_root("t", PASSPHRASES[0], location=f"file://{file}"))
         done = four(zfs, tmp_path / "keys", name="t", key={"file": str(file), "format": "hex", "value": HEX["b"]})
         assert "holds another key than the one that opens 't'" in str(done.plan.failures[0])
+        assert f"The present key of 't' is in {file}.new" in str(done.plan.failures[0])
         assert file.read_text("ascii").strip() == HEX["a"]
+
+    @pytest.mark.parametrize("opened", [True, False], ids=["unlocked", "locked"])
+    def test_a_file_that_somebody_made_for_it(self, tmp_path: Path, opened: bool) -> None:
+        file = tmp_path / "k"
+        file.write_text(HEX["a"] + "\n", "ascii")
+        (tmp_path / "k.new").write_text(PASSPHRASES[0] + "\n", "ascii")
+        (tmp_path / "k.new").chmod(0o400)
+        node = passphrase_root("t", PASSPHRASES[0], location=f"file://{file}")
+        zfs = world(node if opened else locked(node))
+        done = four(zfs, tmp_path / "keys", name="t", key={"file": str(file), "format": "passphrase"})
+        assert done.plan.failures == ()
+        assert file.read_text("ascii").strip() == PASSPHRASES[0] and not (tmp_path / "k.new").exists()
+
+    @pytest.mark.parametrize("opened", [True, False], ids=["unlocked", "locked"])
+    def test_the_file_is_gone(self, tmp_path: Path, opened: bool) -> None:
+        file, zfs = self.left(tmp_path)
+        Path(file).unlink()
+        zfs.world.nodes["t"].loaded = zfs.world.nodes["t"].mounted = opened
+        done = four(zfs, tmp_path, name="t", key={"file": file, "format": "hex", "value": HEX["b"]})
+        assert done.plan.failures == ()
+        assert Path(file).read_text("ascii").strip() == HEX["b"]
+        check_no_leftovers(tmp_path)
+
+    @pytest.mark.parametrize("more", [{}, {"value": HEX["b"]}, {"format": "raw", "generate": True}])
+    def test_a_file_that_is_not_replaced_stays_while_it_is_unlocked(
+        self, tmp_path: Path, more: dict[str, t.Any]
+    ) -> None:
+        file, zfs = self.left(tmp_path)
+        # The former key is that of another dataset as well, so that it may be a copy of it.
+        zfs.world.nodes["t/u"] = root("t/u")
+        lock_all(zfs)
+        done = four(zfs, tmp_path, name="t", key={"file": file, "format": "hex", **more})
+        assert Path(file).read_text("ascii").strip() == HEX["a"]
+        wrapped = zfs.world.nodes["t"].wrapped
+        assert wrapped is not None
+        if more:
+            assert f"The present key of 't' is in {file}.new" in str(done.plan.failures[0])
+            assert wrapped.format == "passphrase"
+        else:
+            assert done.plan.failures == ()
+            assert wrapped.material == HEX["a"].encode()
+
+    def test_the_file_holds_the_present_key_and_zfs_was_not_told_yet(self, tmp_path: Path) -> None:
+        file = file_of(tmp_path, "t")
+        Path(file).write_text(HEX["a"] + "\n", "ascii")
+        zfs = world(locked(root("t", location=f"file://{file}.new")))
+        assert four(zfs, tmp_path, name="t", state="unlocked").plan.failures == ()
+        lock_all(zfs)
+        done = four(zfs, tmp_path, name="t", key={"file": file, "value": HEX["b"]})
+        assert done.plan.failures == ()
+        assert zfs.world.nodes["t"].location == f"file://{file}"
+
+    def test_unlocking_does_not_move_the_key_file_of_another(self, tmp_path: Path) -> None:
+        file, zfs = self.left(tmp_path)
+        alias = tmp_path / "alias.key"
+        alias.symlink_to(file + ".new")
+        zfs.world.nodes["u"] = passphrase_root("u", PASSPHRASES[0], location=f"file://{alias}")
+        lock_all(zfs)
+        assert four(zfs, tmp_path, name="t", state="unlocked").plan.failures == ()
+        assert alias.exists() and Path(file).read_text("ascii").strip() == HEX["a"]
 
     @pytest.mark.parametrize("more", [{"rotate": "always"}, {"key": {"iterations": 200000}}])
     def test_the_present_key_does_not_replace_what_is_in_the_file(self, tmp_path: Path, more: dict[str, t.Any]) -> None:
