@@ -173,6 +173,7 @@ def _cut_power(source: Source) -> str:
 def boot(source: Source) -> None:
     """After a power cut, all that a person does."""
     source.machine.open_again()
+    source.lay_line()
     source.open_target()
     source.open()
 

@@ -184,6 +184,8 @@ class Proof:
         moment = time.monotonic() - begun if kind.at_end else moment
         if not struck or (kind.kills and result is not None):
             # It had ended a moment before.
+            if not struck and result is not None and "reached" not in result:
+                raise Failed(f"{kind.name}: a run that nothing had happened to yet failed: {_said(result)}")
             self.complete(self._run() if result is None or "reached" not in result else result)
             return False
         if kind.at_once:

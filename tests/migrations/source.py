@@ -152,10 +152,9 @@ zpool create -o ashift=12 -O encryption=on -O keyformat=hex -O keylocation=file:
   -O compression=off -O mountpoint=/root/work/new new {p1}
 sync
 """
-# For runs that reach the target by ssh: the NAS may log into itself.
+# For runs that reach the target by ssh: the NAS may log into itself. It gets its list of keys anew at each start.
 _LINE = """
-rm -f {line} {line}.pub
-ssh-keygen -q -t ed25519 -N '' -C line-to-itself -f {line} </dev/null
+[ -e {line} ] || ssh-keygen -q -t ed25519 -N '' -C line-to-itself -f {line} </dev/null
 sed -i /line-to-itself/d /root/.ssh/authorized_keys
 cat {line}.pub >>/root/.ssh/authorized_keys
 (printf '127.0.0.1 '; cat /etc/ssh/ssh_host_ed25519_key.pub) >{known}
@@ -221,7 +220,7 @@ class Source:
         self.machine.shell(_ENCRYPT, _SLOW, hexkey=self._key.hex())
         self.digest = self.machine.shell(_DIGEST, _SLOW)
         self.machine.shell(_TARGET, hex=self.keys.hex("1"))
-        self.machine.shell(_LINE, line=LINE_KEY, known=LINE_KNOWN)
+        self.lay_line()
 
     @property
     def _key(self) -> bytes:
@@ -230,6 +229,10 @@ class Source:
     @property
     def members(self) -> list[str]:
         return [f"{self.machine.names[disk]}-part2" for disk in ("d1", "d2")]
+
+    def lay_line(self) -> None:
+        """Let the NAS log into itself, also after it was started anew."""
+        self.machine.shell(_LINE, line=LINE_KEY, known=LINE_KNOWN)
 
     def attach(self, keyfile: str = GELI_KEY) -> dict[str, Any]:
         """The result of the task that opens the disks."""
