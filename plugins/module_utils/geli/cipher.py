@@ -97,11 +97,8 @@ class Libcrypto:
         pointer, number = ctypes.c_void_p, ctypes.c_int
         self._new = _function(self._library.EVP_CIPHER_CTX_new, pointer)
         self._free = _function(self._library.EVP_CIPHER_CTX_free, None, pointer)
-        self._init = _function(
-            self._library.EVP_DecryptInit_ex, number, pointer, pointer, pointer, ctypes.c_char_p, ctypes.c_char_p
-        )
-        # Once more, for calls whose arguments are objects of ctypes already, and need no conversion.
-        self._begin, self._update = self._library["EVP_DecryptInit_ex"], self._library["EVP_DecryptUpdate"]
+        # What these get are objects of ctypes, or bytes, which need no conversion as long as no types are declared.
+        self._init, self._update = self._library.EVP_DecryptInit_ex, self._library.EVP_DecryptUpdate
         self._padding = _function(self._library.EVP_CIPHER_CTX_set_padding, number, pointer, number)
 
     def decryptor(self, algorithm: Algorithm, bits: int, key: bytes) -> Decryptor:
@@ -109,14 +106,14 @@ class Libcrypto:
             return Plain()
         name = _FUNCTIONS.get((algorithm.number, bits), "")
         make = getattr(self._library, name, None) if name else None
-        cipher = _function(make, ctypes.c_void_p)() if make is not None else None
-        if not cipher:
+        cipher = ctypes.c_void_p(_function(make, ctypes.c_void_p)() if make is not None else None)
+        if not cipher.value:
             raise _no_cipher(algorithm, "OpenSSL on this host")
-        context = self._new()
-        if not context:
+        context = ctypes.c_void_p(self._new())
+        if not context.value:
             raise _no_cipher(algorithm, "OpenSSL on this host")
-        found = _LibcryptoDecryptor(context, self._begin, self._update, self._free)
-        if self._init(context, cipher, None, key, None) != 1 or self._padding(context, 0) != 1:
+        found = _LibcryptoDecryptor(context, self._init, self._update, self._free)
+        if self._init(context, cipher, _NULL, key, _NULL) != 1 or self._padding(context, 0) != 1:
             raise _no_cipher(algorithm, "OpenSSL on this host")
         return found
 
@@ -124,8 +121,8 @@ class Libcrypto:
 class _LibcryptoDecryptor:
     """A context of libcrypto. The key is expanded once; each unit sets only its vector. Not for several threads."""
 
-    def __init__(self, context: t.Any, init: t.Any, update: t.Any, free: t.Any) -> None:
-        self._context = ctypes.c_void_p(context)
+    def __init__(self, context: ctypes.c_void_p, init: t.Any, update: t.Any, free: t.Any) -> None:
+        self._context = context
         self._init = init
         self._update = update
         self._free = free
