@@ -10,6 +10,7 @@ the dataset destroys nothing; but the next rotation replaces it, so this is for 
 
 from __future__ import annotations
 
+from ..errors import StorageError
 from ..secrets import Key
 from . import keystore
 from .dataset_draft import Draft
@@ -50,3 +51,11 @@ def opens_another(key: Key, name: str, draft: Draft) -> bool:
     if unknown:
         raise Unanswered(unknown[0])
     return any(draft.host.opens(one, key) for one in others)
+
+
+def may_open_another(key: Key, name: str, draft: Draft) -> bool:
+    """The same, and also where it can't be found out."""
+    try:
+        return opens_another(key, name, draft)
+    except StorageError:
+        return True

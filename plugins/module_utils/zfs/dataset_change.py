@@ -15,21 +15,23 @@ import typing as t
 from dataclasses import dataclass, field, replace
 
 from ..command import Command
-from ..errors import Refused, StorageError
+from ..errors import Refused
 from ..plan import Change, Step
 from ..secrets import Key, check_iterations
 from . import keystore
 from .dataset_actions import ChangeKey, RemoveFile, StoreKey
-from .dataset_adopt import adoptable, opens_another
+from .dataset_adopt import adoptable, may_open_another, opens_another
 from .dataset_draft import Draft
-from .dataset_interrupted import Interrupted, find_interrupted
+from .dataset_interrupted import Interrupted, find_interrupted, present_beside
 from .dataset_keys import (
     FoundKey,
     find_key,
     is_leftover,
+    is_present,
     is_shared,
     is_there,
     load_steps,
+    present_format,
     promote_step,
     refuse_below_locked,
     refuse_foreign,
@@ -93,15 +95,15 @@ def _rotates(wanted: WantedDataset, wish: KeyWish) -> bool:
 
 
 def _examine(wish: KeyWish, rotates: bool, dataset: Dataset, draft: Draft) -> Findings:
-    now = dataset.value("keyformat") if dataset.is_root else ""
+    now = present_format(dataset)
     key_format = wish.format or now or "hex"
     check_iterations(wish.iterations, key_format)
     value = wish.value(key_format)
 
     def current(key: Key | None) -> bool:
-        return key is not None and _is_present(key, dataset, draft)
+        return key is not None and is_present(key, dataset, draft)
 
-    interrupted = find_interrupted(wish.file, key_format, now, dataset, draft)
+    interrupted = find_interrupted(wish.file, key_format, dataset, draft)
     if interrupted is not None:
         return _go_on(interrupted, value, current(value), wish, rotates, key_format, dataset)
     file = _read(wish.file, key_format, now, dataset, draft)
@@ -193,11 +195,8 @@ def _read(path: str | None, key_format: str, now: str, dataset: Dataset, draft: 
 
 def _left_beside(path: str, dataset: Dataset, draft: Draft) -> str:
     """Where an interrupted change has left the present key, as a hint; "" if it has not."""
-    now = dataset.value("keyformat") if dataset.is_root else ""
-    if not now or not is_there(path + keystore.NEXT, now, draft):
-        return ""
-    found = draft.host.key_file(path + keystore.NEXT, now, strict=False)
-    if found.key is None or not draft.host.opens(dataset.name, found.key):
+    found = present_beside(path, dataset, draft, strict=False)
+    if found is None:
         return ""
     return (
         f" The present key of '{dataset.name}' is in {found.path}, where a change was interrupted: once {path} is "
@@ -209,11 +208,6 @@ def _elsewhere(dataset: Dataset, key_format: str, draft: Draft) -> KeyFile | Non
     """The key file that ZFS uses now, such as that of the name the dataset had before it was renamed."""
     path = keystore.path_of(dataset.value("keylocation"))
     return None if path is None else draft.host.key_file(path, key_format)
-
-
-def _is_present(key: Key, dataset: Dataset, draft: Draft) -> bool:
-    now = dataset.value("keyformat") if dataset.is_root else ""
-    return key.format == now and draft.host.opens(dataset.name, key)
 
 
 def _same(file: KeyFile | None, key: Key) -> bool:
@@ -337,7 +331,7 @@ def _unlock_to_change(found: Findings, dataset: Dataset, draft: Draft) -> t.Iter
         at_hand = FoundKey(found.key, found.origin)
     elif found.holds and found.file is not None and found.file.key is not None:
         at_hand = FoundKey(found.file.key, found.file.path)
-    elif found.next is not None and found.next.key is not None and _is_present(found.next.key, dataset, draft):
+    elif found.next is not None and found.next.key is not None and is_present(found.next.key, dataset, draft):
         at_hand = FoundKey(found.next.key, found.next.path)
     else:
         try:
@@ -439,11 +433,7 @@ def _remove_unused(found: Findings, name: str, draft: Draft) -> t.Iterator[Step]
     unused = found.next
     if unused is None or not is_leftover(unused, name, draft) or is_shared(unused.path, name, draft):
         return
-    try:
-        if unused.key is not None and opens_another(unused.key, name, draft):
-            return
-    except StorageError:
-        # Whether it does is not to be found out, and this dataset needs no answer.
+    if unused.key is not None and may_open_another(unused.key, name, draft):
         return
     yield Step(
         f"Remove {unused.path}, a key of '{name}' that is not in use",

@@ -293,10 +293,8 @@ def _files_at(location: str) -> t.Iterator[str]:
     file = keystore.path_of(location)
     if file is not None:
         file = os.path.normpath(file)
-        yield file
         # A rotation that was interrupted may have left the keylocation at the successor of the file.
-        if file.endswith(keystore.NEXT):
-            yield file[: -len(keystore.NEXT)]
+        yield from dict.fromkeys((file, file.removesuffix(keystore.NEXT)))
 
 
 def _waiting(step: Step, volumes: tuple[str, ...]) -> Step:

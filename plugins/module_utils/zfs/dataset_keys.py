@@ -86,7 +86,7 @@ def _at_location(root: Dataset, draft: Draft, tried: list[str]) -> FoundKey | No
     path = keystore.path_of(location)
     if path is None:
         return None
-    for candidate in (path, path + keystore.NEXT, *_without_next(path)):
+    for candidate in keystore.key_files_for(path):
         if candidate != path and not is_there(candidate, root.value("keyformat"), draft):
             continue
         found = draft.host.key_file(candidate, root.value("keyformat"), strict=False)
@@ -98,9 +98,14 @@ def _at_location(root: Dataset, draft: Draft, tried: list[str]) -> FoundKey | No
     return None
 
 
-def _without_next(path: str) -> tuple[str, ...]:
-    """Where a key is that got its name, but not its keylocation yet, when a run was interrupted."""
-    return (path[: -len(keystore.NEXT)],) if path.endswith(keystore.NEXT) else ()
+def present_format(dataset: Dataset) -> str:
+    """The format of the key of a dataset; "" if it uses that of another one."""
+    return dataset.value("keyformat") if dataset.is_root else ""
+
+
+def is_present(key: Key, dataset: Dataset, draft: Draft) -> bool:
+    """Whether a key is the one that a dataset has, of its own."""
+    return key.format == present_format(dataset) and draft.host.opens(dataset.name, key)
 
 
 def is_there(path: str, key_format: str, draft: Draft) -> bool:

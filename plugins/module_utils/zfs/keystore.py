@@ -74,7 +74,7 @@ def path_for(option: str, dataset: str, folder: str = DEFAULT_FOLDER) -> str:
 def named_after(path: str, pool: str) -> bool:
     """Whether a key file, or its successor, has the name that ``auto`` gives to the key of a dataset of that pool."""
     name, own = os.path.basename(path), key_file_name(pool)
-    name = name[: -len(NEXT)] if name.endswith(NEXT) else name
+    name = name.removesuffix(NEXT)
     return name == own or name.startswith(own[: -len(_ENDING)] + "%2F")
 
 
@@ -255,6 +255,15 @@ def store_work(path: str, key: Key | None, key_format: str) -> t.Callable[[Runne
 NEXT = ".new"
 # A second name for the file of a key that goes out of use: the mark that it may be removed once the change is proven.
 RETIRED = ".old"
+
+
+def key_files_for(path: str) -> tuple[str, ...]:
+    """Where the key may be for which ZFS looks at a path.
+
+    A rotation that was interrupted left it in the successor of that file; or the path is a successor, which got its
+    name already.
+    """
+    return tuple(dict.fromkeys((path, path + NEXT, path.removesuffix(NEXT))))
 
 
 def names_in(folder: str) -> frozenset[str]:

@@ -66,12 +66,9 @@ class Preview:
 
 
 def key_files(root: Dataset) -> tuple[str, ...]:
-    """The files that an unlock looks for without being told.
-
-    That of the root's keylocation, and its successor, which an interrupted rotation may have left.
-    """
+    """The files that an unlock looks for without being told, in this order."""
     path = keystore.path_of(root.value("keylocation"))
-    return () if path is None else (path, path + keystore.NEXT)
+    return () if path is None else keystore.key_files_for(path)
 
 
 def is_key_present(root: Dataset, offers: Offers, exists: t.Callable[[str], bool]) -> bool:

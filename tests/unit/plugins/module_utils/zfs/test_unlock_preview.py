@@ -106,6 +106,10 @@ class TestCandidates:
         assert list(files_to_read(one, Offers(), True)) == ["/k/tank", "/k/tank.new"]
         assert list(files_to_read(root(), Offers(), True)) == []
 
+    def test_zfs_may_look_at_a_successor_that_has_its_name_already(self) -> None:
+        one = root(keylocation="file:///k/tank.new")
+        assert list(files_to_read(one, Offers(), True)) == ["/k/tank.new", "/k/tank.new.new", "/k/tank"]
+
     def test_an_offered_file_is_read_by_the_format_of_the_root(self) -> None:
         offers = parse_offers({"tank": {"file": "/k/tank"}}, {})
         assert list(files_to_read(root(), offers, False)) == ["/k/tank"]
