@@ -270,7 +270,8 @@ def _change(
             also = _BY_HAND if new is None else ""
             raise _other_key(wish.file, name, also + _left_beside(wish.file, dataset, draft))
         refuse_shared_file(wish.file, name, draft)
-        if found.promote:
+        if found.promote or found.next is not None:
+            # It is replaced, or becomes the key file.
             refuse_shared_file(wish.file + keystore.NEXT, name, draft)
     yield from _unlock_to_change(found, dataset, draft)
     if found.promote:

@@ -253,6 +253,23 @@ class TestUnlock:
         assert host.unlock() == (0, [f"'tank' is unlocked with /etc/zfs/keys/tank.key.new, {words}"])
         assert host.log()[-1] == f"zfs load-key -L file://{path}.new tank"
 
+    def test_the_file_that_a_change_named_before_zfs_was_told_is_tried(self, host: Host) -> None:
+        path = host.key("tank.key")
+        Path(path).touch()
+        host.datasets(root("tank", f"{path}.new"))
+        host.answer("tank", refuse("There is no such file."))
+        words = "since a change of its key was interrupted; run rotate_keys"
+        assert host.unlock() == (0, [f"'tank' is unlocked with /etc/zfs/keys/tank.key, {words}"])
+        assert host.log()[-1] == f"zfs load-key -L file://{path} tank"
+
+    def test_a_file_that_is_beside_no_other_is_tried_once(self, host: Host) -> None:
+        path = host.key("tank.key")
+        Path(path).touch()
+        host.datasets(root("tank", path))
+        host.answer("tank", refuse("Incorrect key."))
+        assert host.unlock() == (1, ["'tank' STAYS LOCKED: Incorrect key."])
+        assert sum("load-key" in line for line in host.log()) == 1
+
     def test_when_neither_of_the_two_opens_it_both_are_told(self, host: Host) -> None:
         path = host.key("tank.key")
         Path(f"{path}.new").touch()

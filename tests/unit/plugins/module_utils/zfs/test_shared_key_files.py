@@ -66,6 +66,34 @@ class TestSharedWith:
         assert os.listdir(tmp_path) == ["both.key"]
         assert zfs.commands_that_change() == []
 
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"key": {"generate": True}, "rotate": "always"},
+            {"key": {"value": HEX["c"]}},
+            {"key": {"value": HEX["b"]}},
+        ],
+        ids=["a new random key", "a new given key", "the key that is in it"],
+    )
+    def test_what_is_beside_another_key_file_is_not_replaced(
+        self, tmp_path: Path, other: str, change: dict[str, dict[str, str]]
+    ) -> None:
+        path = file_of(tmp_path, "plain/a")
+        beside = path + keystore.NEXT
+        zfs = shared(path, other)
+        Path(beside).write_text(HEX["b"] + "\n", encoding="ascii")
+        os.chmod(beside, 0o400)
+        link = tmp_path / "link"
+        link.symlink_to(beside)
+        zfs.world.nodes[other] = root(other, "b", location=keystore.location_of(str(link)))
+        change["key"]["file"] = path
+        done = four(zfs, tmp_path, name="plain/a", **change)
+        (failure,) = done.plan.failures
+        assert f"{beside} of 'plain/a' is also that of '{other}'" in failure.message
+        assert Path(beside).read_text(encoding="ascii") == HEX["b"] + "\n"
+        assert Path(path).read_text(encoding="ascii") == HEX["a"] + "\n"
+        assert zfs.commands_that_change() == []
+
     def test_it_is_kept_when_one_of_them_leaves_it(self, tmp_path: Path, other: str) -> None:
         path = file_of(tmp_path, "plain/a")
         zfs = shared(path, other)
