@@ -8,3 +8,7 @@ from __future__ import annotations
 
 class TestNasError(Exception):
     """Something a person has to know; its text says what was found, what was wanted and what to do next."""
+
+
+class EmulatorFailed(TestNasError):
+    """QEMU found a fault of its own and ended itself; the same machine may well run when it is started again."""

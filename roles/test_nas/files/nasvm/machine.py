@@ -18,7 +18,7 @@ from typing import Any
 
 from . import command_line, copies, probe, process, seed, ssh
 from .description import SAME, Description, compare
-from .errors import TestNasError
+from .errors import EmulatorFailed, TestNasError
 from .monitor import Monitor
 from .paths import Files, cache_directory, socket_directory
 
@@ -228,8 +228,19 @@ class Machine:
             if adapt:
                 self._create(wanted)
             ssh.close_connections(self.files, self.name)
-            ssh.wait(wanted, self.files, self._boot(wanted, None), seconds)
+            self._boot_and_wait(wanted, seconds)
             return True
+
+    def _boot_and_wait(self, description: Description, seconds: float) -> None:
+        """Boots it, once more if QEMU fails by itself.
+
+        With more than one emulated processor QEMU 9 now and then dies of ``iotlb_to_section: Assertion`` while the
+        guest lays out the memory of its devices.
+        """
+        try:
+            ssh.wait(description, self.files, self._boot(description, None), seconds)
+        except EmulatorFailed:
+            ssh.wait(description, self.files, self._boot(description, None), seconds)
 
     def clone(self, source: Machine, check: bool) -> bool:
         """This VM as a copy of another one that is off, with its disks, snapshots and keys. Never finds it done."""
@@ -312,7 +323,10 @@ class Machine:
             ssh.close_connections(self.files, self.name)
             with self.monitor() as monitor:
                 monitor.execute("system_reset")
-            ssh.wait(description, self.files, running, seconds)
+            try:
+                ssh.wait(description, self.files, running, seconds)
+            except EmulatorFailed:
+                self._boot_and_wait(description, seconds)
 
     # --- snapshots -------------------------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import shlex
 import socket
 import subprocess
@@ -13,7 +14,7 @@ import time
 from pathlib import Path
 
 from .description import Description
-from .errors import TestNasError
+from .errors import EmulatorFailed, TestNasError
 from .paths import Files, socket_directory
 from .process import Running
 
@@ -152,19 +153,27 @@ def settle(files: Files, name: str, running: Running) -> None:
         )
 
 
+# What assert() of the C library says before it aborts.
+_ASSERTION = re.compile(r": Assertion `.*' failed\.")
+
+
 def _last_lines(path: Path) -> str:
     text = path.read_bytes()[-4000:].decode("utf-8", "replace") if path.exists() else ""
     return "\n".join(text.splitlines()[-20:]) or "(nothing)"
 
 
 def wait(description: Description, files: Files, running: Running, seconds: float) -> None:
-    """Waits until a login works and the guest's clock is right. Raises TestNasError after that many seconds."""
+    """Waits until a login works and the guest's clock is right.
+
+    Raises TestNasError after that many seconds, or if QEMU ends: EmulatorFailed if that is a fault of its own.
+    """
     deadline = time.monotonic() + seconds
     while True:
         if not running.alive():
-            raise TestNasError(
+            words = _last_lines(files.qemu_log)
+            raise (EmulatorFailed if _ASSERTION.search(words) else TestNasError)(
                 "QEMU of %s ended; its last words: %s; the guest's: %s"
-                % (description.name, _last_lines(files.qemu_log), _last_lines(files.console))
+                % (description.name, words, _last_lines(files.console))
             )
         if _answers(running.port):
             # a restored snapshot wakes up with the clock of the moment it was taken

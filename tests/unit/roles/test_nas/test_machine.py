@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from ansible_collections.nasops.encryption.roles.test_nas.files.nasvm import ssh
 from ansible_collections.nasops.encryption.roles.test_nas.files.nasvm.description import Description, Disk
+from ansible_collections.nasops.encryption.roles.test_nas.files.nasvm.errors import EmulatorFailed
 from ansible_collections.nasops.encryption.roles.test_nas.files.nasvm.errors import TestNasError as NasError
 from ansible_collections.nasops.encryption.roles.test_nas.files.nasvm.machine import Machine
 
@@ -40,3 +42,47 @@ def test_another_vm_is_new_only_if_it_may_be_recreated(machine: Machine, descrip
     with pytest.raises(NasError, match="only a new one can be"):
         machine.start(wanted, False, 1, True)
     assert machine.description() == description, "nothing was done"
+
+
+class TestQemuThatFailsByItself:
+    """The machine boots once more, and no more than that."""
+
+    @pytest.fixture
+    def booted(self, machine: Machine, description: Description, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+        """The words of each boot; how each ends is what ``ends`` gives."""
+        machine.files.description.write_text(description.to_json(), "utf-8")
+        boots: list[str] = []
+        monkeypatch.setattr(Machine, "_boot", lambda _self, described, _snapshot: boots.append(described.name))
+        return boots
+
+    def ends(self, monkeypatch: pytest.MonkeyPatch, *errors: NasError) -> None:
+        left = list(errors)
+
+        def wait(*_words: object) -> None:
+            if left:
+                raise left.pop(0)
+
+        monkeypatch.setattr(ssh, "wait", wait)
+
+    def test_is_started_again(
+        self, machine: Machine, description: Description, booted: list[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self.ends(monkeypatch, EmulatorFailed("Assertion"))
+        assert machine.start(description, False, 1, False)
+        assert booted == ["box", "box"]
+
+    def test_is_not_started_a_third_time(
+        self, machine: Machine, description: Description, booted: list[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self.ends(monkeypatch, EmulatorFailed("first"), EmulatorFailed("second"))
+        with pytest.raises(NasError, match="second"):
+            machine.start(description, False, 1, False)
+        assert booted == ["box", "box"]
+
+    def test_another_end_is_told_at_once(
+        self, machine: Machine, description: Description, booted: list[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self.ends(monkeypatch, NasError("no such disk"))
+        with pytest.raises(NasError, match="no such disk"):
+            machine.start(description, False, 1, False)
+        assert booted == ["box"]

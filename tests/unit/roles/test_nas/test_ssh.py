@@ -14,6 +14,8 @@ import pytest
 
 from ansible_collections.nasops.encryption.roles.test_nas.files.nasvm import ssh
 from ansible_collections.nasops.encryption.roles.test_nas.files.nasvm.description import Description
+from ansible_collections.nasops.encryption.roles.test_nas.files.nasvm.errors import EmulatorFailed
+from ansible_collections.nasops.encryption.roles.test_nas.files.nasvm.errors import TestNasError as NasError
 from ansible_collections.nasops.encryption.roles.test_nas.files.nasvm.paths import Files, socket_directory
 from ansible_collections.nasops.encryption.roles.test_nas.files.nasvm.process import Running
 
@@ -88,3 +90,22 @@ def test_the_known_host_is_known_by_an_alias(files: Files) -> None:
     before = files.client_key.read_bytes()
     ssh.make_keys(files, "box")
     assert files.client_key.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("words", "itself"),
+    [
+        ("qemu-system-x86_64: system/physmem.c:2671: iotlb_to_section: Assertion `index < sections' failed.", True),
+        ("qemu-system-x86_64: terminating on signal 15 from pid 4711", False),
+        ("", False),
+    ],
+)
+def test_a_fault_of_qemu_itself_is_told_apart_from_another_end(
+    files: Files, description: Description, words: str, itself: bool
+) -> None:
+    files.qemu_log.write_text(words + "\n", "utf-8")
+    files.console.write_text("booting\n", "utf-8")
+    with pytest.raises(NasError, match="QEMU of box ended") as ended:
+        ssh.wait(description, files, RUNNING, 60)
+    assert isinstance(ended.value, EmulatorFailed) == itself
+    assert words in str(ended.value) and "booting" in str(ended.value)
