@@ -86,8 +86,9 @@ class Plan:
     ``reveals`` tells what can't be known before the steps are done, such as the inside of an exported pool; then what
     the second plan finds is done too, and check mode warns that it could not look that far. If what is revealed is
     refused, ``retreat`` puts things back as they were. ``failures`` are branches that were refused when the plan was
-    made. ``in_order``: the branches run one after another, as where each keeps the disks busy by itself. ``unseen`` are
-    warnings for check mode alone, of what shows only while the steps are carried out.
+    made, ``postponed`` those that may well succeed once what ``reveals`` tells of is known. ``in_order``: the branches
+    run one after another, as where each keeps the disks busy by itself. ``unseen`` are warnings for check mode alone,
+    of what shows only while the steps are carried out.
     """
 
     steps: tuple[Step, ...] = ()
@@ -97,6 +98,7 @@ class Plan:
     failures: tuple[Failure, ...] = ()
     in_order: bool = False
     unseen: tuple[str, ...] = ()
+    postponed: tuple[Failure, ...] = ()
 
     @property
     def changed(self) -> bool:
@@ -185,11 +187,13 @@ def converge(
     if read_again is not None:
         read = functools.partial(read_again, state, plan)
     state, rest = _look_again(read, decide, plan, runner)
+    rest = _without_given_up(rest, plan)
     if rest.steps and plan.reveals:
         plan = replace(join((plan, apply(rest, runner))), retreat=())
+        if read_again is not None:
+            read = functools.partial(read_again, state, plan)
         state, rest = _look_again(read, decide, plan, runner)
-    given_up = {failure.branch for failure in plan.failures}
-    rest = replace(rest, steps=tuple(step for step in rest.steps if not step.branch or step.branch not in given_up))
+        rest = _without_given_up(rest, plan)
     if not all(step.branch for step in rest.steps):
         raise NotConverged(
             " ".join((f"{_UNMOVED}{'; '.join(rest.actions)}.", *_told(plan.failures))),
@@ -199,9 +203,16 @@ def converge(
             actions_left=rest.actions,
             diff_left=rest.diff(),
         )
-    # What the second look refuses was not seen, or not so, by the first one.
-    late = tuple(failure for failure in rest.failures if failure.branch not in given_up)
+    # What the second look refuses was not seen, or not so, by the first one. What it postpones was waited for.
+    given_up = {failure.branch for failure in plan.failures}
+    late = tuple(failure for failure in (*rest.failures, *rest.postponed) if failure.branch not in given_up)
     return Outcome(join((plan, Plan(warnings=rest.warnings, failures=(*late, *_left_behind(rest))))), state)
+
+
+def _without_given_up(rest: Plan, plan: Plan) -> Plan:
+    """What is left to do, without the branches that failed."""
+    given_up = {failure.branch for failure in plan.failures}
+    return replace(rest, steps=tuple(step for step in rest.steps if not step.branch or step.branch not in given_up))
 
 
 def _told(failures: t.Sequence[Failure]) -> t.Iterator[str]:

@@ -20,7 +20,8 @@ description:
   - Whether a key is the right one is asked of ZFS itself, without loading it. So a second run changes nothing, and a
     wrong key is told apart from a missing file, a locked parent or an I/O error.
   - A dataset with which something is wrong does not hold up the others. They are done, then the task fails and names
-    what went wrong with which dataset.
+    what went wrong with which dataset. Options that contradict each other, name a dataset twice or can't be understood
+    are the exception; then nothing is done at all.
   - A new key is durable on disk before ZFS is told to use it, and the former one is kept until ZFS opened the dataset
     with the new one. A run that was interrupted is finished by the next one.
 requirements:
@@ -50,8 +51,10 @@ options:
           - V(present) creates the dataset, or brings its key and properties in line with the other options. If its
             key is given and it is locked, it is unlocked and mounted.
           - V(unlocked) loads its key, with O(recursive) also those of all encryption roots below it, and mounts what
-            becomes readable by that. The dataset has to exist.
-          - V(locked) unmounts all at and below it and unloads the key. It has to be an encryption root.
+            becomes readable by that, clones below it that use such a key among them. The dataset has to exist.
+          - V(locked) unmounts what its key opens, with whatever plain filesystems below it are mounted in that, and
+            unloads the key. It has to be an encryption root; a plain dataset needs O(recursive), and stays mounted
+            itself, as do plain filesystems beside the roots.
           - V(inherited) makes it use the key of its parent, which has to be unlocked, or is to be by another entry. Its
             own key has to be loaded or given.
           - V(absent) destroys it. Snapshots and datasets below it need O(recursive). Clones elsewhere are never
@@ -82,7 +85,7 @@ options:
             description:
               - Absolute path of the key file on the host. V(auto) is a file named after the dataset in
                 F(/etc/zfs/keys).
-              - It must not lie on a dataset that this key opens.
+              - It must not lie on a dataset that this key opens, nor on a filesystem on such a volume.
               - When the dataset was renamed, V(auto) moves the key to the file of the new name.
             type: path
           generate:
@@ -156,8 +159,8 @@ options:
         choices: [when_different, always, never]
       detach_replica: &detach_replica
         description:
-          - Change the key, or inherit, although the dataset seems to have been received as a raw stream. If another
-            raw increment is received afterwards, no key will open it any more.
+          - Change the key, or inherit, although the dataset, or the one whose key it is to use, seems to have been
+            received as a raw stream. If another raw increment is received afterwards, no key will open it any more.
         type: bool
   state:
     <<: *state
@@ -193,6 +196,8 @@ options:
       - Keys for datasets of pools that the task is not about are ignored.
       - An explicit key, in O(key) or here, is the only one that is tried on its root. Otherwise that of the nearest
         dataset above it whose key is recursive is tried, then the file of its C(keylocation).
+      - A file that lies on a filesystem which the task itself unlocks and mounts is looked for once that is done. Check
+        mode can't see it, and says so.
     type: dict
   manifest:
     description:

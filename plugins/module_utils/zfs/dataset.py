@@ -22,6 +22,7 @@ from .dataset_order import entries_in_order
 from .dataset_present import plan_present
 from .dataset_state import DatasetHost, Question
 from .dataset_unlock import plan_unlocked, refuse_stray_keys
+from .names import folders_above
 
 # In a warning.
 _MOST_NAMED = 10
@@ -32,7 +33,44 @@ def plan_datasets(wishes: Wishes, host: DatasetHost) -> tuple[Plan, tuple[Questi
 
     As long as there are questions, the plan is none to carry out.
     """
-    draft = Draft(wishes, host)
+    draft = _drafted(wishes, host, frozenset())
+    while not draft.questions and draft.trusted & draft.failures.keys():
+        # What was allowed since another dataset will be as described, which it will not be, is decided once more.
+        draft = _drafted(wishes, host, draft.distrusted | (draft.trusted & draft.failures.keys()))
+    postponed = _postponed(draft)
+    files = sorted({draft.missing_files[name] for name in postponed if name in draft.missing_files})
+    plan = Plan(
+        tuple(draft.steps),
+        tuple(dict.fromkeys(draft.warnings)),
+        reveals=f"whether there are these key files shows once what is above them is mounted: {', '.join(files)}"
+        if files
+        else "",
+        failures=tuple(failure for name, failure in draft.failures.items() if name not in postponed),
+        postponed=tuple(draft.failures[name] for name in postponed),
+        unseen=tuple(_unseen(draft)),
+    )
+    return plan, tuple(draft.questions)
+
+
+def _postponed(draft: Draft) -> list[str]:
+    """The branches that fail for want of a key file which may show when something is mounted, and what they hold up."""
+    found = [
+        name for name, path in draft.missing_files.items() if any(one in draft.mounting for one in folders_above(path))
+    ]
+    for name, failure in draft.failures.items():
+        if failure.because in found and name not in found:
+            found.append(name)
+    return found
+
+
+def _drafted(wishes: Wishes, host: DatasetHost, distrusted: frozenset[str]) -> Draft:
+    """All that is decided.
+
+    :param distrusted: datasets that will not be as described
+    """
+    draft = Draft(wishes, host, distrusted)
+    for name, error in wishes.misnamed.items():
+        draft.fail(name, error)
     refuse_stray_keys(draft)
     closing = [one for one in wishes.datasets if one.state in ("locked", "absent")]
     opening = [one for one in wishes.datasets if one.state not in ("locked", "absent")]
@@ -40,13 +78,7 @@ def plan_datasets(wishes: Wishes, host: DatasetHost) -> tuple[Plan, tuple[Questi
         _PLANNERS[wanted.state](wanted, draft)
     for wanted in entries_in_order(opening, draft):
         _PLANNERS[wanted.state](wanted, draft)
-    plan = Plan(
-        tuple(draft.steps),
-        tuple(dict.fromkeys(draft.warnings)),
-        failures=tuple(draft.failures.values()),
-        unseen=tuple(_unseen(draft)),
-    )
-    return plan, tuple(draft.questions)
+    return draft
 
 
 def _unseen(draft: Draft) -> t.Iterator[str]:

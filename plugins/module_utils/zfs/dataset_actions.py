@@ -14,7 +14,7 @@ from ..command import Command, CommandError, Runner
 from ..errors import Refused, StorageError
 from ..secrets import Key, generate
 from . import keystore
-from .holders import describe_holders
+from .holders import describe_holders, describe_mounts
 from .keys import Busy, RootKey, keys_of
 from .names import lies_below
 from .state import Dataset, mount_obstacle, read_datasets, run_zfs
@@ -221,10 +221,11 @@ class RemoveFile:
 
 @dataclass(frozen=True)
 class Mount:
-    """A filesystem to mount; what is at its mountpoint is moved to ``aside`` if that is set."""
+    """A filesystem to mount; with ``move_aside`` what is at its mountpoint is moved, to ``aside`` if that is set."""
 
     name: str
     mountpoint: str
+    move_aside: bool = False
     aside: str = ""
 
 
@@ -237,7 +238,6 @@ class MountAll:
     """
 
     mounts: tuple[Mount, ...]
-    move_aside: bool = False
     lock_again: str = ""
     volumes: tuple[str, ...] = ()
     moved: list[str] = field(default_factory=list, compare=False)
@@ -256,10 +256,17 @@ class MountAll:
             return
         locked = ""
         if self.lock_again and len(failed) == len(self.mounts):
-            unload(self.lock_again, runner)
-            locked = f" '{self.lock_again}' was locked again."
+            locked = f" {self._lock_again(runner)}"
         moved = f" Moved aside before: {', '.join(self.moved)}." if self.moved else ""
         raise StorageError(f"Not mounted: {'; '.join(failed)}.{locked}{moved}", not_mounted=failed)
+
+    def _lock_again(self, runner: Runner) -> str:
+        """What became of the key, in words."""
+        try:
+            UnloadKey(self.lock_again, self.volumes, (), tuple(mount.name for mount in self.mounts))(runner)
+        except StorageError as error:
+            return f"'{self.lock_again}' could not be locked again: {error.message}"
+        return f"'{self.lock_again}' was locked again."
 
     def _mount(self, mount: Mount, runner: Runner) -> str:
         """Why it could not be mounted, "" if it is."""
@@ -267,7 +274,7 @@ class MountAll:
         if obstacle and read_datasets(runner, (mount.name,), ("mounted",))[mount.name].mounted:
             # ZFS did it when the mountpoint was set.
             return ""
-        if obstacle and not self.move_aside:
+        if obstacle and not mount.move_aside:
             return obstacle
         try:
             if obstacle:
@@ -415,20 +422,22 @@ class Remount:
 
 @dataclass(frozen=True)
 class UnloadKey:
-    """Unloads a key; ``volumes`` and ``clones`` are what else may hold it, for the message."""
+    """Unloads a key; ``volumes``, ``clones`` and ``filesystems`` are what may hold it, for the message."""
 
     root: str
     volumes: tuple[str, ...] = ()
     clones: tuple[str, ...] = ()
+    filesystems: tuple[str, ...] = ()
 
     def __call__(self, runner: Runner) -> None:
         try:
             unload(self.root, runner)
         except Busy as error:
             held = "".join(describe_holders(runner, "", node_of(name)) for name in self.volumes)
+            mounted = describe_mounts(self.filesystems)
             clones = f"; clones that use this key: {', '.join(self.clones)}" if self.clones else ""
             raise Refused(
-                f"'{self.root}' is in use and its key can't be unloaded{held}{clones}.",
+                f"'{self.root}' is in use and its key can't be unloaded{held}{mounted}{clones}.",
                 hint="Stop what uses it, then run this again. What was unmounted for it is mounted again, unless "
                 "undo_errors says otherwise.",
                 **error.details,

@@ -21,7 +21,7 @@ from ..secrets import Key, check_iterations
 from . import keystore
 from .dataset_actions import ChangeKey, RemoveFile, StoreKey
 from .dataset_adopt import adoptable, may_open_another, opens_another
-from .dataset_draft import Draft
+from .dataset_draft import Draft, MissingFile
 from .dataset_interrupted import Interrupted, find_interrupted, present_beside
 from .dataset_keys import (
     FoundKey,
@@ -34,6 +34,7 @@ from .dataset_keys import (
     present_format,
     promote_step,
     refuse_below_locked,
+    refuse_circle,
     refuse_foreign,
     refuse_own_file,
     refuse_shared_file,
@@ -45,6 +46,7 @@ from .dataset_replica import refuse_replica
 from .dataset_retire import finish_retiring, mark_steps, retire_steps
 from .keystore import KeyFile
 from .names import lies_below
+from .offers import doubt
 from .state import Dataset, wrong_key
 
 
@@ -131,7 +133,8 @@ def _examine(wish: KeyWish, rotates: bool, dataset: Dataset, draft: Draft) -> Fi
         return Findings(key_format, None, "", False, file, holds, successor)
     if holds:
         raise _of_another_format(wish.file or "", dataset, key_format)
-    raise Refused(
+    raise MissingFile(
+        wish.file or "",
         f"The key file {wish.file} of '{dataset.name}' does not exist.",
         hint="Restore it from a backup, give the key as key.value, or set 'generate: true' for a new key."
         if draft.model.locked(dataset)
@@ -230,7 +233,7 @@ def _reason_to_change(wanted: WantedDataset, wish: KeyWish, found: Findings, dat
         reason = f"it has {dataset.value('pbkdf2iters')} iterations"
     if wanted.rotate == "never" and reason:
         if reason == "it is another one" and found.origin:
-            raise wrong_key(dataset.name, found.origin)
+            raise wrong_key(dataset.name, found.origin, doubt(found.key, found.origin) if found.key else "")
         raise Refused(
             f"The key of '{dataset.name}' is not as described: {reason}.",
             hint="With 'rotate: never' it is not changed; leave that out to change it.",
@@ -252,6 +255,8 @@ def _change(
     refuse_replica(dataset, wanted, draft, "be given another key")
     if wish.file:
         _refuse_below_mountpoint(wish.file, dataset, draft)
+    if found.file is not None:
+        refuse_circle(name, found.file, draft)
     rotates = _rotates(wanted, wish)
     if rotates:
         # Whether it is made now, or was by a run that was interrupted.
@@ -339,10 +344,9 @@ def _unlock_to_change(found: Findings, dataset: Dataset, draft: Draft) -> t.Iter
             at_hand = find_key(dataset, draft)
         except Refused as error:
             described = f"The described key does not open '{dataset.name}', which is locked. " if found.key else ""
-            raise Refused(
-                f"{described}{error.message}",
-                hint="To change its key, give its present one in keys or a manifest.",
-            ) from None
+            error.message = f"{described}{error.message}"
+            error.hint = "To change its key, give its present one in keys or a manifest."
+            raise
         if found.file is not None and at_hand.unfinished == found.file.path:
             # The rest of the plan is made for that file as it is.
             at_hand = replace(at_hand, unfinished="")
@@ -409,6 +413,8 @@ def _keep(wish: KeyWish, found: Findings, dataset: Dataset, draft: Draft) -> t.I
             raise _other_key(wish.file, name)
     else:
         _refuse_below_mountpoint(wish.file, dataset, draft)
+        if found.file is not None:
+            refuse_circle(name, found.file, draft)
         if wish.text is None:
             # It comes from the former key file, which is removed.
             keystore.refuse_memory(name, found.file, what="key")

@@ -13,11 +13,12 @@ from ..plan import Change, Step
 from ..secrets import Key, check_iterations
 from . import keystore
 from .dataset_actions import CreateVolume, StoreKey
-from .dataset_draft import Blocked, Draft
+from .dataset_draft import Blocked, Draft, MissingFile
 from .dataset_keys import refuse_own_file, warn_exposed
 from .dataset_mount import mount_steps, plan_mounts, unmountable
 from .dataset_options import KeyWish, WantedDataset
 from .dataset_policy import check_gap, check_new_root, check_plain
+from .dataset_replica import shares_with_replica
 from .names import lies_below
 from .pool_create import DEFAULT_CIPHER
 from .properties import Property
@@ -56,9 +57,16 @@ def create_steps(wanted: WantedDataset, draft: Draft) -> t.Iterator[Step]:
         CreateVolume(name, command) if has_node else command,
         tuple(_changes(wanted, cipher, key_format, future)),
     )
+    root = draft.model.get(future.root)
+    if root is not None and key is None and not wanted.detach_replica:
+        danger = shares_with_replica(name, root, draft)
+        if danger:
+            draft.warnings.append(
+                f"'{name}' is created with the key of '{root.name}'. {danger} Give it a key of its own."
+            )
     draft.model.add(future)
     draft.opens(name)
-    yield from mount_steps(name, mounts, wanted, draft)
+    yield from mount_steps(name, mounts, draft)
 
 
 def _parent(wanted: WantedDataset, draft: Draft) -> Dataset:
@@ -121,7 +129,8 @@ def _store(
         )
     if not found.exists:
         if given is None and not key.generate:
-            raise Refused(
+            raise MissingFile(
+                key.file,
                 f"The key file {key.file} for the new dataset '{name}' does not exist.",
                 hint="Put the key there, give it as key.value, or set 'generate: true' for a new random key.",
             )

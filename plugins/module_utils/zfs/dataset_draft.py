@@ -32,12 +32,23 @@ class Blocked(Refused):
         self.by = by
 
 
+class MissingFile(Refused):
+    """A key file that is not there. It may be once something is mounted above it."""
+
+    def __init__(self, path: str, message: str, *, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.path = path
+
+
 class Draft:
     """Collects what the planners of the states decide."""
 
-    def __init__(self, wishes: Wishes, host: DatasetHost) -> None:
+    def __init__(self, wishes: Wishes, host: DatasetHost, distrusted: frozenset[str] = frozenset()) -> None:
         self.wishes = wishes
         self.host = host
+        # Datasets that are known not to become as described, and those of which something relies on that they do.
+        self.distrusted = distrusted
+        self.trusted: set[str] = set()
         self.model = Model(host.datasets)
         self.entries: t.Mapping[str, WantedDataset] = {one.name: one for one in wishes.datasets}
         # The pools that the task is about, and that were read.
@@ -47,6 +58,8 @@ class Draft:
         # Mountpoints with contents that show only when a planned step has mounted what is above, to be moved aside.
         self.unseen: list[str] = []
         self.failures: dict[str, Failure] = {}
+        # By branch, the key file that failed it by not being there.
+        self.missing_files: dict[str, str] = {}
         self.questions: dict[Question, None] = {}
         # Branches that create or unlock something, on which those below depend.
         self.opening: set[str] = set()
@@ -85,6 +98,8 @@ class Draft:
                 error.message = f"Dataset '{name}': {error.message}"
             because = error.by if isinstance(error, Blocked) and error.by in self.failures else ""
             self.fail(name, error, because)
+            if isinstance(error, MissingFile):
+                self.missing_files[name] = error.path
             return True
         volumes = self.awaited.pop(name, ())
         if volumes:

@@ -12,10 +12,10 @@ from ..plan import Change, Step
 from .dataset_actions import InheritKey
 from .dataset_draft import Draft
 from .dataset_keys import find_key, load_steps, refuse_below_locked
-from .dataset_mount import mount_steps, plan_mounts
+from .dataset_mount import mount_steps, plan_mounts, users_of
 from .dataset_options import WantedDataset
 from .dataset_policy import refuse_key_children
-from .dataset_replica import refuse_replica
+from .dataset_replica import refuse_replica, refuse_shared_replica
 from .dataset_retire import finish_retiring, mark_steps, retire_steps
 
 
@@ -44,6 +44,9 @@ def _inherit(wanted: WantedDataset, draft: Draft) -> t.Iterator[Step]:
     if draft.model.key_format(parent) == "passphrase":
         refuse_key_children(name, draft)
     refuse_replica(dataset, wanted, draft, "take its parent's key")
+    root = draft.model.get(parent.root)
+    if root is not None:
+        refuse_shared_replica(name, root, wanted, draft)
     refuse_below_locked(name, draft)
     if draft.model.locked(parent):
         raise Refused(
@@ -67,5 +70,4 @@ def _inherit(wanted: WantedDataset, draft: Draft) -> t.Iterator[Step]:
 
 def _mounts(name: str, root: str, wanted: WantedDataset, draft: Draft) -> t.Iterator[Step]:
     """Mount what uses the parent's key from now on, at and below the dataset."""
-    members = [one for one in draft.model.members(root) if (one.name + "/").startswith(name + "/")]
-    yield from mount_steps(name, plan_mounts(members, wanted, draft), wanted, draft)
+    yield from mount_steps(name, plan_mounts(users_of(root, name, draft), wanted, draft), draft)

@@ -15,9 +15,9 @@ from ..plan import Action, Change, Step
 from ..secrets import Key
 from . import keystore
 from .dataset_actions import LoadKey, Promote, root_key
-from .dataset_draft import Blocked, Draft
+from .dataset_draft import Blocked, Draft, MissingFile
 from .keystore import KeyFile
-from .offers import Offer
+from .offers import Offer, doubt
 from .state import Dataset, way_back, wrong_key
 
 
@@ -42,8 +42,8 @@ def find_key(root: Dataset, draft: Draft) -> FoundKey:
     :raises Refused: none is at hand, or none of them fits
     :raises StorageError: whether a key fits could not be found out
     """
-    tried: list[str] = []
-    doubts: list[str] = []
+    # By origin, what strikes the eye about a key.
+    tried: dict[str, str] = {}
     for offer in draft.wishes.offers.of(root.name):
         try:
             key = _offered(offer, root, draft)
@@ -51,19 +51,17 @@ def find_key(root: Dataset, draft: Draft) -> FoundKey:
             if root.name in draft.wishes.offers.explicit:
                 raise
             # What is meant for all below a dataset may not be of the format of each.
-            tried.append(offer.origin)
-            doubts.append(error.message)
+            tried[offer.origin] = error.message
             continue
         if draft.host.opens(root.name, key):
             return FoundKey(key, offer.origin)
-        tried.append(offer.origin)
-        doubts.append(offer.doubt(root.value("keyformat")))
+        tried[offer.origin] = doubt(key, offer.origin)
     if root.name not in draft.wishes.offers.explicit:
         found = _at_location(root, draft, tried)
         if found is not None:
             return found
     if tried:
-        raise wrong_key(root.name, " and ".join(dict.fromkeys(tried)), " ".join(doubt for doubt in doubts if doubt))
+        raise wrong_key(root.name, " and ".join(tried), " ".join(filter(None, tried.values())))
     raise _no_key(root, draft)
 
 
@@ -78,7 +76,7 @@ def _offered(offer: Offer, root: Dataset, draft: Draft) -> Key:
     return found.key
 
 
-def _at_location(root: Dataset, draft: Draft, tried: list[str]) -> FoundKey | None:
+def _at_location(root: Dataset, draft: Draft, tried: dict[str, str]) -> FoundKey | None:
     """The key in the file of the keylocation, or in the successor of that file."""
     location = root.value("keylocation")
     if location.startswith(("http://", "https://")):
@@ -94,7 +92,7 @@ def _at_location(root: Dataset, draft: Draft, tried: list[str]) -> FoundKey | No
             continue
         if draft.host.opens(root.name, found.key):
             return FoundKey(found.key, candidate, path if candidate == path + keystore.NEXT else "")
-        tried.append(candidate)
+        tried[candidate] = doubt(found.key, candidate)
     return None
 
 
@@ -133,7 +131,8 @@ def _no_key(root: Dataset, draft: Draft) -> Refused:
 
 def _unusable(root: str, found: KeyFile) -> Refused:
     if not found.exists:
-        return Refused(
+        return MissingFile(
+            found.path,
             f"The key file {found.path} of '{root}' does not exist.",
             hint="Restore it from a backup, or give the key in key, keys or a manifest.",
         )
@@ -149,6 +148,29 @@ def refuse_own_file(name: str, found: KeyFile, draft: Draft) -> None:
         raise Refused(
             f"The key file {found.path} lies on '{source.name}', which can be read only while '{name}' is unlocked: "
             "once that is locked, nobody can open it again.",
+            hint=f"Keep it on the system disk, for example in {keystore.DEFAULT_FOLDER}.",
+        )
+
+
+def refuse_circle(name: str, found: KeyFile, draft: Draft) -> None:
+    """A key file must not lie on a dataset whose own key lies, over whatever others, on what the first key opens.
+
+    :raises Refused: once all of them are locked, none could be opened
+    """
+    source, seen = draft.model.get(found.source), {name}
+    way: list[str] = []
+    while source is not None and source.encrypted and source.root not in seen:
+        seen.add(source.root)
+        holder = draft.model.get(source.root)
+        path = None if holder is None else keystore.path_of(holder.value("keylocation"))
+        if holder is None or path is None:
+            return
+        way.append(f"that of '{holder.name}' is {path}")
+        source = draft.model.get(draft.host.key_file(path, holder.value("keyformat"), strict=False).source)
+    if way and source is not None and source.root == name:
+        raise Refused(
+            f"The key file {found.path} of '{name}' would lie where it can be read only while '{name}' is unlocked: "
+            f"{', '.join(way)}.",
             hint=f"Keep it on the system disk, for example in {keystore.DEFAULT_FOLDER}.",
         )
 

@@ -1,7 +1,7 @@
 # Copyright (c) 2026 nasops.encryption contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Plans the state ``locked``: unmount all at and below, then unload the keys, children first."""
+"""Plans the state ``locked``: unmount what the keys open, then unload them, children first."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .dataset_draft import Draft
 from .dataset_options import WantedDataset
 from .dataset_policy import check_lock
 from .mount_table import Place
-from .names import lies_below
+from .names import folders_above
 from .state import Dataset
 
 
@@ -45,58 +45,74 @@ def _lock(wanted: WantedDataset, draft: Draft) -> t.Iterator[Step]:
             f"'{wanted.name}' can't be locked: clones elsewhere use its key and are mounted: {', '.join(used)}.",
             hint="Unmount them first.",
         )
-    below = [draft.existing(wanted.name), *draft.model.below(wanted.name)]
-    mounted = [member for member in below if draft.model.mounted(member)]
-    unmount = _in_order(mounted, draft)
+    unmount = _to_unmount(wanted.name, names, draft)
+    mounted = list(dict.fromkeys(one.name for one in unmount))
     if mounted:
-        what = (
-            f"'{mounted[0].name}'" if len(mounted) == 1 else f"{len(mounted)} filesystems at and below '{wanted.name}'"
-        )
+        what = f"'{mounted[0]}'" if len(mounted) == 1 else f"{len(mounted)} filesystems at and below '{wanted.name}'"
         yield Step(
             f"Unmount {what}",
             Unmount(unmount, wanted.force_unmount),
-            tuple(Change(("datasets", one.name, "mounted"), True, False) for one in mounted),
+            tuple(Change(("datasets", name, "mounted"), True, False) for name in sorted(mounted)),
         )
-    roots_of = {one.name: one.root for one in mounted}
-    closed: set[str] = set()
+    # What can be mounted again, in this order, when the lock of the next root fails.
+    again = tuple(reversed(unmount))
     for root in sorted(roots, key=lambda one: (-one.name.count("/"), one.name)):
-        volumes = tuple(one.name for one in draft.model.members(root.name) if one.value("type") == "volume")
+        members = list(draft.model.members(root.name))
+        volumes = tuple(one.name for one in members if one.value("type") == "volume")
+        filesystems = tuple(one.name for one in members if one.value("type") == "filesystem")
         clones = tuple(member.name for member in outside if member.root == root.name)
-        again = tuple(_again(unmount, {name for name, of in roots_of.items() if of in closed}))
         yield Step(
             f"Lock '{root.name}'",
-            UnloadKey(root.name, volumes, clones),
+            UnloadKey(root.name, volumes, clones, filesystems),
             (Change(("datasets", root.name, "locked"), False, True),),
             undo=(Remount(again),) if again else (),
         )
-        closed.add(root.name)
-    for one in mounted:
-        draft.model.unmount(one.name)
+        again = tuple(_without(again, {member.name for member in members}))
+    for name in mounted:
+        draft.model.unmount(name)
     for name in names:
         draft.model.lock(name)
 
 
-def _in_order(mounted: list[Dataset], draft: Draft) -> tuple[Mounted, ...]:
+Places = t.Mapping[str, tuple[Place, ...]]
+
+
+def _to_unmount(top: str, roots: set[str], draft: Draft) -> tuple[Mounted, ...]:
+    """What the keys of these roots open, and what is mounted in a folder of that. Plain filesystems beside it stay."""
+    mounted = [one for one in (draft.existing(top), *draft.model.below(top)) if draft.model.mounted(one)]
+    legacy = draft.host.places(tuple(one.name for one in mounted if one.value("mountpoint") == "legacy"))
+    folders = {mount.place for one in mounted if one.root in roots for mount in _mounts(one, legacy) if mount.place}
+    return _in_order(
+        mount
+        for one in mounted
+        for mount in _mounts(one, legacy)
+        if one.root in roots or any(folder in folders for folder in (mount.place, *folders_above(mount.place)))
+    )
+
+
+def _mounts(dataset: Dataset, legacy: Places) -> t.Iterator[Mounted]:
+    """The mounts of a filesystem; the place of one is "" where that is not known."""
+    mountpoint = dataset.value("mountpoint")
+    if mountpoint != "legacy":
+        yield Mounted(dataset.name, mountpoint if mountpoint.startswith("/") else "")
+        return
+    # It may be mounted at several places; at one of them, what was mounted last is on top.
+    for place in reversed(legacy[dataset.name] or (Place(""),)):
+        yield Mounted(dataset.name, place.path, True, place.options, place.folder)
+
+
+def _in_order(mounts: t.Iterable[Mounted]) -> tuple[Mounted, ...]:
     """What to unmount, the deepest first; a legacy mount whose place is not known goes before all others."""
-    legacy = tuple(one.name for one in mounted if one.value("mountpoint") == "legacy")
-    found = draft.host.places(legacy)
-    mounts: list[Mounted] = []
-    for one in mounted:
-        mountpoint = one.value("mountpoint")
-        if mountpoint == "legacy":
-            # It may be mounted at several places; at one of them, what was mounted last is on top.
-            places = reversed(found[one.name] or (Place(""),))
-            mounts += [Mounted(one.name, place.path, True, place.options, place.folder) for place in places]
-        else:
-            mounts.append(Mounted(one.name, mountpoint if mountpoint.startswith("/") else ""))
     return tuple(sorted(mounts, key=lambda one: (bool(one.place), -_depth(one.place), not one.legacy, one.name)))
 
 
-def _again(unmounted: tuple[Mounted, ...], closed: set[str]) -> t.Iterator[Mounted]:
-    """What to mount again, in this order: not what is locked by then, nor what would lie in a bare folder of that."""
-    bare = [one.place for one in unmounted if one.name in closed and one.place]
-    for one in reversed(unmounted):
-        if one.name not in closed and not any(lies_below(one.place, folder) for folder in bare):
+def _without(mounts: tuple[Mounted, ...], locked: set[str]) -> t.Iterator[Mounted]:
+    """What of these can still be mounted: not what is locked by now, nor what would lie in a bare folder of that."""
+    bare = {one.place for one in mounts if one.name in locked and one.place}
+    for one in mounts:
+        if one.name not in locked and not (
+            bare and any(place in bare for place in (one.place, *folders_above(one.place)))
+        ):
             yield one
 
 

@@ -31,6 +31,22 @@ class Mounts:
     unseen: tuple[str, ...] = ()
 
 
+def users_of(root: str, top: str, draft: Draft) -> list[Dataset]:
+    """What uses the key of a root at and below a dataset, and the plain filesystems below it that lie in its folders.
+
+    Those are unmounted with it when it is locked.
+    """
+    within = [one for one in (draft.model.get(top), *draft.model.below(top)) if one is not None]
+    users = [one for one in within if one.root == root]
+    folders = {draft.as_described(one).value("mountpoint") for one in users}
+    inside = [
+        one
+        for one in within
+        if not one.encrypted and any(folder in folders for folder in folders_above(one.value("mountpoint")))
+    ]
+    return users + inside
+
+
 def plan_mounts(datasets: t.Iterable[Dataset], wanted: WantedDataset, draft: Draft) -> Mounts:
     """Sort out what of these datasets is to be mounted: those that ask for it by canmount and mountpoint.
 
@@ -70,14 +86,16 @@ def plan_mounts(datasets: t.Iterable[Dataset], wanted: WantedDataset, draft: Dra
         # What is in a mountpoint below another one shows only when that one is mounted.
         above = next((mounting[path] for path in _folders(mountpoint) if path in mounting), "")
         obstacle = None if above or mountpoint in draft.cleared else draft.host.obstacle(mountpoint)
-        if obstacle is not None and obstacle.text and wanted.on_nonempty_mountpoint == "fail":
+        move_aside = draft.entries.get(dataset.name, wanted).on_nonempty_mountpoint == "move_aside"
+        if obstacle is not None and obstacle.text and not move_aside:
             draft.blocks(mountpoint, dataset.name)
             causes.add("")
             refused.append(f"'{dataset.name}' can't be mounted: {obstacle.text}")
             continue
-        possible.append(Mount(dataset.name, mountpoint, obstacle.aside if obstacle and obstacle.text else ""))
+        aside = obstacle.aside if obstacle and obstacle.text else ""
+        possible.append(Mount(dataset.name, mountpoint, move_aside, aside))
         # In one that is only now created, nothing is.
-        if above in draft.host.datasets and wanted.on_nonempty_mountpoint == "move_aside":
+        if above in draft.host.datasets and move_aside:
             unseen.append(mountpoint)
         mounting[mountpoint] = dataset.name
         draft.blocked.pop(mountpoint, None)
@@ -97,9 +115,7 @@ def _folders(mountpoint: str) -> t.Iterator[str]:
     yield from folders_above(mountpoint)
 
 
-def mount_steps(
-    branch: str, mounts: Mounts, wanted: WantedDataset, draft: Draft, lock_again: str = ""
-) -> t.Iterator[Step]:
+def mount_steps(branch: str, mounts: Mounts, draft: Draft, lock_again: str = "") -> t.Iterator[Step]:
     """The step that mounts, and the failure of what can't be mounted.
 
     :param lock_again: the encryption root to lock again if none of its filesystems can be mounted
@@ -112,7 +128,6 @@ def mount_steps(
             f"Mount {what}" + (f", after moving {', '.join(asides)}" if asides else ""),
             MountAll(
                 mounts.possible,
-                wanted.on_nonempty_mountpoint == "move_aside",
                 lock_again,
                 draft.awaited.pop(branch, ()),
             ),

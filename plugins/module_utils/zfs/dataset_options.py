@@ -9,7 +9,7 @@ import re
 import typing as t
 from dataclasses import dataclass, field, replace
 
-from ..errors import BadInput
+from ..errors import BadInput, StorageError
 from ..secrets import FORMATS, Key, check_iterations, parse_option
 from . import keystore
 from .key_option import KEY_SPEC
@@ -133,10 +133,15 @@ class Wishes:
     offers: Offers = field(default_factory=lambda: Offers({}))
     policy: str = "truenas"
     create: bool = True
+    # By what was written for a name in the list, why it is none. Nothing else of the task depends on it.
+    misnamed: t.Mapping[str, StorageError] = field(default_factory=dict)
 
-    def settled(self) -> Wishes:
-        """The same once everything that is done at each run was done."""
-        settled = (replace(one, rotate="when_different") if one.rotate == "always" else one for one in self.datasets)
+    def settled(self, ahead: t.Collection[str] = ()) -> Wishes:
+        """The same once everything that is done at each run was done, but for the datasets that are still ``ahead``."""
+        settled = (
+            replace(one, rotate="when_different") if one.rotate == "always" and one.name not in ahead else one
+            for one in self.datasets
+        )
         return replace(self, datasets=tuple(settled))
 
     def secrets(self) -> t.Iterator[Key]:
@@ -152,14 +157,19 @@ def parse_options(params: t.Mapping[str, t.Any]) -> Wishes:
 
     :raises BadInput: naming the dataset and the option
     """
-    datasets = tuple(_entries(params))
+    misnamed: dict[str, StorageError] = {}
+    datasets = tuple(_entries(params, misnamed))
+    if misnamed and not datasets:
+        raise next(iter(misnamed.values()))
     _check_names(datasets)
     _check_order(datasets)
     _check_key_files(datasets)
-    return Wishes(datasets, offered(params, _entry_offers(datasets)), params["policy"], params["create"])
+    offers = offered(params, _entry_offers(datasets))
+    return Wishes(datasets, offers, params["policy"], params["create"], misnamed)
 
 
-def _entries(params: t.Mapping[str, t.Any]) -> t.Iterator[WantedDataset]:
+def _entries(params: t.Mapping[str, t.Any], misnamed: dict[str, StorageError]) -> t.Iterator[WantedDataset]:
+    """The described datasets; what can't be the name of one is put into ``misnamed``, if it is one of a list."""
     if params.get("datasets") is None:
         if params.get("name") is None:
             raise BadInput("Neither 'name' nor 'datasets' is set, so no dataset is meant.")
@@ -171,6 +181,11 @@ def _entries(params: t.Mapping[str, t.Any]) -> t.Iterator[WantedDataset]:
     if stray:
         raise BadInput(f"With 'datasets', these belong into the entry of the dataset they are for: {', '.join(stray)}.")
     for entry in params["datasets"]:
+        try:
+            check_dataset_name(entry["name"])
+        except BadInput as error:
+            misnamed[entry["name"]] = error
+            continue
         yield _parse_dataset(entry, params)
 
 

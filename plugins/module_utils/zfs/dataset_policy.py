@@ -54,12 +54,16 @@ def refuse_key_children(name: str, draft: Draft) -> None:
 
 def _format_to_be(dataset: Dataset, draft: Draft) -> str:
     """The key format of a root once the task is through; "" for one that will not be a root any more."""
-    entry = draft.entries.get(dataset.name)
+    entry = None if dataset.name in draft.distrusted else draft.entries.get(dataset.name)
+    promised = None
     if entry is not None and entry.state in ("inherited", "absent"):
-        return ""
-    if entry is not None and entry.state == "present" and entry.key is not None and entry.key.format is not None:
-        return entry.key.format
-    return draft.model.key_format(dataset)
+        promised = ""
+    elif entry is not None and entry.state == "present" and entry.key is not None:
+        promised = entry.key.format
+    if promised is None:
+        return draft.model.key_format(dataset)
+    draft.trusted.add(dataset.name)
+    return promised
 
 
 def check_plain(name: str, draft: Draft) -> None:

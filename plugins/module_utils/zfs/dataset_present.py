@@ -15,7 +15,7 @@ from .dataset_change import key_steps
 from .dataset_create import create_steps
 from .dataset_draft import Draft
 from .dataset_keys import refuse_below_locked
-from .dataset_mount import Mounts, mount_steps, plan_mounts, unmountable
+from .dataset_mount import Mounts, mount_steps, plan_mounts, unmountable, users_of
 from .dataset_options import WantedDataset
 from .property_steps import dataset_property_steps
 from .state import Dataset
@@ -56,7 +56,7 @@ def _present(wanted: WantedDataset, draft: Draft) -> t.Iterator[Step]:
     if not (dataset.encrypted and draft.model.locked(dataset)):
         lock_again = wanted.name if was_locked and dataset.is_root else ""
         mounts = plan_mounts(_to_mount(dataset, draft), wanted, draft)
-        yield from mount_steps(wanted.name, mounts, wanted, draft, lock_again)
+        yield from mount_steps(wanted.name, mounts, draft, lock_again)
 
 
 def _check_fixed(wanted: WantedDataset, dataset: Dataset) -> None:
@@ -120,8 +120,7 @@ def _clear_new_place(wanted: WantedDataset, dataset: Dataset, draft: Draft) -> t
 
 
 def _to_mount(dataset: Dataset, draft: Draft) -> list[Dataset]:
-    """The dataset, and if it is an encryption root, what below it is opened by the same key."""
+    """The dataset, and if it is an encryption root, what below it is opened by the same key, or lies in that."""
     if not dataset.is_root:
         return [dataset]
-    prefix = dataset.name + "/"
-    return [dataset] + [one for one in draft.model.members(dataset.name) if one.name.startswith(prefix)]
+    return [dataset] + [one for one in users_of(dataset.name, dataset.name, draft) if one.name != dataset.name]

@@ -74,7 +74,7 @@ def survey_again(runner: ZfsRunner, wishes: Wishes, before: Survey, done: Plan) 
     """
     told = (*_moved_aside(done), *_without_nodes(done))
     try:
-        found = _read_again(runner, wishes.settled(), before, done)
+        found = _read_again(runner, wishes.settled({one.branch for one in done.postponed}), before, done)
     except StorageError as error:
         error.message = " ".join((error.message, *told))
         raise

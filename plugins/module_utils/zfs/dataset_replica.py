@@ -31,6 +31,32 @@ def refuse_replica(dataset: Dataset, wanted: WantedDataset, draft: Draft, what: 
     )
 
 
+def shares_with_replica(name: str, root: Dataset, draft: Draft) -> str:
+    """What is wrong with a dataset of this host that uses the key of a replica, as a sentence; "" if that is none.
+
+    An increment changes the wrapped keys of what it brings only: that of ``name`` would stay wrapped with the former
+    key of the replica, which is gone by then.
+    """
+    made_now = root.name not in draft.host.datasets
+    if made_now or not is_replica(root, draft):
+        return ""
+    return (
+        f"'{root.name}' seems to have been received as a raw stream: once its key is changed at the sender, the next "
+        f"raw increment brings the new one along, and then no key would open '{name}' any more."
+    )
+
+
+def refuse_shared_replica(name: str, root: Dataset, wanted: WantedDataset, draft: Draft) -> None:
+    """Refuse to let a dataset of this host take the key of a replica."""
+    danger = "" if wanted.detach_replica else shares_with_replica(name, root, draft)
+    if danger:
+        raise Refused(
+            f"'{name}' can't take the key of '{root.name}'. {danger}",
+            hint=f"Leave '{name}' a key of its own. If no raw increments will ever come again, or '{root.name}' was "
+            "encrypted anew when it was received, set 'detach_replica: true'.",
+        )
+
+
 def is_replica(dataset: Dataset, draft: Draft) -> bool:
     """Whether a dataset was received, and its encryption root as well.
 

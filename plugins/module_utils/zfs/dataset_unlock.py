@@ -11,7 +11,7 @@ from ..errors import Refused
 from ..plan import Step
 from .dataset_draft import Draft
 from .dataset_keys import find_key, load_steps, refuse_below_locked
-from .dataset_mount import mount_steps, plan_mounts, unmountable
+from .dataset_mount import mount_steps, plan_mounts, unmountable, users_of
 from .dataset_options import WantedDataset
 from .dataset_order import roots_in_order
 from .names import ancestors
@@ -31,6 +31,21 @@ def plan_unlocked(wanted: WantedDataset, draft: Draft) -> None:
         if not draft.branch(root.name, unlock_root(root, wanted, draft)):
             # It is not known yet; what lies below is asked about in the same round.
             draft.model.unlock(root.name)
+    if wanted.recursive:
+        for clone in _clones(wanted.name, draft):
+            draft.branch(clone.name, _mount([clone], clone.name, wanted, draft), after=(clone.root,))
+
+
+def _mount(datasets: list[Dataset], branch: str, wanted: WantedDataset, draft: Draft) -> t.Iterator[Step]:
+    yield from mount_steps(branch, plan_mounts(datasets, wanted, draft), draft)
+
+
+def _clones(top: str, draft: Draft) -> t.Iterator[Dataset]:
+    """Clones below a dataset that are opened by the key of their origin, which they do not lie below."""
+    for one in draft.model.below(top):
+        strays = one.encrypted and not one.is_root and not one.name.startswith(one.root + "/")
+        if strays and one.name not in draft.entries and not draft.model.locked(one) and one.root not in draft.failures:
+            yield one
 
 
 def _roots(wanted: WantedDataset, draft: Draft) -> t.Iterator[Dataset]:
@@ -82,7 +97,7 @@ def _top(wanted: WantedDataset, draft: Draft) -> t.Iterator[Step]:
     own = [dataset] + (
         [one for one in draft.model.below(wanted.name) if one.root == dataset.root] if wanted.recursive else []
     )
-    yield from mount_steps(wanted.name, plan_mounts(own, wanted, draft), wanted, draft)
+    yield from _mount(own, wanted.name, wanted, draft)
 
 
 def refuse_stray_keys(draft: Draft) -> None:
@@ -119,11 +134,9 @@ def _stray(name: str, root: str) -> Refused:
 
 def unlock_root(root: Dataset, wanted: WantedDataset, draft: Draft) -> t.Iterator[Step]:
     """Load the key of one encryption root and mount what uses it."""
-    own = [
-        one for one in draft.model.members(root.name) if one.name == root.name or one.name.startswith(root.name + "/")
-    ]
+    own = users_of(root.name, root.name, draft)
     if not draft.model.locked(root):
-        yield from mount_steps(root.name, plan_mounts(own, wanted, draft), wanted, draft)
+        yield from _mount(own, root.name, wanted, draft)
         return
     refuse_below_locked(root.name, draft)
     found = find_key(root, draft)
@@ -133,4 +146,4 @@ def unlock_root(root: Dataset, wanted: WantedDataset, draft: Draft) -> t.Iterato
     yield from load_steps(root, found, draft)
     draft.model.unlock(root.name)
     draft.opens(root.name)
-    yield from mount_steps(root.name, mounts, wanted, draft, lock_again=root.name)
+    yield from mount_steps(root.name, mounts, draft, lock_again=root.name)

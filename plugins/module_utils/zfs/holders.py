@@ -29,6 +29,41 @@ def describe_holders(runner: Runner, mountpoint: str, node: str) -> str:
     return f" by {first_of(found, _MOST)}" if found else ""
 
 
+def describe_mounts(names: t.Collection[str]) -> str:
+    """Where filesystems of ZFS are still mounted, in words, to follow a clause; "" if that is nowhere.
+
+    An unmount reaches neither a folder of one that is mounted elsewhere (``mount --bind``), nor the mount namespace of
+    a service or container.
+    """
+    try:
+        found = list(_mounts_of(frozenset(names)))
+    except OSError:
+        return ""
+    return f"; still mounted: {first_of(found, _MOST)}" if found else ""
+
+
+def _mounts_of(names: frozenset[str]) -> t.Iterator[str]:
+    seen = {os.stat("/proc/self/ns/mnt").st_ino}
+    for one in mountinfo.read():
+        if one.kind == "zfs" and one.source in names:
+            yield f"'{one.source}' at {one.place}"
+    for number in _processes():
+        try:
+            namespace = os.stat(f"/proc/{number}/ns/mnt").st_ino
+            lines = [] if namespace in seen else mountinfo.read(f"/proc/{number}/mountinfo")
+        except OSError:
+            # It has ended meanwhile.
+            continue
+        seen.add(namespace)
+        for one in lines:
+            if one.kind == "zfs" and one.source in names:
+                yield f"'{one.source}' at {one.place} for process {number} ({_name(number)})"
+
+
+def _processes() -> list[str]:
+    return sorted((name for name in os.listdir("/proc") if name.isdigit()), key=int)
+
+
 def _holders(runner: Runner, mountpoint: str, node: str) -> t.Iterator[str]:
     if not os.path.isdir("/proc/self/fd"):
         yield from _fuser(runner, mountpoint or node)
@@ -40,7 +75,7 @@ def _holders(runner: Runner, mountpoint: str, node: str) -> t.Iterator[str]:
     if block is not None:
         yield from _stacked(block)
         yield from _built_on(node, block)
-    for number in sorted((name for name in os.listdir("/proc") if name.isdigit()), key=int):
+    for number in _processes():
         if _uses(f"/proc/{number}", device, block):
             yield f"process {number} ({_name(number)})"
 

@@ -22,11 +22,14 @@ from .names import key_file_name
 
 DEFAULT_FOLDER = "/etc/zfs/keys"
 AUTO = "auto"
+_VOLUMES = "/dev/zvol/"
 
 _FILE_MODE = 0o400
 # More than the longest passphrase with its newline: enough to tell "too long", little enough for a wrong path.
 _READ_LIMIT = PASSPHRASE_MAX_BYTES * 4
 _ENDING = ".key"
+# What a key file is called while it is written, where a file needs a name for that: by its process.
+_UNFINISHED = re.compile(r"\.nasops-([0-9]+)-[a-z0-9_]{8}")
 _URL_WITH_CREDENTIALS = re.compile(r"(?P<scheme>https?://)[^/?#]*@")
 
 # Two paths with anything in common here lead to one file.
@@ -38,9 +41,9 @@ class KeyFile:
     """What is known of one key file.
 
     ``fault`` tells in words why its content is not a key; ``source`` is the filesystem it lies on, for ZFS the name
-    of the dataset; ``memory`` what of the host's memory that is, empty for what outlasts a restart or can't be told;
-    ``exposed`` that others than its owner may read it; ``sealed`` that it has the mode and owner of the files that
-    :func:`store` makes.
+    of the dataset, also for a filesystem on a volume; ``memory`` what of the host's memory that is, empty for what
+    outlasts a restart or can't be told; ``exposed`` that others than its owner may read it; ``sealed`` that it has the
+    mode and owner of the files that :func:`store` makes.
     """
 
     path: str
@@ -114,7 +117,7 @@ def read_many(runner: Runner, wanted: t.Sequence[tuple[str, str, bool]]) -> list
         device = os.stat(place).st_dev
         if device not in places:
             source = _filesystem_of(runner, place)
-            places[device] = (source, memory_of(runner, place, source))
+            places[device] = (volume_of(source), memory_of(runner, place, source))
         source, memory = places[device]
         found.append(replace(_read_content(path, key_format, strict), source=source, memory=memory))
     return found
@@ -219,7 +222,8 @@ def _store_unnamed(folder: str, path: str, key: Key) -> bool:
 
 
 def _store_renamed(folder: str, path: str, key: Key) -> None:
-    descriptor, temporary = tempfile.mkstemp(prefix=".new-", dir=folder)
+    _remove_unfinished(folder)
+    descriptor, temporary = tempfile.mkstemp(prefix=f".nasops-{os.getpid()}-", dir=folder)
     try:
         with os.fdopen(descriptor, "wb") as handle:
             _fill(handle, key)
@@ -229,6 +233,17 @@ def _store_renamed(folder: str, path: str, key: Key) -> None:
         raise _taken(path) from None
     finally:
         os.unlink(temporary)
+
+
+def _remove_unfinished(folder: str) -> None:
+    """Remove what runs that were killed left of files that were to get another name.
+
+    Tasks wait for each other, so what is there of another process is nobody's any more.
+    """
+    for name in os.listdir(folder):
+        found = _UNFINISHED.fullmatch(name)
+        if found is not None and int(found[1]) != os.getpid():
+            os.unlink(os.path.join(folder, name))
 
 
 def _fill(handle: t.BinaryIO, key: Key) -> None:
@@ -353,6 +368,24 @@ def _existing(path: str) -> str:
     while not os.path.exists(path):
         path = os.path.dirname(path)
     return path
+
+
+def volume_of(source: str) -> str:
+    """The volume of ZFS behind a device node, or a partition of it; for whatever else is mounted, that itself.
+
+    FreeBSD mounts ``/dev/zvol/...``, Linux ``/dev/zd0``, to which udev makes links of such names.
+    """
+    if source.startswith(_VOLUMES):
+        return source[len(_VOLUMES) :]
+    if not re.fullmatch(r"/dev/zd[0-9]+(p[0-9]+)?", source):
+        return source
+    for folder, _folders, links in os.walk(_VOLUMES):
+        for link in links:
+            path = os.path.join(folder, link)
+            if os.path.realpath(path) == source:
+                name = os.path.relpath(path, _VOLUMES).replace("+", " ")
+                return re.sub(r"-part[0-9]+$", "", name) if "p" in source[len("/dev/zd") :] else name
+    return source
 
 
 def _filesystem_of(runner: Runner, path: str) -> str:

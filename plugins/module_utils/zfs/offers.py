@@ -42,15 +42,17 @@ class Offer:
             raise BadInput(f"The key from {self.origin} is in {self.file}, which was not read.")
         return parse_offered(key_format, self.text, f"The key from {self.origin}")
 
-    def doubt(self, key_format: str) -> str:
-        """What may be wrong with a passphrase that does not fit, as a hint; "" if nothing strikes the eye."""
-        if key_format != "passphrase" or self.text is None:
-            return ""
-        if self.text.endswith("\r"):
-            return f"The passphrase from {self.origin} ends with a carriage return: was its file saved on Windows?"
-        if self.text != self.text.strip(" \t\xa0"):
-            return f"The passphrase from {self.origin} begins or ends with a blank: was it copied by hand?"
+
+def doubt(key: Key, origin: str) -> str:
+    """What may be wrong with a passphrase that does not fit, as a hint; "" if nothing strikes the eye."""
+    if key.format != "passphrase":
         return ""
+    text = key.material.decode("utf-8", "replace")
+    if text.endswith("\r"):
+        return f"The passphrase from {origin} ends with a carriage return: was its file saved on Windows?"
+    if text != text.strip(" \t\xa0"):
+        return f"The passphrase from {origin} begins or ends with a blank: was it copied by hand?"
+    return ""
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from ..secrets import Key
 from . import keystore
 from .keystore import KeyFile
 from .names import ancestors
-from .offers import Offer, Offers
+from .offers import Offer, Offers, doubt
 from .state import Dataset
 
 # Whether a key fits, or what kept from finding out.
@@ -114,9 +114,10 @@ def _offered(offer: Offer, key_format: str, files: t.Mapping[str, KeyFile]) -> C
     if offer.file is not None:
         return _from_file(offer.origin, files[offer.file])
     try:
-        return Candidate(offer.origin, offer.key_for(key_format), doubt=offer.doubt(key_format))
+        key = offer.key_for(key_format)
     except BadInput as error:
         return Candidate(offer.origin, fault=str(error))
+    return Candidate(offer.origin, key, doubt=doubt(key, offer.origin))
 
 
 def _from_file(origin: str, file: KeyFile) -> Candidate:
@@ -126,7 +127,7 @@ def _from_file(origin: str, file: KeyFile) -> Candidate:
         # A fault found in the content names the file already.
         named = file.fault.startswith("The key file ")
         return Candidate(origin, fault=file.fault if named else f"The key file {file.path}: {file.fault}.")
-    return Candidate(origin, file.key)
+    return Candidate(origin, file.key, doubt=doubt(file.key, origin))
 
 
 def judge(root: str, locked: bool, tries: t.Sequence[tuple[Candidate, Answer | None]]) -> Verdict:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from ansible_collections.nasops.encryption.plugins.module_utils.command import Command
 from ansible_collections.nasops.encryption.plugins.module_utils.secrets import Key
 from ansible_collections.nasops.encryption.plugins.module_utils.zfs import keystore
 from ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.zfs.dataset_host import (
@@ -377,6 +378,45 @@ class TestWhereNobodyCouldReadIt:
         wanted = {"value": HEX["a"], "file": f"{tmp_path}/inside/key"}
         done = four(zfs, tmp_path / "keys", name="plain/a", key=wanted, mount=False)
         assert f"would lie below {tmp_path}/inside, where '{place}' itself is mounted" in done.plan.failures[0].message
+
+    def test_on_a_volume_that_it_opens(self, tmp_path: Path) -> None:
+        zfs = world(root("plain/v", "a", kind="volume", volsize=16384, mounted=False))
+        # As for /dev/zd0.
+        zfs.source = "plain/v"
+        done = four(zfs, tmp_path, name="plain/v", key={"file": f"{tmp_path}/key", "generate": True})
+        assert (
+            "key lies on 'plain/v', which can be read only while 'plain/v' is unlocked" in done.plan.failures[0].message
+        )
+
+    @pytest.mark.parametrize("circle", [True, False])
+    def test_where_its_own_key_leads_back_to(self, tmp_path: Path, circle: bool) -> None:
+        """The key of a is on b, the key of b on c, and that of c is to be on a, or beside."""
+        lies_on = {f"{tmp_path}/on_b/a.key": "plain/b", f"{tmp_path}/on_c/b.key": "plain/c"}
+        wanted = f"{tmp_path}/new/c.key"
+        lies_on[wanted] = "plain/a" if circle else "/dev/vda1"
+        for path in lies_on:
+            Path(path).parent.mkdir()
+
+        class Zfs(DatasetZfs):
+            """Tells of each folder what it lies on."""
+
+            def _run(self, command: Command) -> str:
+                if command.argv[0] == "df":
+                    source = next(
+                        on for path, on in lies_on.items() if command.argv[-1].startswith(os.path.dirname(path))
+                    )
+                    return f"Filesystem 1024-blocks Used Available Capacity Mounted on\n{source} 9999 99 9900 1% /\n"
+                return super()._run(command)
+
+        for path, letter in zip(lies_on, "ab"):
+            write(path, letter)
+        nodes = [root(f"plain/{name}", name, location=at(path)) for name, path in zip("ab", lies_on)]
+        zfs = Zfs(world(*nodes, root("plain/c", "c")).world)
+        done = four(zfs, tmp_path / "keys", name="plain/c", key={"file": wanted, "generate": True})
+        if circle:
+            assert f"that of 'plain/a' is {tmp_path}/on_b/a.key, that of 'plain/b' is" in done.plan.failures[0].message
+        assert bool(done.plan.failures) == circle
+        assert os.path.exists(wanted) != circle
 
 
 class TestFilesThatOthersCanRead:

@@ -163,3 +163,46 @@ class TestTheTable:
     def test_nobody_tells(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.setattr(mount_table, "TABLE", str(tmp_path))
         assert places_of(world(), ["plain"]) == {"plain": ()}
+
+
+class TestPlainFilesystems:
+    """What is not encrypted is unmounted only where it would keep something else from being unmounted."""
+
+    def test_one_beside_the_roots_stays(self, tmp_path: Path) -> None:
+        zfs = world(root("plain/a"), Node("plain/media", mounted=True), root("plain/media/b"))
+        done = four(zfs, tmp_path, name="plain", state="locked", recursive=True, policy="openzfs")
+        assert done.plan.failures == ()
+        assert unmounted(zfs) == ["plain/media/b", "plain/a"]
+        assert [name for name, node in zfs.world.nodes.items() if node.mounted] == ["plain", "plain/media"]
+
+    def test_one_in_a_folder_of_a_root_goes_with_it(self, tmp_path: Path) -> None:
+        zfs = world(
+            root("plain/a"),
+            Node("plain/a/inside", mounted=True),
+            Node("plain/a/beside", mounted=True, properties={"mountpoint": "/srv/beside"}),
+            Node("plain/below", mounted=True, properties={"mountpoint": "/nasops-test/plain/a/inside/deeper"}),
+        )
+        four(zfs, tmp_path, name="plain", state="locked", recursive=True, policy="openzfs")
+        assert unmounted(zfs) == ["plain/below", "plain/a/inside", "plain/a"]
+
+    def test_a_legacy_mount_in_a_folder_of_a_root_goes_with_it(self, tmp_path: Path) -> None:
+        inside, beside = (
+            Node(f"plain/{name}", mounted=True, properties={"mountpoint": "legacy"}, place=place)
+            for name, place in (("l", "/nasops-test/plain/a/l"), ("m", "/srv/m"))
+        )
+        zfs = world(root("plain/a"), inside, beside)
+        four(zfs, tmp_path, name="plain", state="locked", recursive=True, policy="openzfs")
+        assert unmounted(zfs) == ["/nasops-test/plain/a/l", "plain/a"]
+
+    def test_what_stays_closed_by_another_root_is_mounted_again_without_it(self, tmp_path: Path) -> None:
+        """The lower of two roots is locked, the upper one in use; what lay in a folder of the lower one stays away."""
+        zfs = world(
+            root("plain/a"),
+            root("plain/a/b"),
+            Node("plain/a/b/p", mounted=True),
+            Node("plain/a/q", mounted=True),
+            child("plain/a/v", "plain/a", kind="volume", volsize=16384, mounted=False, busy=True),
+        )
+        done = run(zfs, tmp_path, wishes(name="plain/a", state="locked", recursive=True, policy="openzfs"))
+        assert "'plain/a' is in use" in done.plan.failures[0].message
+        assert [name for name, node in zfs.world.nodes.items() if node.mounted] == ["plain", "plain/a", "plain/a/q"]

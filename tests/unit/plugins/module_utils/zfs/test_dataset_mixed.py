@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import typing as t
 from pathlib import Path
 
 import pytest
@@ -167,6 +168,24 @@ class TestReplica:
 
     def test_it_has_properties_from_a_stream(self, tmp_path: Path) -> None:
         assert self.refused([root("plain/r", "b", received=True)], tmp_path)
+
+    def test_what_is_made_here_does_not_take_its_key(self, tmp_path: Path) -> None:
+        zfs = world(root("plain/r", "a", received=True), root("plain/r/l", "b"))
+        done = four(zfs, tmp_path, name="plain/r/l", state="inherited")
+        (failure,) = done.plan.failures
+        assert "'plain/r/l' can't take the key of 'plain/r'" in failure.message
+        assert zfs.world.nodes["plain/r/l"].root == "plain/r/l"
+        done = four(zfs, tmp_path, name="plain/r/l", state="inherited", detach_replica=True)
+        assert done.plan.failures == ()
+        assert zfs.world.nodes["plain/r/l"].root == "plain/r"
+
+    @pytest.mark.parametrize("options", [{}, {"detach_replica": True}, {"key": {"value": HEX["c"]}}])
+    def test_what_is_created_with_its_key_is_warned_of(self, tmp_path: Path, options: dict[str, t.Any]) -> None:
+        zfs = world(root("plain/r", "a", received=True))
+        done = four(zfs, tmp_path, name="plain/r/l", policy="openzfs", **options)
+        assert done.plan.failures == ()
+        warned = [one for one in done.plan.warnings if "no key would open 'plain/r/l' any more" in one]
+        assert len(warned) == (0 if options else 1)
 
     @pytest.mark.parametrize(
         ("creation", "createtxg"), [(9000, 91), (9000, 90), (8000, 80)], ids=["younger", "together", "as old"]

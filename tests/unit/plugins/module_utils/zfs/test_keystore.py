@@ -121,6 +121,23 @@ class TestStore:
         keystore.store(str(tmp_path / "keys" / "tank.key"), HEX)
         assert mode(tmp_path / "keys") == 0o755
 
+    def test_what_a_run_that_was_killed_left_is_gone_after_the_next(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Where a file needs a name to be written, as on FreeBSD."""
+        monkeypatch.setattr(os, "O_TMPFILE", 0, raising=False)
+        child = os.fork()
+        if child == 0:
+            monkeypatch.setattr(os, "unlink", lambda _path: os.kill(os.getpid(), signal.SIGKILL))
+            keystore.store(str(tmp_path / "a.key"), HEX)
+            os._exit(1)
+        assert os.waitpid(child, 0)[1] == signal.SIGKILL
+        (left,) = [name for name in os.listdir(tmp_path) if name != "a.key"]
+        foreign = f"{left}.txt"
+        (tmp_path / foreign).touch()
+        keystore.store(str(tmp_path / "b.key"), HEX)
+        assert sorted(os.listdir(tmp_path)) == sorted([foreign, "a.key", "b.key"])
+
     @pytest.mark.parametrize("content", [b"", b"the only copy of another key\n"])
     def test_a_key_file_is_never_overwritten(self, tmp_path: Path, content: bytes) -> None:
         path = tmp_path / "tank.key"
@@ -285,6 +302,31 @@ class TestFilesystem:
             keystore.refuse_memory("tank", files[0])
         assert "'file: /data/keys/tank.key'" in caught.value.hint
         assert keystore.read(df(), str(tmp_path / "a"), "hex").memory == ""
+
+    @pytest.mark.parametrize(
+        "source,volume",
+        [
+            ("/dev/zd0", "tank/v"),
+            ("/dev/zd16p1", "tank/my v"),
+            ("/dev/zd32", "/dev/zd32"),
+            ("/dev/zvol/tank/v", "/dev/zvol/tank/v"),
+            ("/dev/sda1", "/dev/sda1"),
+        ],
+    )
+    def test_a_filesystem_on_a_volume_lies_on_that(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, volume: str
+    ) -> None:
+        nodes = tmp_path / "zvol" / "tank"
+        nodes.mkdir(parents=True)
+        for name, target in (("v", "/dev/zd0"), ("my+v", "/dev/zd16"), ("my+v-part1", "/dev/zd16p1")):
+            (nodes / name).symlink_to(target)
+        monkeypatch.setattr(keystore, "_VOLUMES", f"{tmp_path}/zvol/")
+        runner = df(f"{source} 1000 100 900 10% /srv")
+        assert keystore.read(runner, str(tmp_path / "tank.key"), "hex").source == volume
+
+    def test_on_freebsd_it_is_named(self, tmp_path: Path) -> None:
+        runner = df("/dev/zvol/tank/v 1000 100 900 10% /srv")
+        assert keystore.read(runner, str(tmp_path / "tank.key"), "hex").source == "tank/v"
 
     def test_the_nearest_folder_that_exists_is_asked_for(self, tmp_path: Path) -> None:
         runner = df()

@@ -15,6 +15,7 @@ from ansible_collections.nasops.encryption.plugins.module_utils.secrets import K
 from ansible_collections.nasops.encryption.plugins.module_utils.zfs.offers import (
     Offer,
     Offers,
+    doubt,
     parse_offers,
     plain_words,
 )
@@ -76,7 +77,7 @@ class TestText:
         assert SECRET not in repr(Offers({"tank": (Offer("here", SECRET),)}))
 
     @pytest.mark.parametrize(
-        "text,doubt",
+        "text,words",
         [
             (f"{SECRET}\r", "ends with a carriage return"),
             (f"{SECRET} ", "begins or ends with a blank"),
@@ -85,15 +86,14 @@ class TestText:
             (SECRET, ""),
         ],
     )
-    def test_what_strikes_the_eye_in_a_passphrase_is_a_hint(self, text: str, doubt: str) -> None:
-        said = Offer("keys['tank']", text).doubt("passphrase")
-        assert doubt in said
-        assert bool(said) == bool(doubt)
+    def test_what_strikes_the_eye_in_a_passphrase_is_a_hint(self, text: str, words: str) -> None:
+        said = doubt(Key("passphrase", text.encode()), "keys['tank']")
+        assert words in said
+        assert bool(said) == bool(words)
         assert SECRET not in said
 
     def test_other_formats_leave_no_doubt(self) -> None:
-        assert Offer("here", f"{SECRET} ").doubt("hex") == ""
-        assert Offer("here", None, "/k").doubt("passphrase") == ""
+        assert doubt(Key("raw", b" " * 32), "here") == ""
 
 
 class TestChoice:

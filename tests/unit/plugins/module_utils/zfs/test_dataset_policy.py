@@ -1,0 +1,67 @@
+# Copyright (c) 2026 nasops.encryption contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The policy ``truenas`` relies on what the same task makes of other datasets, but only as far as that is done."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.zfs.dataset_tools import (
+    HEX,
+    PASSPHRASES,
+    four,
+    passphrase_root,
+    root,
+    world,
+)
+
+
+@pytest.fixture(autouse=True)
+def as_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+
+
+@pytest.mark.parametrize("received", [False, True])
+def test_a_parent_gets_a_passphrase_if_its_child_inherits(tmp_path: Path, received: bool) -> None:
+    zfs = world(root("plain/p", "a"), root("plain/p/c", "b", received=received))
+    entries = [
+        {"name": "plain/p", "key": {"format": "passphrase", "value": PASSPHRASES[0]}},
+        {"name": "plain/p/c", "state": "inherited"},
+    ]
+    done = four(zfs, tmp_path, datasets=entries)
+    assert [failure.branch for failure in done.plan.failures] == (["plain/p", "plain/p/c"] if received else [])
+    wrapped = zfs.world.nodes["plain/p"].wrapped
+    assert wrapped is not None and wrapped.format == ("hex" if received else "passphrase")
+
+
+@pytest.mark.parametrize("received", [False, True])
+def test_a_child_gets_a_hex_key_if_its_parent_does(tmp_path: Path, received: bool) -> None:
+    zfs = world(passphrase_root("plain/p", PASSPHRASES[0], received=received))
+    entries = [
+        {"name": "plain/p", "key": {"format": "hex", "value": HEX["a"]}},
+        {"name": "plain/p/c", "key": {"format": "hex", "value": HEX["b"]}},
+    ]
+    done = four(zfs, tmp_path, datasets=entries)
+    assert [failure.branch for failure in done.plan.failures] == (["plain/p", "plain/p/c"] if received else [])
+    assert ("plain/p/c" in zfs.world.nodes) == (not received)
+
+
+def test_what_is_refused_then_may_refuse_more(tmp_path: Path) -> None:
+    """The grandparent relies on the parent, and that on the child."""
+    zfs = world(
+        root("plain/g", "a"),
+        root("plain/g/p", "b"),
+        root("plain/g/p/c", "c", received=True),
+    )
+    entries = [
+        {"name": "plain/g", "key": {"format": "passphrase", "value": PASSPHRASES[0]}},
+        {"name": "plain/g/p", "key": {"format": "passphrase", "value": PASSPHRASES[1]}},
+        {"name": "plain/g/p/c", "state": "inherited"},
+    ]
+    done = four(zfs, tmp_path, datasets=entries)
+    assert sorted(failure.branch for failure in done.plan.failures) == ["plain/g", "plain/g/p", "plain/g/p/c"]
+    assert zfs.commands_that_change() == []
