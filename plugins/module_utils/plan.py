@@ -188,10 +188,12 @@ def converge(
         read = functools.partial(read_again, state, plan)
     state, rest = _look_again(read, decide, plan, runner)
     rest = _without_given_up(rest, plan)
-    if rest.steps and plan.reveals:
-        plan = replace(join((plan, apply(rest, runner))), retreat=())
+    waiting = len(plan.postponed) + 1
+    while rest.steps and plan.reveals and len(rest.postponed) < waiting:
+        waiting = len(rest.postponed)
+        plan = replace(join((plan, apply(rest, runner, plan.failures))), retreat=())
         if read_again is not None:
-            read = functools.partial(read_again, state, plan)
+            read = functools.partial(read_again, state, replace(plan, postponed=rest.postponed))
         state, rest = _look_again(read, decide, plan, runner)
         rest = _without_given_up(rest, plan)
     if not all(step.branch for step in rest.steps):
@@ -204,15 +206,19 @@ def converge(
             diff_left=rest.diff(),
         )
     # What the second look refuses was not seen, or not so, by the first one. What it postpones was waited for.
-    given_up = {failure.branch for failure in plan.failures}
-    late = tuple(failure for failure in (*rest.failures, *rest.postponed) if failure.branch not in given_up)
+    late = (*rest.failures, *rest.postponed)
     return Outcome(join((plan, Plan(warnings=rest.warnings, failures=(*late, *_left_behind(rest))))), state)
 
 
 def _without_given_up(rest: Plan, plan: Plan) -> Plan:
     """What is left to do, without the branches that failed."""
     given_up = {failure.branch for failure in plan.failures}
-    return replace(rest, steps=tuple(step for step in rest.steps if not step.branch or step.branch not in given_up))
+    return replace(
+        rest,
+        steps=tuple(step for step in rest.steps if not step.branch or step.branch not in given_up),
+        failures=tuple(one for one in rest.failures if one.branch not in given_up),
+        postponed=tuple(one for one in rest.postponed if one.branch not in given_up),
+    )
 
 
 def _told(failures: t.Sequence[Failure]) -> t.Iterator[str]:
@@ -261,8 +267,10 @@ def _blind_spot(plan: Plan) -> Plan:
     return Plan(warnings=(*revealed, *plan.unseen))
 
 
-def apply(plan: Plan, runner: Runner) -> Plan:
+def apply(plan: Plan, runner: Runner, failed: t.Sequence[Failure] = ()) -> Plan:
     """Carry out the steps in order; return the plan as it was carried out, with the branches that failed.
+
+    :param failed: branches that failed before; what comes after them is not attempted
 
     If all steps belong to branches, these run side by side, as far as none comes after another, unless the plan says
     otherwise.
@@ -274,12 +282,11 @@ def apply(plan: Plan, runner: Runner) -> Plan:
     for step in plan.steps:
         branches.setdefault(step.branch, []).append(step)
     if "" in branches or plan.in_order:
-        return _one_by_one(plan, runner)
-    return _side_by_side(plan, branches, runner)
+        return _one_by_one(plan, runner, _Progress(failed))
+    return _side_by_side(plan, branches, runner, _Progress(failed))
 
 
-def _one_by_one(plan: Plan, runner: Runner) -> Plan:
-    progress = _Progress()
+def _one_by_one(plan: Plan, runner: Runner, progress: _Progress) -> Plan:
     for index, step in enumerate(plan.steps):
         error = progress.carry_out(step, runner)
         if error is None or step.branch:
@@ -300,8 +307,7 @@ def _one_by_one(plan: Plan, runner: Runner) -> Plan:
 _MOST_AT_ONCE = 16
 
 
-def _side_by_side(plan: Plan, branches: t.Mapping[str, t.Sequence[Step]], runner: Runner) -> Plan:
-    progress = _Progress()
+def _side_by_side(plan: Plan, branches: t.Mapping[str, t.Sequence[Step]], runner: Runner, progress: _Progress) -> Plan:
     ends = {name: threading.Event() for name in branches}
     order = {name: number for number, name in enumerate(branches)}
 
@@ -329,9 +335,9 @@ def _side_by_side(plan: Plan, branches: t.Mapping[str, t.Sequence[Step]], runner
 class _Progress:
     """Which steps were done, and which branches failed."""
 
-    def __init__(self) -> None:
+    def __init__(self, failed: t.Sequence[Failure]) -> None:
         self._done: set[int] = set()
-        self._failures: dict[str, Failure] = {}
+        self._failures = {failure.branch: failure for failure in failed}
 
     def carry_out(self, step: Step, runner: Runner) -> StorageError | None:
         """Do a step, unless its branch failed or comes after one that did; returns what went wrong with it."""

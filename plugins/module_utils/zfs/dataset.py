@@ -21,6 +21,7 @@ from .dataset_options import WantedDataset, Wishes
 from .dataset_order import entries_in_order
 from .dataset_present import plan_present
 from .dataset_state import DatasetHost, Question
+from .dataset_uncovered import plan_uncovered_at_last
 from .dataset_unlock import plan_unlocked, refuse_stray_keys
 from .names import folders_above
 
@@ -34,9 +35,9 @@ def plan_datasets(wishes: Wishes, host: DatasetHost) -> tuple[Plan, tuple[Questi
     As long as there are questions, the plan is none to carry out.
     """
     draft = _drafted(wishes, host, frozenset())
-    while not draft.questions and draft.trusted & draft.failures.keys():
+    while not draft.questions and _unmet(draft):
         # What was allowed since another dataset will be as described, which it will not be, is decided once more.
-        draft = _drafted(wishes, host, draft.distrusted | (draft.trusted & draft.failures.keys()))
+        draft = _drafted(wishes, host, draft.distrusted | _unmet(draft))
     postponed = _postponed(draft)
     files = sorted({draft.missing_files[name] for name in postponed if name in draft.missing_files})
     plan = Plan(
@@ -52,15 +53,39 @@ def plan_datasets(wishes: Wishes, host: DatasetHost) -> tuple[Plan, tuple[Questi
     return plan, tuple(draft.questions)
 
 
+def _unmet(draft: Draft) -> set[str]:
+    """The datasets that are not changed as was relied on. What fails only with a mount has its other steps."""
+    acting = {step.branch for step in draft.steps}
+    return {name for name in draft.trusted if name in draft.failures and name not in acting}
+
+
 def _postponed(draft: Draft) -> list[str]:
-    """The branches that fail for want of a key file which may show when something is mounted, and what they hold up."""
-    found = [
-        name for name, path in draft.missing_files.items() if any(one in draft.mounting for one in folders_above(path))
-    ]
-    for name, failure in draft.failures.items():
-        if failure.because in found and name not in found:
-            found.append(name)
-    return found
+    """The branches that fail for want of a key file which may show when something is mounted, and what they hold up.
+
+    One of these may in turn be to mount what another file lies on.
+    """
+    found: list[str] = []
+    while True:
+        places = draft.mounting.keys() | {
+            place for place, name in draft.blocked.items() if _root_of(name, draft) in found
+        }
+        more = [
+            name
+            for name, failure in draft.failures.items()
+            if name not in found
+            and (
+                failure.because in found
+                or any(folder in places for folder in folders_above(draft.missing_files.get(name, "")))
+            )
+        ]
+        if not more:
+            return found
+        found += more
+
+
+def _root_of(name: str, draft: Draft) -> str:
+    dataset = draft.model.get(name)
+    return name if dataset is None or not dataset.encrypted else dataset.root
 
 
 def _drafted(wishes: Wishes, host: DatasetHost, distrusted: frozenset[str]) -> Draft:
@@ -78,6 +103,7 @@ def _drafted(wishes: Wishes, host: DatasetHost, distrusted: frozenset[str]) -> D
         _PLANNERS[wanted.state](wanted, draft)
     for wanted in entries_in_order(opening, draft):
         _PLANNERS[wanted.state](wanted, draft)
+    plan_uncovered_at_last(draft)
     return draft
 
 

@@ -23,6 +23,9 @@ from .properties import Property
 from .property_steps import with_altroot
 from .state import Dataset, way_back
 
+if t.TYPE_CHECKING:
+    from .dataset_uncovered import Places
+
 
 class Blocked(Refused):
     """A dataset that can't be dealt with because of another one."""
@@ -71,6 +74,10 @@ class Draft:
         self._above_mounts: dict[str, str] = {}
         # Mountpoints at which nothing can be mounted, with the filesystem that should be. Nothing is mounted below.
         self.blocked: dict[str, str] = {}
+        # Which filesystem lies in a folder of which, once somebody asked.
+        self.places: Places | None = None
+        # What may uncover other filesystems: roots, each with the dataset at and below which, and the entry for it.
+        self.uncovering: list[tuple[str, str, WantedDataset]] = []
         # Mountpoints that a planned step clears of what is there.
         self.cleared: set[str] = set()
         # Volumes that a planned step opens, by branch, as long as no later step waits for their device nodes.

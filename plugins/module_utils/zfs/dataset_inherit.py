@@ -17,10 +17,14 @@ from .dataset_options import WantedDataset
 from .dataset_policy import refuse_key_children
 from .dataset_replica import refuse_replica, refuse_shared_replica
 from .dataset_retire import finish_retiring, mark_steps, retire_steps
+from .dataset_uncovered import plan_uncovered
 
 
 def plan_inherited(wanted: WantedDataset, draft: Draft) -> None:
     draft.branch(wanted.name, _inherit(wanted, draft))
+    dataset = draft.model.get(wanted.name)
+    if dataset is not None and dataset.encrypted:
+        plan_uncovered(dataset.root, wanted.name, wanted, draft)
 
 
 def _inherit(wanted: WantedDataset, draft: Draft) -> t.Iterator[Step]:

@@ -45,29 +45,28 @@ def _lock(wanted: WantedDataset, draft: Draft) -> t.Iterator[Step]:
             f"'{wanted.name}' can't be locked: clones elsewhere use its key and are mounted: {', '.join(used)}.",
             hint="Unmount them first.",
         )
-    unmount = _to_unmount(wanted.name, names, draft)
-    mounted = list(dict.fromkeys(one.name for one in unmount))
-    if mounted:
+    unmount, mounted = _to_unmount(wanted.name, names, draft)
+    if unmount:
         what = f"'{mounted[0]}'" if len(mounted) == 1 else f"{len(mounted)} filesystems at and below '{wanted.name}'"
         yield Step(
             f"Unmount {what}",
             Unmount(unmount, wanted.force_unmount),
-            tuple(Change(("datasets", name, "mounted"), True, False) for name in sorted(mounted)),
+            tuple(Change(("datasets", name, "mounted"), True, False) for name in mounted),
         )
-    # What can be mounted again, in this order, when the lock of the next root fails.
-    again = tuple(reversed(unmount))
-    for root in sorted(roots, key=lambda one: (-one.name.count("/"), one.name)):
+    ordered = sorted(roots, key=lambda one: (-one.name.count("/"), one.name))
+    lasting = _lasting(unmount, [{one.name for one in draft.model.members(root.name)} for root in ordered])
+    for number, root in enumerate(ordered):
         members = list(draft.model.members(root.name))
         volumes = tuple(one.name for one in members if one.value("type") == "volume")
         filesystems = tuple(one.name for one in members if one.value("type") == "filesystem")
         clones = tuple(member.name for member in outside if member.root == root.name)
+        again = tuple(one for one, last in lasting if last >= number)
         yield Step(
             f"Lock '{root.name}'",
             UnloadKey(root.name, volumes, clones, filesystems),
             (Change(("datasets", root.name, "locked"), False, True),),
             undo=(Remount(again),) if again else (),
         )
-        again = tuple(_without(again, {member.name for member in members}))
     for name in mounted:
         draft.model.unmount(name)
     for name in names:
@@ -77,17 +76,26 @@ def _lock(wanted: WantedDataset, draft: Draft) -> t.Iterator[Step]:
 Places = t.Mapping[str, tuple[Place, ...]]
 
 
-def _to_unmount(top: str, roots: set[str], draft: Draft) -> tuple[Mounted, ...]:
-    """What the keys of these roots open, and what is mounted in a folder of that. Plain filesystems beside it stay."""
+def _to_unmount(top: str, roots: set[str], draft: Draft) -> tuple[tuple[Mounted, ...], list[str]]:
+    """What the keys of these roots open, and what is mounted in a folder of that. Plain filesystems beside it stay.
+
+    With the mounts come the names of the filesystems that are mounted nowhere without them.
+    """
     mounted = [one for one in (draft.existing(top), *draft.model.below(top)) if draft.model.mounted(one)]
     legacy = draft.host.places(tuple(one.name for one in mounted if one.value("mountpoint") == "legacy"))
     folders = {mount.place for one in mounted if one.root in roots for mount in _mounts(one, legacy) if mount.place}
-    return _in_order(
-        mount
-        for one in mounted
-        for mount in _mounts(one, legacy)
-        if one.root in roots or any(folder in folders for folder in (mount.place, *folders_above(mount.place)))
-    )
+    found: list[Mounted] = []
+    names: list[str] = []
+    for one in mounted:
+        mounts = list(_mounts(one, legacy))
+        going = [
+            mount
+            for mount in mounts
+            if one.root in roots or any(folder in folders for folder in (mount.place, *folders_above(mount.place)))
+        ]
+        found += going
+        names += [one.name] if mounts == going else []
+    return _in_order(found), names
 
 
 def _mounts(dataset: Dataset, legacy: Places) -> t.Iterator[Mounted]:
@@ -106,14 +114,23 @@ def _in_order(mounts: t.Iterable[Mounted]) -> tuple[Mounted, ...]:
     return tuple(sorted(mounts, key=lambda one: (bool(one.place), -_depth(one.place), not one.legacy, one.name)))
 
 
-def _without(mounts: tuple[Mounted, ...], locked: set[str]) -> t.Iterator[Mounted]:
-    """What of these can still be mounted: not what is locked by now, nor what would lie in a bare folder of that."""
-    bare = {one.place for one in mounts if one.name in locked and one.place}
-    for one in mounts:
-        if one.name not in locked and not (
-            bare and any(place in bare for place in (one.place, *folders_above(one.place)))
-        ):
-            yield one
+def _lasting(unmounted: tuple[Mounted, ...], members: list[set[str]]) -> list[tuple[Mounted, int]]:
+    """What can be mounted again, in this order, each with the number of the last root whose lock may fail for that.
+
+    What is locked by then can't be, nor what would lie in a bare folder of that.
+
+    :param members: what uses the keys of the roots, in the order in which they are locked
+    """
+    locked_by = {name: number for number, names in enumerate(members) for name in names}
+    bare_by: dict[str, int] = {}
+    for one in unmounted:
+        if one.place and one.name in locked_by:
+            bare_by[one.place] = min(locked_by[one.name], bare_by.get(one.place, len(members)))
+    found: list[tuple[Mounted, int]] = []
+    for one in reversed(unmounted):
+        numbers = [bare_by[place] for place in (one.place, *folders_above(one.place)) if place in bare_by]
+        found.append((one, min([locked_by.get(one.name, len(members)), *numbers])))
+    return found
 
 
 def _depth(place: str) -> int:

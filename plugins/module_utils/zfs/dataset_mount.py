@@ -32,19 +32,9 @@ class Mounts:
 
 
 def users_of(root: str, top: str, draft: Draft) -> list[Dataset]:
-    """What uses the key of a root at and below a dataset, and the plain filesystems below it that lie in its folders.
-
-    Those are unmounted with it when it is locked.
-    """
-    within = [one for one in (draft.model.get(top), *draft.model.below(top)) if one is not None]
-    users = [one for one in within if one.root == root]
-    folders = {draft.as_described(one).value("mountpoint") for one in users}
-    inside = [
-        one
-        for one in within
-        if not one.encrypted and any(folder in folders for folder in folders_above(one.value("mountpoint")))
-    ]
-    return users + inside
+    """What uses the key of a root at and below a dataset, that one first."""
+    members = [one for one in draft.model.members(root) if (one.name + "/").startswith(top + "/")]
+    return sorted(members, key=lambda one: one.name != top)
 
 
 def plan_mounts(datasets: t.Iterable[Dataset], wanted: WantedDataset, draft: Draft) -> Mounts:

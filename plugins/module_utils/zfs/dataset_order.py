@@ -14,7 +14,7 @@ import typing as t
 
 from .dataset_draft import Draft
 from .dataset_options import WantedDataset
-from .names import ancestors, folders_above
+from .names import ancestors, folders_above, within
 from .state import Dataset
 
 
@@ -63,7 +63,7 @@ def entries_in_order(entries: t.Sequence[WantedDataset], draft: Draft) -> list[W
 def roots_in_order(roots: t.Sequence[Dataset], draft: Draft) -> list[Dataset]:
     """Encryption roots in the order to unlock them."""
     by_name = {one.name: one for one in roots}
-    places = {one.name: _waiting(draft.model.members(one.name), draft) for one in roots}
+    places = {one.name: _opened_with(one.name, draft) for one in roots}
     return [by_name[name] for name in opening_order(places)]
 
 
@@ -77,8 +77,22 @@ def _places(wanted: WantedDataset, draft: Draft) -> tuple[str, ...]:
     own = (place,) if wanted.state == "present" and moves and place.startswith("/") else ()
     if dataset is None:
         return own
-    opened = [dataset, *draft.model.below(dataset.name)] if wanted.recursive else draft.model.members(dataset.name)
-    return own + _waiting(opened, draft)
+    if not wanted.recursive:
+        return own + _opened_with(dataset.name, draft)
+    return own + _waiting([dataset, *draft.model.below(dataset.name)], draft)
+
+
+def _opened_with(root: str, draft: Draft) -> tuple[str, ...]:
+    """The mountpoints of what the key of a root opens.
+
+    Of clones elsewhere only those that do not lie in a folder of the root: these come after it in any case, and must
+    not bring before it what they lie in, which may lie in the root itself.
+    """
+    members = list(draft.model.members(root))
+    own = _waiting((one for one in members if within(one.name, (root,))), draft)
+    clones = _waiting((one for one in members if not within(one.name, (root,))), draft)
+    folders = set(own)
+    return own + tuple(one for one in clones if folders.isdisjoint(folders_above(one)))
 
 
 def _waiting(datasets: t.Iterable[Dataset], draft: Draft) -> tuple[str, ...]:

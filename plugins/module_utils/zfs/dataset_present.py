@@ -17,12 +17,14 @@ from .dataset_draft import Draft
 from .dataset_keys import refuse_below_locked
 from .dataset_mount import Mounts, mount_steps, plan_mounts, unmountable, users_of
 from .dataset_options import WantedDataset
+from .dataset_uncovered import plan_uncovered
 from .property_steps import dataset_property_steps
 from .state import Dataset
 
 
 def plan_present(wanted: WantedDataset, draft: Draft) -> None:
     draft.branch(wanted.name, _present(wanted, draft))
+    plan_uncovered(wanted.name, wanted.name, wanted, draft)
 
 
 def _present(wanted: WantedDataset, draft: Draft) -> t.Iterator[Step]:
@@ -120,7 +122,7 @@ def _clear_new_place(wanted: WantedDataset, dataset: Dataset, draft: Draft) -> t
 
 
 def _to_mount(dataset: Dataset, draft: Draft) -> list[Dataset]:
-    """The dataset, and if it is an encryption root, what below it is opened by the same key, or lies in that."""
+    """The dataset, and if it is an encryption root, what below it is opened by the same key."""
     if not dataset.is_root:
         return [dataset]
     return [dataset] + [one for one in users_of(dataset.name, dataset.name, draft) if one.name != dataset.name]

@@ -9,11 +9,12 @@ import typing as t
 
 from ..errors import Refused
 from ..plan import Step
-from .dataset_draft import Draft
+from .dataset_draft import Blocked, Draft
 from .dataset_keys import find_key, load_steps, refuse_below_locked
 from .dataset_mount import mount_steps, plan_mounts, unmountable, users_of
 from .dataset_options import WantedDataset
 from .dataset_order import roots_in_order
+from .dataset_uncovered import plan_uncovered
 from .names import ancestors
 from .state import Dataset
 
@@ -31,9 +32,7 @@ def plan_unlocked(wanted: WantedDataset, draft: Draft) -> None:
         if not draft.branch(root.name, unlock_root(root, wanted, draft)):
             # It is not known yet; what lies below is asked about in the same round.
             draft.model.unlock(root.name)
-    if wanted.recursive:
-        for clone in _clones(wanted.name, draft):
-            draft.branch(clone.name, _mount([clone], clone.name, wanted, draft), after=(clone.root,))
+        plan_uncovered(root.name, root.name, wanted, draft)
 
 
 def _mount(datasets: list[Dataset], branch: str, wanted: WantedDataset, draft: Draft) -> t.Iterator[Step]:
@@ -90,7 +89,8 @@ def _top(wanted: WantedDataset, draft: Draft) -> t.Iterator[Step]:
             )
         return
     if draft.model.locked(dataset):
-        raise Refused(
+        raise Blocked(
+            dataset.root,
             f"'{wanted.name}' uses the key of '{dataset.root}', which is locked.",
             hint=f"Unlock '{dataset.root}'.",
         )

@@ -238,12 +238,24 @@ def _store_renamed(folder: str, path: str, key: Key) -> None:
 def _remove_unfinished(folder: str) -> None:
     """Remove what runs that were killed left of files that were to get another name.
 
-    Tasks wait for each other, so what is there of another process is nobody's any more.
+    A file that is being written has the number of a process that is there.
     """
     for name in os.listdir(folder):
         found = _UNFINISHED.fullmatch(name)
-        if found is not None and int(found[1]) != os.getpid():
-            os.unlink(os.path.join(folder, name))
+        if found is not None and not _runs(int(found[1])):
+            # Another thread may be faster.
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(os.path.join(folder, name))
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True
 
 
 def _fill(handle: t.BinaryIO, key: Key) -> None:
@@ -371,9 +383,10 @@ def _existing(path: str) -> str:
 
 
 def volume_of(source: str) -> str:
-    """The volume of ZFS behind a device node, or a partition of it; for whatever else is mounted, that itself.
+    """The volume of ZFS behind a device node; for whatever else is mounted, that itself.
 
-    FreeBSD mounts ``/dev/zvol/...``, Linux ``/dev/zd0``, to which udev makes links of such names.
+    FreeBSD mounts ``/dev/zvol/...``; what is a partition there can't be told by its name. Linux mounts ``/dev/zd0``, to
+    which udev makes links of such names, and ``/dev/zd0p1`` for a partition.
     """
     if source.startswith(_VOLUMES):
         return source[len(_VOLUMES) :]

@@ -14,8 +14,11 @@ from ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.zfs.d
     HEX,
     PASSPHRASES,
     four,
+    locked,
     passphrase_root,
     root,
+    run,
+    wishes,
     world,
 )
 
@@ -65,3 +68,18 @@ def test_what_is_refused_then_may_refuse_more(tmp_path: Path) -> None:
     done = four(zfs, tmp_path, datasets=entries)
     assert sorted(failure.branch for failure in done.plan.failures) == ["plain/g", "plain/g/p", "plain/g/p/c"]
     assert zfs.commands_that_change() == []
+
+
+def test_a_child_that_only_could_not_be_mounted_inherits_all_the_same(tmp_path: Path) -> None:
+    place = tmp_path / "c"
+    place.mkdir()
+    (place / "file").touch()
+    zfs = world(root("plain/p", "a"), locked(root("plain/p/c", "b", properties={"mountpoint": str(place)})))
+    entries = [
+        {"name": "plain/p", "key": {"format": "passphrase", "value": PASSPHRASES[0]}},
+        {"name": "plain/p/c", "state": "inherited", "key": {"value": HEX["b"]}},
+    ]
+    done = run(zfs, tmp_path / "keys", wishes(datasets=entries))
+    assert "Let 'plain/p/c' use the key of 'plain/p'" in done.plan.actions
+    assert any("Change the key of 'plain/p'" in action for action in done.plan.actions)
+    assert "plain/p/c" in [failure.branch for failure in done.plan.failures]

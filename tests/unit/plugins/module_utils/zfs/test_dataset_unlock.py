@@ -13,7 +13,11 @@ import pytest
 from ansible_collections.nasops.encryption.plugins.module_utils.plan import Outcome
 from ansible_collections.nasops.encryption.plugins.module_utils.zfs import dataset_actions, keystore
 from ansible_collections.nasops.encryption.plugins.module_utils.zfs.dataset_read import Survey
-from ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.zfs.dataset_host import DatasetZfs, Node
+from ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.zfs.dataset_host import (
+    DatasetZfs,
+    Node,
+    Refusal,
+)
 from ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.zfs.dataset_tools import (
     HEX,
     PASSPHRASES,
@@ -139,13 +143,17 @@ class TestKeyFileOnWhatTheTaskOpens:
         """Has key files on a filesystem."""
 
         shows: dict[str, str] = {}
+        later: dict[str, tuple[str, str]] = {}
+        fails = ""
 
         def _mount(self, words: tuple[str, ...], stdin: bytes) -> None:
+            if words[-1] == self.fails:
+                raise Refusal(f"cannot mount '{self.fails}': permission denied")
             super()._mount(words, stdin)
-            for path, text in self.shows.items():
-                if words[-1] == "plain/z":
-                    Path(path).parent.mkdir(exist_ok=True)
-                    Path(path).write_text(text + "\n")
+            shown = self.shows.items() if words[-1] == "plain/z" else ()
+            for path, text in (*shown, *([self.later[words[-1]]] if words[-1] in self.later else ())):
+                Path(path).parent.mkdir(exist_ok=True)
+                Path(path).write_text(text + "\n")
 
     def host(self, tmp_path: Path, text: str | None) -> TestKeyFileOnWhatTheTaskOpens.Zfs:
         """The name of what holds the key comes after those of what is opened by it."""
@@ -202,6 +210,56 @@ class TestKeyFileOnWhatTheTaskOpens:
         done = self.unlock(zfs, tmp_path)
         assert "is not the one that opens 'plain/b'" in done.plan.failures[0].message
         assert mounted(zfs) == ["plain", "plain/z"]
+
+    def test_what_lies_in_a_folder_that_failed_meanwhile_is_not_attempted(self, tmp_path: Path) -> None:
+        """The key of w/b is on z, and w itself fails when it is to be mounted."""
+        zfs = self.host(tmp_path, HEX["b"])
+        zfs.world.nodes["plain/w"] = locked(root("plain/w", "d"))
+        zfs.world.nodes["plain/w/b"] = locked(root("plain/w/b", "b"))
+        zfs.fails = "plain/w"
+        entries = [
+            {"name": "plain/z", "state": "unlocked", "key": {"value": PASSPHRASES[0]}},
+            {"name": "plain/w", "state": "unlocked", "key": {"value": HEX["d"]}},
+            {"name": "plain/w/b", "state": "unlocked", "key": {"file": str(tmp_path / "z" / "b.key")}},
+        ]
+        done = run(zfs, tmp_path / "keystore", wishes(datasets=entries))
+        failed = {failure.branch: failure for failure in done.plan.failures}
+        assert sorted(failed) == ["plain/w", "plain/w/b"]
+        assert failed["plain/w/b"].message == "Not attempted, since 'plain/w' failed."
+        assert mounted(zfs) == ["plain", "plain/z"]
+
+    def test_other_failures_are_told_once(self, tmp_path: Path) -> None:
+        zfs = self.host(tmp_path, HEX["b"])
+        zfs.world.nodes["plain/d"] = locked(root("plain/d", "d"))
+        zfs.world.nodes["plain/d/e"] = locked(root("plain/d/e", "d"))
+        keys = {"plain/z": PASSPHRASES[0], "plain/b/c": HEX["c"], "plain/d": HEX["e"], "plain/d/e": HEX["d"]}
+        wanted = wishes(name="plain", state="unlocked", recursive=True, keys=keys)
+        done = run(zfs, tmp_path / "keystore", wanted)
+        assert [failure.branch for failure in done.plan.failures] == ["plain/d", "plain/d/e"]
+        assert mounted(zfs) == ["plain", "plain/b", "plain/b/c", "plain/z"]
+
+    def test_what_is_described_below_goes_along(self, tmp_path: Path) -> None:
+        zfs = self.host(tmp_path, HEX["b"])
+        zfs.world.nodes["plain/b/ch"] = child("plain/b/ch", "plain/b", mounted=False)
+        entries = [
+            {"name": "plain/z", "state": "unlocked", "key": {"value": PASSPHRASES[0]}},
+            {"name": "plain/b", "state": "unlocked"},
+            {"name": "plain/b/ch", "state": "unlocked"},
+        ]
+        done = run(zfs, tmp_path / "keystore", wishes(datasets=entries))
+        assert done.plan.failures == ()
+        assert mounted(zfs) == ["plain", "plain/b", "plain/b/ch", "plain/z"]
+
+    def test_one_key_file_lies_on_what_another_opens(self, tmp_path: Path) -> None:
+        zfs = self.host(tmp_path, HEX["b"])
+        place = tmp_path / "b"
+        zfs.world.nodes["plain/b"].properties["mountpoint"] = str(place)
+        file = str(place / "a.key")
+        zfs.world.nodes["plain/a"] = locked(root("plain/a", "a", location=keystore.location_of(file)))
+        zfs.later = {"plain/b": (file, HEX["a"])}
+        done = self.unlock(zfs, tmp_path)
+        assert done.plan.failures == ()
+        assert mounted(zfs) == ["plain", "plain/a", "plain/b", "plain/b/c", "plain/z"]
 
     def test_a_rotation_at_each_run_is_done_once(self, tmp_path: Path) -> None:
         zfs = self.host(tmp_path, HEX["b"])

@@ -7,6 +7,7 @@ import os
 import signal
 import stat
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -137,6 +138,16 @@ class TestStore:
         (tmp_path / foreign).touch()
         keystore.store(str(tmp_path / "b.key"), HEX)
         assert sorted(os.listdir(tmp_path)) == sorted([foreign, "a.key", "b.key"])
+
+    def test_many_write_at_once_where_something_was_left(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(os, "O_TMPFILE", 0, raising=False)
+        mine = tmp_path / f".nasops-{os.getpid()}-abcdefgh"
+        mine.touch()
+        for number in range(20):
+            (tmp_path / f".nasops-4194305{number}-abcdefgh").touch()
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda number: keystore.store(f"{tmp_path}/{number}.key", HEX), range(40)))
+        assert sorted(os.listdir(tmp_path)) == sorted([mine.name, *(f"{number}.key" for number in range(40))])
 
     @pytest.mark.parametrize("content", [b"", b"the only copy of another key\n"])
     def test_a_key_file_is_never_overwritten(self, tmp_path: Path, content: bytes) -> None:
