@@ -146,7 +146,7 @@ class TestKeyFileOnWhatTheTaskOpens:
         later: dict[str, tuple[str, str]] = {}
         fails = ""
 
-        def _mount(self, words: tuple[str, ...], stdin: bytes) -> None:
+        def _mount(self, words: list[str], stdin: bytes | None) -> None:
             if words[-1] == self.fails:
                 raise Refusal(f"cannot mount '{self.fails}': permission denied")
             super()._mount(words, stdin)
