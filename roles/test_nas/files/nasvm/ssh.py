@@ -170,10 +170,10 @@ def wait(description: Description, files: Files, running: Running, seconds: floa
     deadline = time.monotonic() + seconds
     while True:
         if not running.alive():
-            words = _last_lines(files.qemu_log)
-            raise (EmulatorFailed if _ASSERTION.search(words) else TestNasError)(
+            said = _last_lines(files.qemu_log)
+            raise (EmulatorFailed if _ASSERTION.search(said) else TestNasError)(
                 "QEMU of %s ended; its last words: %s; the guest's: %s"
-                % (description.name, words, _last_lines(files.console))
+                % (description.name, said, _last_lines(files.console))
             )
         if _answers(running.port):
             # a restored snapshot wakes up with the clock of the moment it was taken
