@@ -16,7 +16,7 @@ from ..errors import BadInput, StorageError
 from ..secrets import Key
 from . import keystore
 from .keystore import KeyFile
-from .names import ancestors
+from .names import ancestors, within
 from .offers import Offer, Offers, doubt
 from .state import Dataset
 
@@ -244,8 +244,11 @@ class _Forecast:
         if above:
             texts.append(f'Child cannot be unlocked when parent "{above}" is locked')
         refused, mounting = self._mounts(root)
-        texts += refused
-        self._held[root] = bool(above) or verdict.valid is not True or (bool(refused) and not mounting)
+        texts += refused.values()
+        # Clones elsewhere are mounted by themselves, and decide nothing.
+        own = [one.value("mountpoint") for one in self._members[root] if within(one.name, (root,))]
+        nothing = any(one in refused for one in own) and not any(one in mounting for one in own)
+        self._held[root] = bool(above) or verdict.valid is not True or nothing
         if not self._held[root]:
             self._mounting |= mounting
         if verdict.problem and not (texts and verdict.problem == NOT_PROVIDED):
@@ -269,9 +272,9 @@ class _Forecast:
     def _locked(self, root: str) -> bool:
         return self._members[root][0].locked
 
-    def _mounts(self, root: str) -> tuple[list[str], set[str]]:
-        """What can't be mounted, in words, and the mountpoints of what can."""
-        refused: list[str] = []
+    def _mounts(self, root: str) -> tuple[dict[str, str], set[str]]:
+        """By mountpoint what can't be mounted, in words, and the mountpoints of what can."""
+        refused: dict[str, str] = {}
         blocked: set[str] = set()
         mounting: set[str] = set()
         waiting = [one for one in self._members[root] if _is_waiting(one)]
@@ -285,7 +288,7 @@ class _Forecast:
             obstacle = "" if hidden else self._obstacles.get(mountpoint, "")
             if obstacle:
                 blocked.add(mountpoint)
-                refused.append(f"'{dataset.name}' cannot be mounted: {obstacle}")
+                refused[mountpoint] = f"'{dataset.name}' cannot be mounted: {obstacle}"
             else:
                 mounting.add(mountpoint)
         return refused, mounting

@@ -324,6 +324,17 @@ class TestMounts:
         assert found["tank"] == Preview(False, "'tank' cannot be mounted: full")
         assert found["tank/a"] == Preview(True)
 
+    def test_a_clone_elsewhere_that_can_not_be_mounted_keeps_no_root_locked(self) -> None:
+        datasets = table(
+            dataset("tank", "", locked=False),
+            root("tank/z", mountpoint="none"),
+            dataset("tank/c", "tank/z", mountpoint="/c"),
+            root("tank/z/a"),
+        )
+        found = end(datasets, {"tank/z": VALID, "tank/z/a": VALID}, c="full")
+        assert found["tank/z"] == Preview(False, "'tank/c' cannot be mounted: full")
+        assert found["tank/z/a"] == Preview(True)
+
     def test_a_child_that_uses_the_key_is_mounted_too(self) -> None:
         datasets = table(root(mountpoint="none"), dataset("tank/x", "tank", mountpoint="/x"))
         assert end(datasets, {"tank": VALID}, x="full")["tank"].error == "'tank/x' cannot be mounted: full"
