@@ -191,7 +191,7 @@ def converge(
     waiting = len(plan.postponed) + 1
     while rest.steps and plan.reveals and len(rest.postponed) < waiting:
         waiting = len(rest.postponed)
-        plan = replace(join((plan, apply(rest, runner, plan.failures))), retreat=())
+        plan = replace(join((plan, apply(rest, runner))), retreat=())
         if read_again is not None:
             read = functools.partial(read_again, state, replace(plan, postponed=rest.postponed))
         state, rest = _look_again(read, decide, plan, runner)
@@ -211,14 +211,24 @@ def converge(
 
 
 def _without_given_up(rest: Plan, plan: Plan) -> Plan:
-    """What is left to do, without the branches that failed."""
+    """What is left to do, without the branches that failed, and those that come after them."""
     given_up = {failure.branch for failure in plan.failures}
+    held_up: dict[str, Failure] = {}
+    for step in rest.steps:
+        by = next((name for name in step.after if name in given_up or name in held_up), "")
+        if by and step.branch not in given_up:
+            held_up.setdefault(step.branch, _not_attempted(step.branch, by))
+    known = given_up | held_up.keys()
     return replace(
         rest,
-        steps=tuple(step for step in rest.steps if not step.branch or step.branch not in given_up),
-        failures=tuple(one for one in rest.failures if one.branch not in given_up),
-        postponed=tuple(one for one in rest.postponed if one.branch not in given_up),
+        steps=tuple(step for step in rest.steps if not step.branch or step.branch not in known),
+        failures=(*(one for one in rest.failures if one.branch not in known), *held_up.values()),
+        postponed=tuple(one for one in rest.postponed if one.branch not in known),
     )
+
+
+def _not_attempted(branch: str, by: str) -> Failure:
+    return Failure(branch, f"Not attempted, since '{by}' failed.", because=by)
 
 
 def _told(failures: t.Sequence[Failure]) -> t.Iterator[str]:
@@ -267,10 +277,8 @@ def _blind_spot(plan: Plan) -> Plan:
     return Plan(warnings=(*revealed, *plan.unseen))
 
 
-def apply(plan: Plan, runner: Runner, failed: t.Sequence[Failure] = ()) -> Plan:
+def apply(plan: Plan, runner: Runner) -> Plan:
     """Carry out the steps in order; return the plan as it was carried out, with the branches that failed.
-
-    :param failed: branches that failed before; what comes after them is not attempted
 
     If all steps belong to branches, these run side by side, as far as none comes after another, unless the plan says
     otherwise.
@@ -282,11 +290,12 @@ def apply(plan: Plan, runner: Runner, failed: t.Sequence[Failure] = ()) -> Plan:
     for step in plan.steps:
         branches.setdefault(step.branch, []).append(step)
     if "" in branches or plan.in_order:
-        return _one_by_one(plan, runner, _Progress(failed))
-    return _side_by_side(plan, branches, runner, _Progress(failed))
+        return _one_by_one(plan, runner)
+    return _side_by_side(plan, branches, runner)
 
 
-def _one_by_one(plan: Plan, runner: Runner, progress: _Progress) -> Plan:
+def _one_by_one(plan: Plan, runner: Runner) -> Plan:
+    progress = _Progress()
     for index, step in enumerate(plan.steps):
         error = progress.carry_out(step, runner)
         if error is None or step.branch:
@@ -307,7 +316,8 @@ def _one_by_one(plan: Plan, runner: Runner, progress: _Progress) -> Plan:
 _MOST_AT_ONCE = 16
 
 
-def _side_by_side(plan: Plan, branches: t.Mapping[str, t.Sequence[Step]], runner: Runner, progress: _Progress) -> Plan:
+def _side_by_side(plan: Plan, branches: t.Mapping[str, t.Sequence[Step]], runner: Runner) -> Plan:
+    progress = _Progress()
     ends = {name: threading.Event() for name in branches}
     order = {name: number for number, name in enumerate(branches)}
 
@@ -335,9 +345,9 @@ def _side_by_side(plan: Plan, branches: t.Mapping[str, t.Sequence[Step]], runner
 class _Progress:
     """Which steps were done, and which branches failed."""
 
-    def __init__(self, failed: t.Sequence[Failure]) -> None:
+    def __init__(self) -> None:
         self._done: set[int] = set()
-        self._failures = {failure.branch: failure for failure in failed}
+        self._failures: dict[str, Failure] = {}
 
     def carry_out(self, step: Step, runner: Runner) -> StorageError | None:
         """Do a step, unless its branch failed or comes after one that did; returns what went wrong with it."""
@@ -345,8 +355,7 @@ class _Progress:
             return None
         held_up = next((name for name in step.after if name in self._failures), "")
         if held_up:
-            message = f"Not attempted, since '{held_up}' failed."
-            self._failures[step.branch] = Failure(step.branch, message, because=held_up)
+            self._failures[step.branch] = _not_attempted(step.branch, held_up)
             return None
         error = _carry_out(step, runner)
         if error is None:

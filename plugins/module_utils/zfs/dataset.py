@@ -21,8 +21,8 @@ from .dataset_options import WantedDataset, Wishes
 from .dataset_order import entries_in_order
 from .dataset_present import plan_present
 from .dataset_state import DatasetHost, Question
-from .dataset_uncovered import plan_uncovered_at_last
-from .dataset_unlock import plan_unlocked, refuse_stray_keys
+from .dataset_uncovered import plan_uncovered
+from .dataset_unlock import plan_deferred, plan_unlocked, refuse_stray_keys
 from .names import folders_above
 
 # In a warning.
@@ -55,8 +55,7 @@ def plan_datasets(wishes: Wishes, host: DatasetHost) -> tuple[Plan, tuple[Questi
 
 def _unmet(draft: Draft) -> set[str]:
     """The datasets that are not changed as was relied on. What fails only with a mount has its other steps."""
-    acting = {step.branch for step in draft.steps}
-    return {name for name in draft.trusted if name in draft.failures and name not in acting}
+    return draft.trusted & draft.refused
 
 
 def _postponed(draft: Draft) -> list[str]:
@@ -75,6 +74,7 @@ def _postponed(draft: Draft) -> list[str]:
             if name not in found
             and (
                 failure.because in found
+                or draft.held_up.get(name, "") in found
                 or any(folder in places for folder in folders_above(draft.missing_files.get(name, "")))
             )
         ]
@@ -101,9 +101,13 @@ def _drafted(wishes: Wishes, host: DatasetHost, distrusted: frozenset[str]) -> D
     opening = [one for one in wishes.datasets if one.state not in ("locked", "absent")]
     for wanted in _closing_order(closing, draft):
         _PLANNERS[wanted.state](wanted, draft)
+    draft.ahead = {one.name for one in opening}
     for wanted in entries_in_order(opening, draft):
         _PLANNERS[wanted.state](wanted, draft)
-    plan_uncovered_at_last(draft)
+        draft.ahead.discard(wanted.name)
+        plan_deferred(draft)
+    plan_deferred(draft, whatever=True)
+    plan_uncovered(draft)
     return draft
 
 

@@ -221,17 +221,21 @@ class RemoveFile:
 
 @dataclass(frozen=True)
 class Mount:
-    """A filesystem to mount; with ``move_aside`` what is at its mountpoint is moved, to ``aside`` if that is set."""
+    """A filesystem to mount; with ``move_aside`` what is at its mountpoint is moved, to ``aside`` if that is set.
+
+    ``beside``: whether it is mounted does not decide whether the key that was loaded before is unloaded again.
+    """
 
     name: str
     mountpoint: str
     move_aside: bool = False
     aside: str = ""
+    beside: bool = False
 
 
 @dataclass(frozen=True)
 class MountAll:
-    """Mounts filesystems in this order. If none can be, the key is unloaded again.
+    """Mounts filesystems in this order. If none can be of those that the key opens, it is unloaded again.
 
     ``volumes`` were opened with them, and may need a while longer. ``moved`` tells afterwards what was moved aside that
     no plan could name, since it showed only when what is above it was mounted.
@@ -245,9 +249,11 @@ class MountAll:
     def __call__(self, runner: Runner) -> None:
         failed: list[str] = []
         blocked: list[str] = []
+        opened = 0
         for mount in self.mounts:
             over = [path for path in blocked if lies_below(mount.mountpoint, path)]
             reason = f"nothing could be mounted at {over[0]}" if over else self._mount(mount, runner)
+            opened += not (reason or mount.beside)
             if reason:
                 failed.append(f"'{mount.name}': {reason}")
                 blocked.append(mount.mountpoint)
@@ -255,7 +261,7 @@ class MountAll:
             wait_for_nodes(self.volumes)
             return
         locked = ""
-        if self.lock_again and len(failed) == len(self.mounts):
+        if self.lock_again and not opened and not all(mount.beside for mount in self.mounts):
             locked = f" {self._lock_again(runner)}"
         moved = f" Moved aside before: {', '.join(self.moved)}." if self.moved else ""
         raise StorageError(f"Not mounted: {'; '.join(failed)}.{locked}{moved}", not_mounted=failed)

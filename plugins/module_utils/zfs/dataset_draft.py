@@ -17,14 +17,12 @@ from . import keystore
 from .dataset_actions import LoadKey
 from .dataset_model import Model
 from .dataset_options import WantedDataset, Wishes
+from .dataset_places import Places
 from .dataset_state import DatasetHost, PoolFacts, Question, Unanswered
 from .names import ancestors, folders_above, inherited_mountpoint
 from .properties import Property
 from .property_steps import with_altroot
 from .state import Dataset, way_back
-
-if t.TYPE_CHECKING:
-    from .dataset_uncovered import Places
 
 
 class Blocked(Refused):
@@ -75,9 +73,18 @@ class Draft:
         # Mountpoints at which nothing can be mounted, with the filesystem that should be. Nothing is mounted below.
         self.blocked: dict[str, str] = {}
         # Which filesystem lies in a folder of which, once somebody asked.
-        self.places: Places | None = None
-        # What may uncover other filesystems: roots, each with the dataset at and below which, and the entry for it.
-        self.uncovering: list[tuple[str, str, WantedDataset]] = []
+        self._places: Places | None = None
+        # What may uncover other filesystems: roots, each with users of its key, and the entry that they are mounted by.
+        self.uncovering: list[tuple[str, tuple[str, ...], WantedDataset]] = []
+        # Entries that are not planned yet, and roots that may have to wait for one, each with its entry.
+        self.ahead: set[str] = set()
+        self.deferred: list[tuple[Dataset, WantedDataset]] = []
+        # Filesystems of which it is known that they can't be mounted.
+        self.unmountable: set[str] = set()
+        # Branches that can't mount everything, with the failed branch that is why, "" if there are other reasons.
+        self.held_up: dict[str, str] = {}
+        # Branches of which nothing is done.
+        self.refused: set[str] = set()
         # Mountpoints that a planned step clears of what is there.
         self.cleared: set[str] = set()
         # Volumes that a planned step opens, by branch, as long as no later step waits for their device nodes.
@@ -101,6 +108,7 @@ class Draft:
             # None of its steps is carried out, not even those before the one that is refused.
             self.model.take_back()
             self._stays_unmounted(name)
+            self.refused.add(name)
             if isinstance(error, BadInput) and f"'{name}'" not in error.message:
                 error.message = f"Dataset '{name}': {error.message}"
             because = error.by if isinstance(error, Blocked) and error.by in self.failures else ""
@@ -163,6 +171,36 @@ class Draft:
         stored = [os.path.join(self.host.folder, one) for one in sorted(self.host.stored)]
         found = self.host.identities(stored)
         return [one for one in stored if one != path and found[one] & self.identity(path)]
+
+    @property
+    def places(self) -> Places:
+        """Where filesystems lie that are mounted by themselves, by what was read."""
+        if self._places is None:
+            self._places = Places(self.host.datasets.values())
+        return self._places
+
+    def lies_open(self, dataset: Dataset, mounting: t.Collection[str]) -> bool:
+        """Whether what a filesystem lies in is mounted, so that it would not be mounted in a bare folder.
+
+        :param mounting: datasets, or branches, that are mounted before it
+        """
+        around = [self.model.get(name) for name in self.places.around(self.host.datasets.get(dataset.name, dataset))]
+        return not around or any(
+            one is not None and (self.model.mounted(one) or one.name in mounting) for one in around
+        )
+
+    def moved(self, dataset: Dataset) -> Dataset:
+        """A dataset with the mountpoint that it inherits once the task gave one above it another."""
+        place = self.place_to_be(dataset.name)
+        if place == dataset.value("mountpoint"):
+            return dataset
+        return replace(dataset, properties={**dataset.properties, "mountpoint": Property(place, "inherited")})
+
+    def _moves(self, name: str) -> bool:
+        return self.entries[name].properties.get("mountpoint") is not None
+
+    def _described_above(self, name: str) -> t.Iterator[str]:
+        return (above for above in ancestors(name) if above in self.entries)
 
     def mounted_below(self, folder: str) -> str:
         """A mountpoint in use below a folder, "" if there is none."""
@@ -227,7 +265,9 @@ class Draft:
         if own is not None:
             pool = self.host.pools.get(name.split("/")[0])
             return with_altroot(pool.altroot if pool else "", own)
-        if dataset is not None:
+        # One that is by default what it is is inherited from whatever above gets another.
+        inherits = dataset is not None and dataset.properties["mountpoint"].source in ("inherited", "default")
+        if dataset is not None and not (inherits and any(self._moves(above) for above in self._described_above(name))):
             return dataset.value("mountpoint")
         if "/" not in name:
             return ""

@@ -17,14 +17,11 @@ from .dataset_options import WantedDataset
 from .dataset_policy import refuse_key_children
 from .dataset_replica import refuse_replica, refuse_shared_replica
 from .dataset_retire import finish_retiring, mark_steps, retire_steps
-from .dataset_uncovered import plan_uncovered
+from .dataset_uncovered import later, uncovered
 
 
 def plan_inherited(wanted: WantedDataset, draft: Draft) -> None:
     draft.branch(wanted.name, _inherit(wanted, draft))
-    dataset = draft.model.get(wanted.name)
-    if dataset is not None and dataset.encrypted:
-        plan_uncovered(dataset.root, wanted.name, wanted, draft)
 
 
 def _inherit(wanted: WantedDataset, draft: Draft) -> t.Iterator[Step]:
@@ -74,4 +71,6 @@ def _inherit(wanted: WantedDataset, draft: Draft) -> t.Iterator[Step]:
 
 def _mounts(name: str, root: str, wanted: WantedDataset, draft: Draft) -> t.Iterator[Step]:
     """Mount what uses the parent's key from now on, at and below the dataset."""
-    yield from mount_steps(name, plan_mounts(users_of(root, name, draft), wanted, draft), draft)
+    own = users_of(root, name, draft)
+    later(root, own, wanted, draft)
+    yield from mount_steps(name, plan_mounts(own, wanted, draft, uncovered(root, own, draft)), draft)

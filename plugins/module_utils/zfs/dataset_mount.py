@@ -13,7 +13,7 @@ from ..plan import Change, Step
 from .dataset_actions import Mount, MountAll
 from .dataset_draft import Blocked, Draft
 from .dataset_options import WantedDataset
-from .names import ancestors, folders_above
+from .names import ancestors, folders_above, within
 from .state import Dataset
 
 
@@ -22,43 +22,58 @@ class Mounts:
     """What can be mounted, in this order, and what can't, with the reason.
 
     ``because``: the branch that failed with what should be mounted above all of these, "" if some have other reasons.
-    ``unseen`` are mountpoints of which it shows only then what has to be moved aside there.
+    ``unseen`` are mountpoints of which it shows only then what has to be moved aside there. ``hopeless``: nothing of
+    what the key opens can be mounted, though something should be.
     """
 
     possible: tuple[Mount, ...] = ()
     refused: tuple[str, ...] = ()
     because: str = ""
     unseen: tuple[str, ...] = ()
+    hopeless: bool = False
 
 
 def users_of(root: str, top: str, draft: Draft) -> list[Dataset]:
-    """What uses the key of a root at and below a dataset, that one first."""
-    members = [one for one in draft.model.members(root) if (one.name + "/").startswith(top + "/")]
-    return sorted(members, key=lambda one: one.name != top)
+    """What uses the key of a root at and below a dataset, which comes first."""
+    if top == root:
+        members = draft.model.members(root)
+        return sorted((one for one in members if within(one.name, (top,))), key=lambda one: one.name != top)
+    first = draft.model.get(top)
+    return [one for one in (first, *draft.model.below(top)) if one is not None and one.root == root]
 
 
-def plan_mounts(datasets: t.Iterable[Dataset], wanted: WantedDataset, draft: Draft) -> Mounts:
+def plan_mounts(
+    datasets: t.Iterable[Dataset], wanted: WantedDataset, draft: Draft, beside: t.Sequence[Dataset] = ()
+) -> Mounts:
     """Sort out what of these datasets is to be mounted: those that ask for it by canmount and mountpoint.
 
     Nothing is mounted in the bare folder of a filesystem that can't be mounted: it would be in the way of that later.
+
+    :param beside: what is mounted with them as far as it lies in what is mounted, and decides nothing
     """
     if not wanted.mount:
         return Mounts()
     waiting = [
-        one
+        draft.moved(one)
         for one in datasets
         if one.mountable() and not draft.model.mounted(one) and draft.entries.get(one.name, wanted).mount
     ]
+    others = {one.name for one in beside}
+    waiting += beside
     possible: list[Mount] = []
     refused: list[str] = []
+    unmountable_names: list[str] = []
     causes: set[str] = set()
     unseen: list[str] = []
     # By mountpoint, the branch or dataset that is mounted there.
     mounting = dict(draft.mounting)
     for dataset in sorted(waiting, key=lambda one: (one.value("mountpoint"), one.name)):
         mountpoint = dataset.value("mountpoint")
+        if dataset.name in others and not draft.lies_open(dataset, mounting.values()):
+            continue
         below = draft.mounted_below(mountpoint)
         if below:
+            unmountable_names.append(dataset.name)
             draft.blocks(mountpoint, dataset.name)
             causes.add("")
             refused.append(
@@ -69,6 +84,7 @@ def plan_mounts(datasets: t.Iterable[Dataset], wanted: WantedDataset, draft: Dra
         # Who shares its own mountpoint does not matter: what is there is looked at below.
         over = draft.bare_above(mountpoint, dataset.name)
         if over:
+            unmountable_names.append(dataset.name)
             draft.blocks(mountpoint, dataset.name)
             causes.add(_failed_with(draft.blocked[over], draft))
             refused.append(f"'{dataset.name}' can't be mounted, because nothing could be mounted at {over}")
@@ -78,18 +94,22 @@ def plan_mounts(datasets: t.Iterable[Dataset], wanted: WantedDataset, draft: Dra
         obstacle = None if above or mountpoint in draft.cleared else draft.host.obstacle(mountpoint)
         move_aside = draft.entries.get(dataset.name, wanted).on_nonempty_mountpoint == "move_aside"
         if obstacle is not None and obstacle.text and not move_aside:
+            unmountable_names.append(dataset.name)
             draft.blocks(mountpoint, dataset.name)
             causes.add("")
             refused.append(f"'{dataset.name}' can't be mounted: {obstacle.text}")
             continue
         aside = obstacle.aside if obstacle and obstacle.text else ""
-        possible.append(Mount(dataset.name, mountpoint, move_aside, aside))
+        possible.append(Mount(dataset.name, mountpoint, move_aside, aside, dataset.name in others))
         # In one that is only now created, nothing is.
         if above in draft.host.datasets and move_aside:
             unseen.append(mountpoint)
         mounting[mountpoint] = dataset.name
         draft.blocked.pop(mountpoint, None)
-    return Mounts(tuple(possible), tuple(refused), causes.pop() if len(causes) == 1 else "", tuple(unseen))
+    draft.unmountable.update(unmountable_names)
+    hopeless = any(name not in others for name in unmountable_names) and all(one.beside for one in possible)
+    because = causes.pop() if len(causes) == 1 else ""
+    return Mounts(tuple(possible), tuple(refused), because, tuple(unseen), hopeless)
 
 
 def _failed_with(name: str, draft: Draft) -> str:
@@ -130,6 +150,7 @@ def mount_steps(branch: str, mounts: Mounts, draft: Draft, lock_again: str = "")
         draft.unseen += mounts.unseen
     if mounts.refused:
         draft.fail(branch, unmountable(mounts), "" if mounts.possible else mounts.because)
+        draft.held_up[branch] = mounts.because
 
 
 def _branches_above(mounts: Mounts, draft: Draft) -> t.Iterator[str]:

@@ -17,14 +17,13 @@ from .dataset_draft import Draft
 from .dataset_keys import refuse_below_locked
 from .dataset_mount import Mounts, mount_steps, plan_mounts, unmountable, users_of
 from .dataset_options import WantedDataset
-from .dataset_uncovered import plan_uncovered
+from .dataset_uncovered import later, uncovered
 from .property_steps import dataset_property_steps
 from .state import Dataset
 
 
 def plan_present(wanted: WantedDataset, draft: Draft) -> None:
     draft.branch(wanted.name, _present(wanted, draft))
-    plan_uncovered(wanted.name, wanted.name, wanted, draft)
 
 
 def _present(wanted: WantedDataset, draft: Draft) -> t.Iterator[Step]:
@@ -42,8 +41,8 @@ def _present(wanted: WantedDataset, draft: Draft) -> t.Iterator[Step]:
     was_locked = dataset.encrypted and draft.model.locked(dataset)
     clear = list(_clear_new_place(wanted, dataset, draft))
     if was_locked and wanted.key is not None and dataset.is_root:
-        mounts = plan_mounts(_to_mount(draft.as_described(dataset), draft), wanted, draft)
-        if mounts.refused and not mounts.possible:
+        mounts = _plan_mounts(draft.as_described(dataset), wanted, draft)
+        if mounts.hopeless:
             if mounts.because:
                 # If it is for the same reason, that says more.
                 refuse_below_locked(wanted.name, draft)
@@ -57,7 +56,7 @@ def _present(wanted: WantedDataset, draft: Draft) -> t.Iterator[Step]:
     dataset = draft.as_described(dataset)
     if not (dataset.encrypted and draft.model.locked(dataset)):
         lock_again = wanted.name if was_locked and dataset.is_root else ""
-        mounts = plan_mounts(_to_mount(dataset, draft), wanted, draft)
+        mounts = _plan_mounts(dataset, wanted, draft)
         yield from mount_steps(wanted.name, mounts, draft, lock_again)
 
 
@@ -121,8 +120,10 @@ def _clear_new_place(wanted: WantedDataset, dataset: Dataset, draft: Draft) -> t
     )
 
 
-def _to_mount(dataset: Dataset, draft: Draft) -> list[Dataset]:
-    """The dataset, and if it is an encryption root, what below it is opened by the same key."""
+def _plan_mounts(dataset: Dataset, wanted: WantedDataset, draft: Draft) -> Mounts:
+    """The mounts of the dataset, and if it is an encryption root, of what is opened or uncovered by the same key."""
     if not dataset.is_root:
-        return [dataset]
-    return [dataset] + [one for one in users_of(dataset.name, dataset.name, draft) if one.name != dataset.name]
+        return plan_mounts([dataset], wanted, draft)
+    own = [dataset] + [one for one in users_of(dataset.name, dataset.name, draft) if one.name != dataset.name]
+    later(dataset.name, own, wanted, draft)
+    return plan_mounts(own, wanted, draft, uncovered(dataset.name, own, draft))

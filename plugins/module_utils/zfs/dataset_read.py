@@ -74,7 +74,8 @@ def survey_again(runner: ZfsRunner, wishes: Wishes, before: Survey, done: Plan) 
     """
     told = (*_moved_aside(done), *_without_nodes(done))
     try:
-        found = _read_again(runner, wishes.settled({one.branch for one in done.postponed}), before, done)
+        ahead = {one.branch for one in done.postponed} - {step.branch for step in done.steps}
+        found = _read_again(runner, wishes.settled(ahead), before, done)
     except StorageError as error:
         error.message = " ".join((error.message, *told))
         raise

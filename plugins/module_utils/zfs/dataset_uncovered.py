@@ -1,11 +1,11 @@
 # Copyright (c) 2026 nasops.encryption contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Plans the mounts that an unlocked root makes possible beyond what its key opens below it.
+"""What an unlocked root makes it possible to mount beyond what its key opens below it.
 
 These are filesystems in its folders that need no key, or one that is loaded: a lock unmounts them with it. And they are
-clones elsewhere that use its key, if the task unlocks all below a dataset that they lie below. Each is a branch of its
-own, so that none of them decides whether the root stays open.
+clones elsewhere that use its key, if the task unlocks all below a dataset that they lie below. They are mounted with
+the users of the key, in the order of their places, but do not decide whether the root stays open.
 """
 
 from __future__ import annotations
@@ -14,77 +14,62 @@ import typing as t
 
 from ..plan import Step
 from .dataset_draft import Draft
-from .dataset_mount import mount_steps, plan_mounts, users_of
+from .dataset_mount import mount_steps, plan_mounts
 from .dataset_options import WantedDataset
-from .names import ancestors, folders_above
+from .names import ancestors, within
 from .state import Dataset
 
 
-class Places:
-    """Where filesystems lie that are mounted by themselves: which in a folder of which."""
+def uncovered(root: str, users: t.Sequence[Dataset], draft: Draft) -> list[Dataset]:
+    """The filesystems beside the users of the key of a root that wait to be mounted.
 
-    def __init__(self, datasets: t.Iterable[Dataset]) -> None:
-        filesystems = [one for one in datasets if one.mountable()]
-        self._at: dict[str, list[str]] = {}
-        for one in filesystems:
-            self._at.setdefault(one.value("mountpoint"), []).append(one.name)
-        self._inside: dict[str, list[Dataset]] = {}
-        for one in filesystems:
-            for name in self.around(one):
-                self._inside.setdefault(name, []).append(one)
-
-    def around(self, dataset: Dataset) -> list[str]:
-        """The filesystems of the nearest folder above a mountpoint that is one."""
-        folders = folders_above(dataset.value("mountpoint"))
-        return next((self._at[folder] for folder in folders if folder in self._at), [])
-
-    def inside(self, name: str) -> list[Dataset]:
-        """What lies in the folders of a filesystem, and not in those of another one in between."""
-        return self._inside.get(name, [])
+    :param users: what uses the key at and below a dataset; with the root among them, its clones elsewhere belong to it
+    """
+    found: dict[str, None] = {}
+    if any(one.name == root for one in users):
+        found.update(dict.fromkeys(_clones(root, draft)))
+    queue = [one.name for one in users] + list(found)
+    seen = set(queue)
+    for name in queue:
+        for other in draft.places.inside(name):
+            one = draft.model.get(other)
+            if one is not None and other not in seen and (one.root == root or _needs_no_other_key(one, draft)):
+                found[other] = None
+                seen.add(other)
+                queue.append(other)
+    waiting = (draft.model.get(name) for name in found)
+    return [draft.moved(one) for one in waiting if one is not None and _is_ours(one, draft)]
 
 
-def plan_uncovered(root: str, top: str, wanted: WantedDataset, draft: Draft) -> None:
-    """Mount what the users of the key of a root at and below ``top`` uncover, and clones."""
-    draft.uncovering.append((root, top, wanted))
-    _uncover(root, top, wanted, draft)
+def later(root: str, users: t.Sequence[Dataset], wanted: WantedDataset, draft: Draft) -> None:
+    """Note what may be uncovered only by what is opened later in the task."""
+    draft.uncovering.append((root, tuple(one.name for one in users), wanted))
 
 
-def plan_uncovered_at_last(draft: Draft) -> None:
-    """Once more when all is planned, since what lies around such a filesystem may be opened later than its own root."""
+def plan_uncovered(draft: Draft) -> None:
+    """Once all is planned, mount what lies in folders that were opened later than its own root."""
     steps = -1
     while steps != len(draft.steps):
         steps = len(draft.steps)
-        for root, top, wanted in draft.uncovering:
-            _uncover(root, top, wanted, draft)
+        for root, names, wanted in draft.uncovering:
+            dataset = draft.model.get(root)
+            if dataset is None or not wanted.mount or draft.model.locked(dataset):
+                continue
+            users = [one for one in (draft.model.get(name) for name in names) if one is not None]
+            for one in uncovered(root, users, draft):
+                if one.name not in draft.unmountable and draft.lies_open(one, draft.mounting.values()):
+                    draft.branch(one.name, _mount(one, wanted, draft), after=(root,))
 
 
-def _uncover(root: str, top: str, wanted: WantedDataset, draft: Draft) -> None:
-    dataset = draft.model.get(root)
-    if dataset is None or not wanted.mount or draft.model.locked(dataset):
-        return
-    if draft.places is None:
-        draft.places = Places(draft.host.datasets.values())
-    found = {one.name: one for one in _clones(root, draft)}
-    seen = [one.name for one in users_of(root, top, draft)] + list(found)
-    for name in seen:
-        for one in draft.places.inside(name):
-            if one.name not in found and one.name not in seen and _needs_no_other_key(one, draft):
-                found[one.name] = one
-                seen.append(one.name)
-    for one in sorted(found.values(), key=lambda one: (one.value("mountpoint"), one.name)):
-        if not draft.model.mounted(one) and _may_be_mounted(one, draft.places, draft):
-            draft.branch(one.name, _mount(one, wanted, draft), after=(root,))
-
-
-def _clones(root: str, draft: Draft) -> t.Iterator[Dataset]:
+def _clones(root: str, draft: Draft) -> t.Iterator[str]:
     """Clones that use the key of a root they do not lie below, where the task unlocks everything."""
     for one in draft.model.members(root):
-        if not (one.name + "/").startswith(root + "/") and _is_included(one.name, draft):
-            yield one
+        if not within(one.name, (root,)) and _is_included(one.name, draft):
+            yield one.name
 
 
 def _is_included(name: str, draft: Draft) -> bool:
-    """Whether the nearest dataset above that the task unlocks or locks is to be unlocked with all below it."""
+    """Whether the nearest dataset above that the task unlocks or locks with all below is to be unlocked."""
     for above in ancestors(name):
         entry = draft.entries.get(above)
         if entry is not None and entry.recursive and entry.state in ("unlocked", "locked"):
@@ -96,13 +81,13 @@ def _needs_no_other_key(dataset: Dataset, draft: Draft) -> bool:
     return not dataset.encrypted or (not dataset.is_root and not draft.model.locked(dataset))
 
 
-def _may_be_mounted(dataset: Dataset, places: Places, draft: Draft) -> bool:
-    """Whether it is the task's to mount, and would not lie in the bare folder of another filesystem."""
-    if dataset.name in draft.entries or dataset.name in draft.failures or not dataset.mountable():
+def _is_ours(dataset: Dataset, draft: Draft) -> bool:
+    """Whether it waits, and has no entry that says what becomes of it."""
+    entry = draft.entries.get(dataset.name)
+    if entry is not None and not (entry.mount and entry.state == "unlocked" and not dataset.encrypted):
         return False
-    around = [draft.model.get(name) for name in places.around(dataset)]
-    return not around or any(one is not None and draft.model.mounted(one) for one in around)
+    return dataset.mountable() and not draft.model.mounted(dataset)
 
 
 def _mount(dataset: Dataset, wanted: WantedDataset, draft: Draft) -> t.Iterator[Step]:
-    yield from mount_steps(dataset.name, plan_mounts([dataset], wanted, draft), draft)
+    yield from mount_steps(dataset.name, plan_mounts((), wanted, draft, (dataset,)), draft)

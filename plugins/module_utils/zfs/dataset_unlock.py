@@ -14,7 +14,7 @@ from .dataset_keys import find_key, load_steps, refuse_below_locked
 from .dataset_mount import mount_steps, plan_mounts, unmountable, users_of
 from .dataset_options import WantedDataset
 from .dataset_order import roots_in_order
-from .dataset_uncovered import plan_uncovered
+from .dataset_uncovered import later, uncovered
 from .names import ancestors
 from .state import Dataset
 
@@ -28,23 +28,41 @@ def plan_unlocked(wanted: WantedDataset, draft: Draft) -> None:
         draft.branch(wanted.name, _top(wanted, draft))
         if wanted.name in draft.failures:
             return
-    for root in roots_in_order(list(_roots(wanted, draft)), draft):
-        if not draft.branch(root.name, unlock_root(root, wanted, draft)):
-            # It is not known yet; what lies below is asked about in the same round.
-            draft.model.unlock(root.name)
-        plan_uncovered(root.name, root.name, wanted, draft)
+    draft.deferred += [(root, wanted) for root in roots_in_order(list(_roots(wanted, draft)), draft)]
+    plan_deferred(draft)
 
 
-def _mount(datasets: list[Dataset], branch: str, wanted: WantedDataset, draft: Draft) -> t.Iterator[Step]:
-    yield from mount_steps(branch, plan_mounts(datasets, wanted, draft), draft)
+def plan_deferred(draft: Draft, whatever: bool = False) -> None:
+    """Plan the roots that do not have to wait for others of the task, as long as there are such.
+
+    :param whatever: nothing comes any more that they could wait for, so all of them, in their order
+    """
+    number = -1
+    while number != len(draft.deferred):
+        number = len(draft.deferred)
+        waiting = {root.name for root, _wanted in draft.deferred}
+        left: list[tuple[Dataset, WantedDataset]] = []
+        for root, wanted in draft.deferred:
+            waiting.discard(root.name)
+            if not whatever and _lies_in(root, draft) & (draft.ahead | waiting) - {root.name}:
+                waiting.add(root.name)
+                left.append((root, wanted))
+            else:
+                _plan_root(root, wanted, draft)
+        draft.deferred = left
 
 
-def _clones(top: str, draft: Draft) -> t.Iterator[Dataset]:
-    """Clones below a dataset that are opened by the key of their origin, which they do not lie below."""
-    for one in draft.model.below(top):
-        strays = one.encrypted and not one.is_root and not one.name.startswith(one.root + "/")
-        if strays and one.name not in draft.entries and not draft.model.locked(one) and one.root not in draft.failures:
-            yield one
+def _lies_in(root: Dataset, draft: Draft) -> set[str]:
+    """The locked roots that a root lies in, by its name or by its folder."""
+    around = [draft.model.get(name) for name in draft.places.around(root)]
+    closed = {one.root for one in around if one is not None and one.encrypted and draft.model.locked(one)}
+    return closed | {draft.model.locked_root_above(root.name)}
+
+
+def _plan_root(root: Dataset, wanted: WantedDataset, draft: Draft) -> None:
+    if not draft.branch(root.name, unlock_root(root, wanted, draft)):
+        # It is not known yet; what lies below is asked about in the same round.
+        draft.model.unlock(root.name)
 
 
 def _roots(wanted: WantedDataset, draft: Draft) -> t.Iterator[Dataset]:
@@ -97,7 +115,7 @@ def _top(wanted: WantedDataset, draft: Draft) -> t.Iterator[Step]:
     own = [dataset] + (
         [one for one in draft.model.below(wanted.name) if one.root == dataset.root] if wanted.recursive else []
     )
-    yield from _mount(own, wanted.name, wanted, draft)
+    yield from mount_steps(wanted.name, plan_mounts(own, wanted, draft), draft)
 
 
 def refuse_stray_keys(draft: Draft) -> None:
@@ -135,13 +153,15 @@ def _stray(name: str, root: str) -> Refused:
 def unlock_root(root: Dataset, wanted: WantedDataset, draft: Draft) -> t.Iterator[Step]:
     """Load the key of one encryption root and mount what uses it."""
     own = users_of(root.name, root.name, draft)
+    beside = uncovered(root.name, own, draft)
+    later(root.name, own, wanted, draft)
     if not draft.model.locked(root):
-        yield from _mount(own, root.name, wanted, draft)
+        yield from mount_steps(root.name, plan_mounts(own, wanted, draft, beside), draft)
         return
     refuse_below_locked(root.name, draft)
     found = find_key(root, draft)
-    mounts = plan_mounts(own, wanted, draft)
-    if mounts.refused and not mounts.possible:
+    mounts = plan_mounts(own, wanted, draft, beside)
+    if mounts.hopeless:
         raise unmountable(mounts, root.name)
     yield from load_steps(root, found, draft)
     draft.model.unlock(root.name)

@@ -83,3 +83,17 @@ def test_a_child_that_only_could_not_be_mounted_inherits_all_the_same(tmp_path: 
     assert "Let 'plain/p/c' use the key of 'plain/p'" in done.plan.actions
     assert any("Change the key of 'plain/p'" in action for action in done.plan.actions)
     assert "plain/p/c" in [failure.branch for failure in done.plan.failures]
+
+
+def test_a_child_that_is_unlocked_and_then_refused_is_not_relied_on(tmp_path: Path) -> None:
+    """It is unlocked by the entry of what it lies below, so that something is done to it."""
+    zfs = world(root("plain/a", "a"), locked(root("plain/a/x", "b", origin="plain/y@s")))
+    entries = [
+        {"name": "plain", "state": "unlocked", "recursive": True},
+        {"name": "plain/a", "key": {"format": "passphrase", "value": PASSPHRASES[0]}},
+        {"name": "plain/a/x", "state": "inherited"},
+    ]
+    done = run(zfs, tmp_path, wishes(datasets=entries, keys={"plain/a/x": HEX["b"]}))
+    assert sorted(failure.branch for failure in done.plan.failures) == ["plain/a", "plain/a/x"]
+    wrapped = zfs.world.nodes["plain/a"].wrapped
+    assert wrapped is not None and wrapped.format == "hex"

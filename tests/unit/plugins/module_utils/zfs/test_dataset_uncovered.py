@@ -12,13 +12,19 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.nasops.encryption.plugins.module_utils.zfs import dataset_actions
-from ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.zfs.dataset_host import DatasetZfs, Node
+from ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.zfs.dataset_host import (
+    DatasetZfs,
+    Node,
+    Refusal,
+)
 from ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.zfs.dataset_tools import (
     HEX,
     child,
     four,
     locked,
     root,
+    run,
+    wishes,
     world,
 )
 
@@ -130,6 +136,90 @@ class TestByFolders:
         four(zfs, tmp_path, name="plain/a", state="unlocked", manifest=KEYS)
         assert mounted(zfs) == ["plain/a"]
 
+    def test_what_the_key_opens_may_lie_in_one(self, tmp_path: Path) -> None:
+        """``e`` lies in ``p`` and that in ``a``, and a root in ``p`` as well."""
+        zfs = world(
+            root("plain/a", "a"),
+            Node("plain/a/p", mounted=True),
+            child("plain/a/e", "plain/a", properties={"mountpoint": "/nasops-test/plain/a/p/e"}),
+            root("plain/a/p/r", "b"),
+        )
+        everything = mounted(zfs)
+        four(zfs, tmp_path, name="plain/a", state="locked", recursive=True, policy="openzfs")
+        assert mounted(zfs) == []
+        keys = {"plain/a": HEX["a"], "plain/a/p/r": HEX["b"]}
+        done = four(zfs, tmp_path, name="plain/a", state="unlocked", recursive=True, keys=keys)
+        assert (done.plan.failures, mounted(zfs)) == ((), everything)
+
+    def test_one_with_an_entry_that_unlocks_what_is_below_it(self, tmp_path: Path) -> None:
+        zfs = world(locked(root("plain/a", "a")), Node("plain/a/p"), locked(root("plain/a/p/r", "b")))
+        entries = [{"name": name, "state": "unlocked", "recursive": True} for name in ("plain/a/p", "plain")]
+        keys = {"plain/a": HEX["a"], "plain/a/p/r": HEX["b"]}
+        done = four(zfs, tmp_path, datasets=entries, keys=keys)
+        assert (done.plan.failures, mounted(zfs)) == ((), ["plain/a", "plain/a/p", "plain/a/p/r"])
+
+    @pytest.mark.parametrize("kind", ["plain", "child"])
+    def test_one_that_moves_with_what_it_lies_in(self, tmp_path: Path, kind: str) -> None:
+        lower = Node("plain/a/p") if kind == "plain" else child("plain/a/p", "plain/a", mounted=False)
+        old, new = tmp_path / "old", tmp_path / "new"
+        (old / "p").mkdir(parents=True)
+        (old / "p" / "file").touch()
+        zfs = world(locked(root("plain/a", "a", properties={"mountpoint": str(old)})), lower)
+        wanted = {"key": A_KEY, "properties": {"mountpoint": str(new)}}
+        done = four(zfs, tmp_path / "keys", name="plain/a", **wanted)
+        assert (done.plan.failures, mounted(zfs)) == ((), ["plain/a", "plain/a/p"])
+
+    def test_one_that_the_task_destroys(self, tmp_path: Path) -> None:
+        zfs = world(
+            locked(root("plain/a", "a")),
+            Node("plain/d", mounted=True),
+            Node("plain/d/p", properties={"mountpoint": "/nasops-test/plain/a/p"}),
+        )
+        entries = [
+            {"name": "plain/d", "state": "absent", "recursive": True},
+            {"name": "plain/a", "state": "unlocked", "key": A_KEY},
+        ]
+        assert four(zfs, tmp_path, datasets=entries).plan.failures == ()
+        assert mounted(zfs) == ["plain/a"]
+
+    def test_another_that_fails_does_not_hold_one_up(self, tmp_path: Path) -> None:
+        class Zfs(DatasetZfs):
+            """Has a filesystem that is damaged."""
+
+            def _mount(self, words: list[str], stdin: bytes | None) -> None:
+                if words[-1] == "plain/a/e":
+                    raise Refusal("cannot mount 'plain/a/e': I/O error")
+                super()._mount(words, stdin)
+
+        zfs = Zfs(
+            world(locked(root("plain/a", "a")), child("plain/a/e", "plain/a", mounted=False), Node("plain/a/p")).world
+        )
+        done = run(zfs, tmp_path, wishes(name="plain/a", state="unlocked", key=A_KEY))
+        assert "Not mounted: 'plain/a/e'" in done.plan.failures[0].message
+        assert mounted(zfs) == ["plain/a", "plain/a/p"]
+
+
+class TestOrderOfEntries:
+    def test_what_lies_below_another_entry_comes_after_it(self, tmp_path: Path) -> None:
+        zfs = world(locked(root("plain/a", "a")), locked(root("plain/a/b", "b")), locked(root("plain/a/b/c", "c")))
+        entries = [{"name": "plain", "state": "unlocked", "recursive": True}, {"name": "plain/a", "state": "unlocked"}]
+        keys = {"plain/a": HEX["a"], "plain/a/b": HEX["b"], "plain/a/b/c": HEX["c"]}
+        done = four(zfs, tmp_path, datasets=entries, manifest=keys)
+        assert (done.plan.failures, mounted(zfs)) == ((), ["plain/a", "plain/a/b", "plain/a/b/c"])
+
+    def test_what_lies_in_a_folder_of_another_entry_comes_after_it(self, tmp_path: Path) -> None:
+        lower = root("plain/x", "b", properties={"mountpoint": "/nasops-test/plain/z/x"})
+        zfs = world(locked(root("plain/z", "a")), locked(lower), clone("plain/c", "plain/z"))
+        entries = [{"name": "plain", "state": "unlocked", "recursive": True}, {"name": "plain/z", "state": "unlocked"}]
+        done = four(zfs, tmp_path, datasets=entries, manifest={"plain/z": HEX["a"], "plain/x": HEX["b"]})
+        assert (done.plan.failures, mounted(zfs)) == ((), ["plain/c", "plain/x", "plain/z"])
+
+    def test_roots_below_a_clone_come_after_what_opens_it(self, tmp_path: Path) -> None:
+        zfs = world(locked(root("plain/z", "a")), clone("plain/c", "plain/z"), locked(root("plain/c/r", "b")))
+        keys = {"plain/z": HEX["a"], "plain/c/r": HEX["b"]}
+        done = four(zfs, tmp_path, name="plain", state="unlocked", recursive=True, keys=keys)
+        assert (done.plan.failures, mounted(zfs)) == ((), ["plain/c", "plain/c/r", "plain/z"])
+
 
 class TestPlainOnesDecideNothing:
     """Whether a root stays open depends on what its key opens."""
@@ -142,7 +232,7 @@ class TestPlainOnesDecideNothing:
         upper = root("plain/a", "a", mounted=True, properties={"mountpoint": str(tmp_path / "a")})
         zfs = world(upper, plain)
         done = four(zfs, tmp_path / "keys", name="plain/a", state="unlocked")
-        assert [failure.branch for failure in done.plan.failures] == ["plain/p"]
+        assert "'plain/p' can't be mounted" in done.plan.failures[0].message
         assert zfs.world.nodes["plain/a"].loaded
 
     def test_one_that_can_be_mounted_keeps_none_open(self, tmp_path: Path) -> None:
