@@ -10,6 +10,7 @@ import sys
 import time
 from dataclasses import dataclass, field
 
+from .. import mountinfo
 from ..command import Command, CommandError, Runner
 from ..errors import Refused, StorageError
 from ..secrets import Key, generate
@@ -416,14 +417,35 @@ class Remount:
                 # The whole filesystem there would be something else.
                 failed.append(f"'{one.name}' at {one.place}: its folder {one.folder} was there, by 'mount --bind'")
                 continue
-            try:
-                run_zfs(runner, one.mounting())
-            except StorageError as error:
-                said = error.result.stderr.strip() if isinstance(error, CommandError) else error.message
-                if "already mounted" not in said and "key not loaded" not in said:
-                    failed.append(f"'{one.name}'{f' at {one.place}' if one.place else ''}: {said}")
+            said = _words_of(runner, one.mounting())
+            if "already mounted" in said and _is_elsewhere(one):
+                # ZFS counts a folder of it that is mounted somewhere as well.
+                said = _words_of(runner, Command(("mount", "-t", "zfs", "-o", "zfsutil", one.name, one.place)))
+            if said and "already mounted" not in said and "key not loaded" not in said:
+                failed.append(f"'{one.name}'{f' at {one.place}' if one.place else ''}: {said}")
         if failed:
             raise StorageError(f"Not mounted again: {'; '.join(failed)}.")
+
+
+def _words_of(runner: Runner, command: Command) -> str:
+    """What a program says that ends with an error, "" if it does not."""
+    try:
+        run_zfs(runner, command)
+    except CommandError as error:
+        return error.result.stderr.strip() or "it gave no reason"
+    except StorageError as error:
+        return error.message
+    return ""
+
+
+def _is_elsewhere(mounted: Mounted) -> bool:
+    """Whether a filesystem is mounted, but not where it was; no where that can't be told."""
+    try:
+        table = mountinfo.read()
+    except OSError:
+        return False
+    places = [one.place for one in table if one.kind == "zfs" and one.source == mounted.name]
+    return bool(places) and bool(mounted.place) and mounted.place not in places
 
 
 @dataclass(frozen=True)

@@ -44,8 +44,11 @@ def describe_mounts(names: t.Collection[str]) -> str:
 
 def _mounts_of(names: frozenset[str]) -> t.Iterator[str]:
     seen = {os.stat("/proc/self/ns/mnt").st_ino}
+    # Most services have a namespace of their own to which these are passed on, and from which they are taken with them.
+    here: set[tuple[str, str]] = set()
     for one in mountinfo.read():
         if one.kind == "zfs" and one.source in names:
+            here.add((one.source, one.place))
             yield f"'{one.source}' at {one.place}"
     for number in _processes():
         try:
@@ -56,7 +59,7 @@ def _mounts_of(names: frozenset[str]) -> t.Iterator[str]:
             continue
         seen.add(namespace)
         for one in lines:
-            if one.kind == "zfs" and one.source in names:
+            if one.kind == "zfs" and one.source in names and (one.source, one.place) not in here:
                 yield f"'{one.source}' at {one.place} for process {number} ({_name(number)})"
 
 

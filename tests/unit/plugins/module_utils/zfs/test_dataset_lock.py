@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from ansible_collections.nasops.encryption.plugins.module_utils import mountinfo
 from ansible_collections.nasops.encryption.plugins.module_utils.command import Command
 from ansible_collections.nasops.encryption.plugins.module_utils.errors import StorageError
 from ansible_collections.nasops.encryption.plugins.module_utils.plan import Outcome
@@ -118,6 +119,21 @@ class TestMountedAgain:
         assert done.plan.failures[0].hint.endswith(
             "Not mounted again: 'plain/a/l' at /srv/a/deep/l: its folder /folder was there, by 'mount --bind'."
         )
+
+    @pytest.mark.parametrize("own", [False, True])
+    def test_one_of_which_a_folder_is_still_mounted_elsewhere(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: bool
+    ) -> None:
+        """ZFS takes it for mounted then."""
+        table = tmp_path / "mountinfo"
+        places = ("/srv/export", "/plain/a") if own else ("/srv/export",)
+        lines = [f"40 30 0:31 /folder {place} rw - zfs plain/a rw\n" for place in places]
+        table.write_text("".join(lines), encoding="utf-8")
+        monkeypatch.setattr(mountinfo.read, "__defaults__", (str(table),))
+        zfs = world(root("plain/a"))
+        Remount((Mounted("plain/a", "/plain/a"),))(zfs)
+        by_hand = ("mount", "-t", "zfs", "-o", "zfsutil", "plain/a", "/plain/a")
+        assert (by_hand in zfs.commands) != own
 
     def test_all_are_tried(self) -> None:
         zfs = world(root("plain/a", mounted=False))

@@ -76,6 +76,14 @@ def test_each_other_namespace_is_looked_into_once(tables: Tables) -> None:
     assert said == "; still mounted: 'tank/a' at /in a container for process 70002 (it has ended meanwhile)"
 
 
+def test_what_a_service_has_from_here_goes_with_that(tables: Tables) -> None:
+    tables.lines[OWN] = [mount("tank/a", "/srv/export")]
+    tables.process("70001", 2, mount("tank/a", "/srv/export"), mount("tank/a", "/own"))
+    assert holders.describe_mounts(("tank/a",)) == (
+        "; still mounted: 'tank/a' at /srv/export, 'tank/a' at /own for process 70001 (it has ended meanwhile)"
+    )
+
+
 def test_a_process_that_ends_meanwhile_is_left_out(tables: Tables) -> None:
     tables.namespaces["70001"] = 2
     assert holders.describe_mounts(("tank/a",)) == ""
