@@ -74,6 +74,7 @@ class Draft:
         self.blocked: dict[str, str] = {}
         # Which filesystem lies in a folder of which, once somebody asked.
         self._places: Places | None = None
+        self._anything_waits: bool | None = None
         # What may uncover other filesystems: roots, each with users of its key, and the entry that they are mounted by.
         self.uncovering: list[tuple[str, tuple[str, ...], WantedDataset]] = []
         # Entries that are not planned yet, and roots that may have to wait for one, each with its entry.
@@ -178,6 +179,14 @@ class Draft:
         if self._places is None:
             self._places = Places(self.host.datasets.values())
         return self._places
+
+    @property
+    def anything_waits(self) -> bool:
+        """Whether any filesystem was read that wants to be mounted and was not."""
+        if self._anything_waits is None:
+            read = self.host.datasets.values()
+            self._anything_waits = any(not one.mounted and one.mountable() for one in read)
+        return self._anything_waits
 
     def lies_open(self, dataset: Dataset, mounting: t.Collection[str]) -> bool:
         """Whether what a filesystem lies in is mounted, so that it would not be mounted in a bare folder.

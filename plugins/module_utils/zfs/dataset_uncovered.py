@@ -25,6 +25,8 @@ def uncovered(root: str, users: t.Sequence[Dataset], draft: Draft) -> list[Datas
 
     :param users: what uses the key at and below a dataset; with the root among them, its clones elsewhere belong to it
     """
+    if not draft.anything_waits:
+        return []
     found: dict[str, None] = {}
     if any(one.name == root for one in users):
         found.update(dict.fromkeys(_clones(root, draft)))
@@ -43,7 +45,8 @@ def uncovered(root: str, users: t.Sequence[Dataset], draft: Draft) -> list[Datas
 
 def later(root: str, users: t.Sequence[Dataset], wanted: WantedDataset, draft: Draft) -> None:
     """Note what may be uncovered only by what is opened later in the task."""
-    draft.uncovering.append((root, tuple(one.name for one in users), wanted))
+    if draft.anything_waits:
+        draft.uncovering.append((root, tuple(one.name for one in users), wanted))
 
 
 def plan_uncovered(draft: Draft) -> None:

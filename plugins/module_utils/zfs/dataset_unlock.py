@@ -44,7 +44,7 @@ def plan_deferred(draft: Draft, whatever: bool = False) -> None:
         left: list[tuple[Dataset, WantedDataset]] = []
         for root, wanted in draft.deferred:
             waiting.discard(root.name)
-            if not whatever and _lies_in(root, draft) & (draft.ahead | waiting) - {root.name}:
+            if not whatever and any(one in draft.ahead or one in waiting for one in _lies_in(root, draft)):
                 waiting.add(root.name)
                 left.append((root, wanted))
             else:
@@ -54,9 +54,9 @@ def plan_deferred(draft: Draft, whatever: bool = False) -> None:
 
 def _lies_in(root: Dataset, draft: Draft) -> set[str]:
     """The locked roots that a root lies in, by its name or by its folder."""
-    around = [draft.model.get(name) for name in draft.places.around(root)]
+    around = [draft.model.get(name) for name in draft.places.around(root)] if draft.anything_waits else []
     closed = {one.root for one in around if one is not None and one.encrypted and draft.model.locked(one)}
-    return closed | {draft.model.locked_root_above(root.name)}
+    return (closed | {draft.model.locked_root_above(root.name)}) - {root.name}
 
 
 def _plan_root(root: Dataset, wanted: WantedDataset, draft: Draft) -> None:
