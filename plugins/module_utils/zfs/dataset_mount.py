@@ -13,7 +13,7 @@ from ..plan import Change, Step
 from .dataset_actions import Mount, MountAll
 from .dataset_draft import Blocked, Draft
 from .dataset_options import WantedDataset
-from .names import ancestors, folders_above, within
+from .names import ancestors, folders_above
 from .state import Dataset
 
 
@@ -34,10 +34,10 @@ class Mounts:
 
 
 def users_of(root: str, top: str, draft: Draft) -> list[Dataset]:
-    """What uses the key of a root at and below a dataset, which comes first."""
+    """What uses the key of a root at and below a dataset."""
     if top == root:
-        members = draft.model.members(root)
-        return sorted((one for one in members if within(one.name, (top,))), key=lambda one: one.name != top)
+        below = top + "/"
+        return [one for one in draft.model.members(root) if one.name == top or one.name.startswith(below)]
     first = draft.model.get(top)
     return [one for one in (first, *draft.model.below(top)) if one is not None and one.root == root]
 

@@ -88,6 +88,8 @@ def _opened_with(root: str, draft: Draft) -> tuple[str, ...]:
     Of clones elsewhere only those that do not lie in a folder of the root: these come after it in any case, and must
     not bring before it what they lie in, which may lie in the root itself.
     """
+    if not draft.anything_waits:
+        return ()
     members = list(draft.model.members(root))
     own = _waiting((one for one in members if within(one.name, (root,))), draft)
     clones = _waiting((one for one in members if not within(one.name, (root,))), draft)
