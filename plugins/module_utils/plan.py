@@ -188,6 +188,7 @@ def converge(
         read = functools.partial(read_again, state, plan)
     state, rest = _look_again(read, decide, plan, runner)
     rest = _without_given_up(rest, plan)
+    # It ends when nothing was revealed that was waited for.
     waiting = len(plan.postponed) + 1
     while rest.steps and plan.reveals and len(rest.postponed) < waiting:
         waiting = len(rest.postponed)

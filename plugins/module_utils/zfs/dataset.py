@@ -54,16 +54,16 @@ def plan_datasets(wishes: Wishes, host: DatasetHost) -> tuple[Plan, tuple[Questi
 
 
 def _unmet(draft: Draft) -> set[str]:
-    """The datasets that are not changed as was relied on. What fails only with a mount has its other steps."""
+    """The datasets of which something relies on a change, and nothing of it is done."""
     return draft.trusted & draft.refused
 
 
-def _postponed(draft: Draft) -> list[str]:
+def _postponed(draft: Draft) -> t.Collection[str]:
     """The branches that fail for want of a key file which may show when something is mounted, and what they hold up.
 
     One of these may in turn be to mount what another file lies on.
     """
-    found: list[str] = []
+    found: dict[str, None] = {}
     while True:
         places = draft.mounting.keys() | {
             place for place, name in draft.blocked.items() if _root_of(name, draft) in found
@@ -80,7 +80,7 @@ def _postponed(draft: Draft) -> list[str]:
         ]
         if not more:
             return found
-        found += more
+        found.update(dict.fromkeys(more))
 
 
 def _root_of(name: str, draft: Draft) -> str:

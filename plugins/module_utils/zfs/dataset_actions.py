@@ -10,13 +10,13 @@ import sys
 import time
 from dataclasses import dataclass, field
 
-from .. import mountinfo
 from ..command import Command, CommandError, Runner
 from ..errors import Refused, StorageError
 from ..secrets import Key, generate
 from . import keystore
 from .holders import describe_holders, describe_mounts
 from .keys import Busy, RootKey, keys_of
+from .mount_table import places_of
 from .names import lies_below
 from .state import Dataset, mount_obstacle, read_datasets, run_zfs
 
@@ -418,7 +418,7 @@ class Remount:
                 failed.append(f"'{one.name}' at {one.place}: its folder {one.folder} was there, by 'mount --bind'")
                 continue
             said = _words_of(runner, one.mounting())
-            if "already mounted" in said and _is_elsewhere(one):
+            if "already mounted" in said and _is_elsewhere(one, runner):
                 # ZFS counts a folder of it that is mounted somewhere as well.
                 said = _words_of(runner, Command(("mount", "-t", "zfs", "-o", "zfsutil", one.name, one.place)))
             if said and "already mounted" not in said and "key not loaded" not in said:
@@ -438,14 +438,10 @@ def _words_of(runner: Runner, command: Command) -> str:
     return ""
 
 
-def _is_elsewhere(mounted: Mounted) -> bool:
+def _is_elsewhere(mounted: Mounted, runner: Runner) -> bool:
     """Whether a filesystem is mounted, but not where it was; no where that can't be told."""
-    try:
-        table = mountinfo.read()
-    except OSError:
-        return False
-    places = [one.place for one in table if one.kind == "zfs" and one.source == mounted.name]
-    return bool(places) and bool(mounted.place) and mounted.place not in places
+    places = [one.path for one in places_of(runner, (mounted.name,))[mounted.name]]
+    return bool(places and mounted.place) and mounted.place not in places
 
 
 @dataclass(frozen=True)

@@ -255,8 +255,7 @@ def _change(
     refuse_replica(dataset, wanted, draft, "be given another key")
     if wish.file:
         _refuse_below_mountpoint(wish.file, dataset, draft)
-    if found.file is not None:
-        refuse_circle(name, found.file, draft)
+    refuse_circle(name, found.file, draft)
     rotates = _rotates(wanted, wish)
     if rotates:
         # Whether it is made now, or was by a run that was interrupted.
@@ -413,8 +412,7 @@ def _keep(wish: KeyWish, found: Findings, dataset: Dataset, draft: Draft) -> t.I
             raise _other_key(wish.file, name)
     else:
         _refuse_below_mountpoint(wish.file, dataset, draft)
-        if found.file is not None:
-            refuse_circle(name, found.file, draft)
+        refuse_circle(name, found.file, draft)
         if wish.text is None:
             # It comes from the former key file, which is removed.
             keystore.refuse_memory(name, found.file, what="key")

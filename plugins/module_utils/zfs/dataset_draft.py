@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import bisect
+import functools
 import itertools
 import os
 import typing as t
@@ -72,9 +73,6 @@ class Draft:
         self._above_mounts: dict[str, str] = {}
         # Mountpoints at which nothing can be mounted, with the filesystem that should be. Nothing is mounted below.
         self.blocked: dict[str, str] = {}
-        # Which filesystem lies in a folder of which, once somebody asked.
-        self._places: Places | None = None
-        self._anything_waits: bool | None = None
         # What may uncover other filesystems: roots, each with users of its key, and the entry that they are mounted by.
         self.uncovering: list[tuple[str, tuple[str, ...], WantedDataset]] = []
         # Entries that are not planned yet, and roots that may have to wait for one, each with its entry.
@@ -173,25 +171,20 @@ class Draft:
         found = self.host.identities(stored)
         return [one for one in stored if one != path and found[one] & self.identity(path)]
 
-    @property
+    @functools.cached_property
     def places(self) -> Places:
         """Where filesystems lie that are mounted by themselves, by what was read."""
-        if self._places is None:
-            self._places = Places(self.host.datasets.values())
-        return self._places
+        return Places(self.host.datasets.values())
 
-    @property
+    @functools.cached_property
     def anything_waits(self) -> bool:
         """Whether any filesystem was read that wants to be mounted and was not."""
-        if self._anything_waits is None:
-            read = self.host.datasets.values()
-            self._anything_waits = any(not one.mounted and one.mountable() for one in read)
-        return self._anything_waits
+        return any(not one.mounted and one.mountable() for one in self.host.datasets.values())
 
     def lies_open(self, dataset: Dataset, mounting: t.Collection[str]) -> bool:
         """Whether what a filesystem lies in is mounted, so that it would not be mounted in a bare folder.
 
-        :param mounting: datasets, or branches, that are mounted before it
+        :param mounting: datasets that are mounted before it
         """
         around = [self.model.get(name) for name in self.places.around(self.host.datasets.get(dataset.name, dataset))]
         return not around or any(

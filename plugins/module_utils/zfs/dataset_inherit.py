@@ -12,12 +12,12 @@ from ..plan import Change, Step
 from .dataset_actions import InheritKey
 from .dataset_draft import Draft
 from .dataset_keys import find_key, load_steps, refuse_below_locked
-from .dataset_mount import mount_steps, plan_mounts, users_of
+from .dataset_mount import mount_steps, users_of
 from .dataset_options import WantedDataset
 from .dataset_policy import refuse_key_children
 from .dataset_replica import refuse_replica, refuse_shared_replica
 from .dataset_retire import finish_retiring, mark_steps, retire_steps
-from .dataset_uncovered import later, uncovered
+from .dataset_uncovered import plan_all_mounts
 
 
 def plan_inherited(wanted: WantedDataset, draft: Draft) -> None:
@@ -71,6 +71,4 @@ def _inherit(wanted: WantedDataset, draft: Draft) -> t.Iterator[Step]:
 
 def _mounts(name: str, root: str, wanted: WantedDataset, draft: Draft) -> t.Iterator[Step]:
     """Mount what uses the parent's key from now on, at and below the dataset."""
-    own = users_of(root, name, draft)
-    later(root, own, wanted, draft)
-    yield from mount_steps(name, plan_mounts(own, wanted, draft, uncovered(root, own, draft)), draft)
+    yield from mount_steps(name, plan_all_mounts(root, users_of(root, name, draft), wanted, draft), draft)

@@ -152,11 +152,13 @@ def refuse_own_file(name: str, found: KeyFile, draft: Draft) -> None:
         )
 
 
-def refuse_circle(name: str, found: KeyFile, draft: Draft) -> None:
+def refuse_circle(name: str, found: KeyFile | None, draft: Draft) -> None:
     """A key file must not lie on a dataset whose own key lies, over whatever others, on what the first key opens.
 
     :raises Refused: once all of them are locked, none could be opened
     """
+    if found is None:
+        return
     source, seen = draft.model.get(found.source), {name}
     way: list[str] = []
     while source is not None and source.encrypted and source.root not in seen:

@@ -14,7 +14,7 @@ from .dataset_draft import Draft
 from .dataset_options import WantedDataset
 from .dataset_policy import check_lock
 from .mount_table import Place
-from .names import folders_above
+from .names import folders_from
 from .state import Dataset
 
 
@@ -54,9 +54,9 @@ def _lock(wanted: WantedDataset, draft: Draft) -> t.Iterator[Step]:
             tuple(Change(("datasets", name, "mounted"), True, False) for name in mounted),
         )
     ordered = sorted(roots, key=lambda one: (-one.name.count("/"), one.name))
-    lasting = _lasting(unmount, [{one.name for one in draft.model.members(root.name)} for root in ordered])
-    for number, root in enumerate(ordered):
-        members = list(draft.model.members(root.name))
+    users = [list(draft.model.members(root.name)) for root in ordered]
+    lasting = _lasting(unmount, users)
+    for number, (root, members) in enumerate(zip(ordered, users)):
         volumes = tuple(one.name for one in members if one.value("type") == "volume")
         filesystems = tuple(one.name for one in members if one.value("type") == "filesystem")
         clones = tuple(member.name for member in outside if member.root == root.name)
@@ -91,10 +91,11 @@ def _to_unmount(top: str, roots: set[str], draft: Draft) -> tuple[tuple[Mounted,
         going = [
             mount
             for mount in mounts
-            if one.root in roots or any(folder in folders for folder in (mount.place, *folders_above(mount.place)))
+            if one.root in roots or any(folder in folders for folder in folders_from(mount.place))
         ]
         found += going
-        names += [one.name] if mounts == going else []
+        if mounts == going:
+            names.append(one.name)
     return _in_order(found), names
 
 
@@ -114,22 +115,22 @@ def _in_order(mounts: t.Iterable[Mounted]) -> tuple[Mounted, ...]:
     return tuple(sorted(mounts, key=lambda one: (bool(one.place), -_depth(one.place), not one.legacy, one.name)))
 
 
-def _lasting(unmounted: tuple[Mounted, ...], members: list[set[str]]) -> list[tuple[Mounted, int]]:
+def _lasting(unmounted: tuple[Mounted, ...], users: list[list[Dataset]]) -> list[tuple[Mounted, int]]:
     """What can be mounted again, in this order, each with the number of the last root whose lock may fail for that.
 
     What is locked by then can't be, nor what would lie in a bare folder of that.
 
-    :param members: what uses the keys of the roots, in the order in which they are locked
+    :param users: what uses the keys of the roots, in the order in which they are locked
     """
-    locked_by = {name: number for number, names in enumerate(members) for name in names}
+    locked_by = {one.name: number for number, members in enumerate(users) for one in members}
     bare_by: dict[str, int] = {}
     for one in unmounted:
         if one.place and one.name in locked_by:
-            bare_by[one.place] = min(locked_by[one.name], bare_by.get(one.place, len(members)))
+            bare_by[one.place] = min(locked_by[one.name], bare_by.get(one.place, len(users)))
     found: list[tuple[Mounted, int]] = []
     for one in reversed(unmounted):
-        numbers = [bare_by[place] for place in (one.place, *folders_above(one.place)) if place in bare_by]
-        found.append((one, min([locked_by.get(one.name, len(members)), *numbers])))
+        numbers = [bare_by[place] for place in folders_from(one.place) if place in bare_by]
+        found.append((one, min([locked_by.get(one.name, len(users)), *numbers])))
     return found
 
 

@@ -13,7 +13,7 @@ from ..plan import Change, Step
 from .dataset_actions import Mount, MountAll
 from .dataset_draft import Blocked, Draft
 from .dataset_options import WantedDataset
-from .names import ancestors, folders_above
+from .names import ancestors, folders_from
 from .state import Dataset
 
 
@@ -61,43 +61,41 @@ def plan_mounts(
     others = {one.name for one in beside}
     waiting += beside
     possible: list[Mount] = []
-    refused: list[str] = []
-    unmountable_names: list[str] = []
+    together: set[str] = set()
+    refused: dict[str, str] = {}
     causes: set[str] = set()
     unseen: list[str] = []
     # By mountpoint, the branch or dataset that is mounted there.
     mounting = dict(draft.mounting)
+
+    def refuse(dataset: Dataset, reason: str, cause: str = "") -> None:
+        draft.blocks(dataset.value("mountpoint"), dataset.name)
+        causes.add(cause)
+        refused[dataset.name] = f"'{dataset.name}' can't be mounted{reason}"
+
     for dataset in sorted(waiting, key=lambda one: (one.value("mountpoint"), one.name)):
         mountpoint = dataset.value("mountpoint")
-        if dataset.name in others and not draft.lies_open(dataset, mounting.values()):
+        if dataset.name in others and not draft.lies_open(dataset, together):
             continue
         below = draft.mounted_below(mountpoint)
         if below:
-            unmountable_names.append(dataset.name)
-            draft.blocks(mountpoint, dataset.name)
-            causes.add("")
-            refused.append(
-                f"'{dataset.name}' can't be mounted: at {mountpoint} it would hide what is mounted before it at "
-                f"{below}, so unmount that first, or give one of the two another mountpoint"
+            reason = (
+                f": at {mountpoint} it would hide what is mounted before it at {below}, so unmount that first, or give "
+                "one of the two another mountpoint"
             )
+            refuse(dataset, reason)
             continue
         # Who shares its own mountpoint does not matter: what is there is looked at below.
         over = draft.bare_above(mountpoint, dataset.name)
         if over:
-            unmountable_names.append(dataset.name)
-            draft.blocks(mountpoint, dataset.name)
-            causes.add(_failed_with(draft.blocked[over], draft))
-            refused.append(f"'{dataset.name}' can't be mounted, because nothing could be mounted at {over}")
+            refuse(dataset, f", because nothing could be mounted at {over}", _failed_with(draft.blocked[over], draft))
             continue
         # What is in a mountpoint below another one shows only when that one is mounted.
-        above = next((mounting[path] for path in _folders(mountpoint) if path in mounting), "")
+        above = next((mounting[path] for path in folders_from(mountpoint) if path in mounting), "")
         obstacle = None if above or mountpoint in draft.cleared else draft.host.obstacle(mountpoint)
         move_aside = draft.entries.get(dataset.name, wanted).on_nonempty_mountpoint == "move_aside"
         if obstacle is not None and obstacle.text and not move_aside:
-            unmountable_names.append(dataset.name)
-            draft.blocks(mountpoint, dataset.name)
-            causes.add("")
-            refused.append(f"'{dataset.name}' can't be mounted: {obstacle.text}")
+            refuse(dataset, f": {obstacle.text}")
             continue
         aside = obstacle.aside if obstacle and obstacle.text else ""
         possible.append(Mount(dataset.name, mountpoint, move_aside, aside, dataset.name in others))
@@ -105,11 +103,12 @@ def plan_mounts(
         if above in draft.host.datasets and move_aside:
             unseen.append(mountpoint)
         mounting[mountpoint] = dataset.name
+        together.add(dataset.name)
         draft.blocked.pop(mountpoint, None)
-    draft.unmountable.update(unmountable_names)
-    hopeless = any(name not in others for name in unmountable_names) and all(one.beside for one in possible)
+    draft.unmountable |= refused.keys()
+    hopeless = not refused.keys() <= others and all(one.beside for one in possible)
     because = causes.pop() if len(causes) == 1 else ""
-    return Mounts(tuple(possible), tuple(refused), because, tuple(unseen), hopeless)
+    return Mounts(tuple(possible), tuple(refused.values()), because, tuple(unseen), hopeless)
 
 
 def _failed_with(name: str, draft: Draft) -> str:
@@ -117,12 +116,6 @@ def _failed_with(name: str, draft: Draft) -> str:
     dataset = draft.model.get(name)
     branches = (name, dataset.root if dataset else "", *ancestors(name))
     return next((one for one in branches if one in draft.failures), "")
-
-
-def _folders(mountpoint: str) -> t.Iterator[str]:
-    """The folders above a mountpoint, nearest first; the mountpoint itself, where two filesystems share it."""
-    yield mountpoint
-    yield from folders_above(mountpoint)
 
 
 def mount_steps(branch: str, mounts: Mounts, draft: Draft, lock_again: str = "") -> t.Iterator[Step]:
@@ -156,7 +149,7 @@ def mount_steps(branch: str, mounts: Mounts, draft: Draft, lock_again: str = "")
 def _branches_above(mounts: Mounts, draft: Draft) -> t.Iterator[str]:
     """The branches that mount something above these mountpoints, which has to be there first."""
     for one in mounts.possible:
-        for path in _folders(one.mountpoint):
+        for path in folders_from(one.mountpoint):
             if path in draft.mounting:
                 yield draft.mounting[path]
 

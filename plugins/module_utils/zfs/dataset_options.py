@@ -173,7 +173,7 @@ def _entries(params: t.Mapping[str, t.Any], misnamed: dict[str, StorageError]) -
     if params.get("datasets") is None:
         if params.get("name") is None:
             raise BadInput("Neither 'name' nor 'datasets' is set, so no dataset is meant.")
-        yield _parse_dataset(params, {})
+        yield _parse_dataset(check_dataset_name(params["name"]), params, {})
         return
     if params.get("name") is not None:
         raise BadInput("Both 'name' and 'datasets' are set.", hint="Describe every dataset as an entry of 'datasets'.")
@@ -182,15 +182,14 @@ def _entries(params: t.Mapping[str, t.Any], misnamed: dict[str, StorageError]) -
         raise BadInput(f"With 'datasets', these belong into the entry of the dataset they are for: {', '.join(stray)}.")
     for entry in params["datasets"]:
         try:
-            check_dataset_name(entry["name"])
+            name = check_dataset_name(entry["name"])
         except BadInput as error:
             misnamed[entry["name"]] = error
             continue
-        yield _parse_dataset(entry, params)
+        yield _parse_dataset(name, entry, params)
 
 
-def _parse_dataset(params: t.Mapping[str, t.Any], common: t.Mapping[str, t.Any]) -> WantedDataset:
-    name = check_dataset_name(params["name"])
+def _parse_dataset(name: str, params: t.Mapping[str, t.Any], common: t.Mapping[str, t.Any]) -> WantedDataset:
     try:
         return _parse_named(name, params, common)
     except BadInput as error:

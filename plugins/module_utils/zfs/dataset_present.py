@@ -17,7 +17,7 @@ from .dataset_draft import Draft
 from .dataset_keys import refuse_below_locked
 from .dataset_mount import Mounts, mount_steps, plan_mounts, unmountable, users_of
 from .dataset_options import WantedDataset
-from .dataset_uncovered import later, uncovered
+from .dataset_uncovered import plan_all_mounts
 from .property_steps import dataset_property_steps
 from .state import Dataset
 
@@ -125,5 +125,4 @@ def _plan_mounts(dataset: Dataset, wanted: WantedDataset, draft: Draft) -> Mount
     if not dataset.is_root:
         return plan_mounts([dataset], wanted, draft)
     own = [dataset] + [one for one in users_of(dataset.name, dataset.name, draft) if one.name != dataset.name]
-    later(dataset.name, own, wanted, draft)
-    return plan_mounts(own, wanted, draft, uncovered(dataset.name, own, draft))
+    return plan_all_mounts(dataset.name, own, wanted, draft)

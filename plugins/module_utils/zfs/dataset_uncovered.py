@@ -14,19 +14,40 @@ import typing as t
 
 from ..plan import Step
 from .dataset_draft import Draft
-from .dataset_mount import mount_steps, plan_mounts
+from .dataset_mount import Mounts, mount_steps, plan_mounts
 from .dataset_options import WantedDataset
 from .names import ancestors, within
 from .state import Dataset
 
 
-def uncovered(root: str, users: t.Sequence[Dataset], draft: Draft) -> list[Dataset]:
-    """The filesystems beside the users of the key of a root that wait to be mounted.
+def plan_all_mounts(root: str, users: t.Sequence[Dataset], wanted: WantedDataset, draft: Draft) -> Mounts:
+    """The mounts of users of the key of a root, and of what they uncover. What is uncovered only later is noted.
 
     :param users: what uses the key at and below a dataset; with the root among them, its clones elsewhere belong to it
     """
     if not draft.anything_waits:
-        return []
+        return plan_mounts(users, wanted, draft)
+    draft.uncovering.append((root, tuple(one.name for one in users), wanted))
+    return plan_mounts(users, wanted, draft, _uncovered(root, users, draft))
+
+
+def plan_uncovered(draft: Draft) -> None:
+    """Once all is planned, mount what lies in folders that were opened later than its own root."""
+    steps = -1
+    while steps != len(draft.steps):
+        steps = len(draft.steps)
+        for root, names, wanted in draft.uncovering:
+            dataset = draft.model.get(root)
+            if dataset is None or draft.model.locked(dataset):
+                continue
+            users = [one for one in (draft.model.get(name) for name in names) if one is not None]
+            for one in _uncovered(root, users, draft):
+                if one.name not in draft.unmountable:
+                    draft.branch(one.name, _mount(one, wanted, draft), after=(root,))
+
+
+def _uncovered(root: str, users: t.Sequence[Dataset], draft: Draft) -> list[Dataset]:
+    """The filesystems beside the users of a key that wait to be mounted."""
     found: dict[str, None] = {}
     if any(one.name == root for one in users):
         found.update(dict.fromkeys(_clones(root, draft)))
@@ -41,27 +62,6 @@ def uncovered(root: str, users: t.Sequence[Dataset], draft: Draft) -> list[Datas
                 queue.append(other)
     waiting = (draft.model.get(name) for name in found)
     return [draft.moved(one) for one in waiting if one is not None and _is_ours(one, draft)]
-
-
-def later(root: str, users: t.Sequence[Dataset], wanted: WantedDataset, draft: Draft) -> None:
-    """Note what may be uncovered only by what is opened later in the task."""
-    if draft.anything_waits:
-        draft.uncovering.append((root, tuple(one.name for one in users), wanted))
-
-
-def plan_uncovered(draft: Draft) -> None:
-    """Once all is planned, mount what lies in folders that were opened later than its own root."""
-    steps = -1
-    while steps != len(draft.steps):
-        steps = len(draft.steps)
-        for root, names, wanted in draft.uncovering:
-            dataset = draft.model.get(root)
-            if dataset is None or not wanted.mount or draft.model.locked(dataset):
-                continue
-            users = [one for one in (draft.model.get(name) for name in names) if one is not None]
-            for one in uncovered(root, users, draft):
-                if one.name not in draft.unmountable and draft.lies_open(one, draft.mounting.values()):
-                    draft.branch(one.name, _mount(one, wanted, draft), after=(root,))
 
 
 def _clones(root: str, draft: Draft) -> t.Iterator[str]:

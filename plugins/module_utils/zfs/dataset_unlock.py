@@ -14,7 +14,7 @@ from .dataset_keys import find_key, load_steps, refuse_below_locked
 from .dataset_mount import mount_steps, plan_mounts, unmountable, users_of
 from .dataset_options import WantedDataset
 from .dataset_order import roots_in_order
-from .dataset_uncovered import later, uncovered
+from .dataset_uncovered import plan_all_mounts
 from .names import ancestors
 from .state import Dataset
 
@@ -112,9 +112,7 @@ def _top(wanted: WantedDataset, draft: Draft) -> t.Iterator[Step]:
             f"'{wanted.name}' uses the key of '{dataset.root}', which is locked.",
             hint=f"Unlock '{dataset.root}'.",
         )
-    own = [dataset] + (
-        [one for one in draft.model.below(wanted.name) if one.root == dataset.root] if wanted.recursive else []
-    )
+    own = users_of(dataset.root, wanted.name, draft) if wanted.recursive else [dataset]
     yield from mount_steps(wanted.name, plan_mounts(own, wanted, draft), draft)
 
 
@@ -153,14 +151,12 @@ def _stray(name: str, root: str) -> Refused:
 def unlock_root(root: Dataset, wanted: WantedDataset, draft: Draft) -> t.Iterator[Step]:
     """Load the key of one encryption root and mount what uses it."""
     own = users_of(root.name, root.name, draft)
-    beside = uncovered(root.name, own, draft)
-    later(root.name, own, wanted, draft)
     if not draft.model.locked(root):
-        yield from mount_steps(root.name, plan_mounts(own, wanted, draft, beside), draft)
+        yield from mount_steps(root.name, plan_all_mounts(root.name, own, wanted, draft), draft)
         return
     refuse_below_locked(root.name, draft)
     found = find_key(root, draft)
-    mounts = plan_mounts(own, wanted, draft, beside)
+    mounts = plan_all_mounts(root.name, own, wanted, draft)
     if mounts.hopeless:
         raise unmountable(mounts, root.name)
     yield from load_steps(root, found, draft)

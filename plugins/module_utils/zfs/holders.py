@@ -45,22 +45,25 @@ def describe_mounts(names: t.Collection[str]) -> str:
 def _mounts_of(names: frozenset[str]) -> t.Iterator[str]:
     seen = {os.stat("/proc/self/ns/mnt").st_ino}
     # Most services have a namespace of their own to which these are passed on, and from which they are taken with them.
-    here: set[tuple[str, str]] = set()
-    for one in mountinfo.read():
-        if one.kind == "zfs" and one.source in names:
-            here.add((one.source, one.place))
-            yield f"'{one.source}' at {one.place}"
+    here = _places_of(names, mountinfo.TABLE)
+    for source, place in here:
+        yield f"'{source}' at {place}"
     for number in _processes():
         try:
             namespace = os.stat(f"/proc/{number}/ns/mnt").st_ino
-            lines = [] if namespace in seen else mountinfo.read(f"/proc/{number}/mountinfo")
+            there = [] if namespace in seen else _places_of(names, f"/proc/{number}/mountinfo")
         except OSError:
             # It has ended meanwhile.
             continue
         seen.add(namespace)
-        for one in lines:
-            if one.kind == "zfs" and one.source in names and (one.source, one.place) not in here:
-                yield f"'{one.source}' at {one.place} for process {number} ({_name(number)})"
+        for source, place in there:
+            if (source, place) not in here:
+                yield f"'{source}' at {place} for process {number} ({_name(number)})"
+
+
+def _places_of(names: frozenset[str], table: str) -> list[tuple[str, str]]:
+    """Where these filesystems are mounted by a mount table, each with its name."""
+    return [(one.source, one.place) for one in mountinfo.read(table) if one.kind == "zfs" and one.source in names]
 
 
 def _processes() -> list[str]:

@@ -89,6 +89,12 @@ def folders_above(mountpoint: str) -> t.Iterator[str]:
         yield mountpoint
 
 
+def folders_from(mountpoint: str) -> t.Iterator[str]:
+    """A mountpoint, and the folders above it, nearest first."""
+    yield mountpoint
+    yield from folders_above(mountpoint)
+
+
 def key_file_name(dataset: str) -> str:
     """A file name for the key of a dataset, different for every dataset and safe on every filesystem."""
     name = urllib.parse.quote(dataset, safe="-_.:") + ".key"

@@ -8,7 +8,6 @@ The rules are those of the encryption summary of TrueNAS, and so are the short t
 
 from __future__ import annotations
 
-import posixpath
 import typing as t
 from dataclasses import dataclass, field
 
@@ -16,7 +15,7 @@ from ..errors import BadInput, StorageError
 from ..secrets import Key
 from . import keystore
 from .keystore import KeyFile
-from .names import ancestors, within
+from .names import ancestors, folders_from, within
 from .offers import Offer, Offers, doubt
 from .state import Dataset
 
@@ -280,7 +279,7 @@ class _Forecast:
         waiting = [one for one in self._members[root] if _is_waiting(one)]
         for dataset in sorted(waiting, key=lambda one: (one.value("mountpoint"), one.name)):
             mountpoint = dataset.value("mountpoint")
-            folders = set(_folders(mountpoint))
+            folders = set(folders_from(mountpoint))
             if folders & blocked:
                 continue
             # What is in a mountpoint below another one shows only when that one is mounted.
@@ -292,11 +291,3 @@ class _Forecast:
             else:
                 mounting.add(mountpoint)
         return refused, mounting
-
-
-def _folders(mountpoint: str) -> t.Iterator[str]:
-    """A mountpoint, and the folders above it."""
-    yield mountpoint
-    while mountpoint not in ("/", ""):
-        mountpoint = posixpath.dirname(mountpoint)
-        yield mountpoint

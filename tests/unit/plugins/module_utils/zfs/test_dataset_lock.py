@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.nasops.encryption.plugins.module_utils import mountinfo
 from ansible_collections.nasops.encryption.plugins.module_utils.command import Command
 from ansible_collections.nasops.encryption.plugins.module_utils.errors import StorageError
 from ansible_collections.nasops.encryption.plugins.module_utils.plan import Outcome
@@ -129,7 +128,7 @@ class TestMountedAgain:
         places = ("/srv/export", "/plain/a") if own else ("/srv/export",)
         lines = [f"40 30 0:31 /folder {place} rw - zfs plain/a rw\n" for place in places]
         table.write_text("".join(lines), encoding="utf-8")
-        monkeypatch.setattr(mountinfo.read, "__defaults__", (str(table),))
+        monkeypatch.setattr(mount_table, "TABLE", str(table))
         zfs = world(root("plain/a"))
         Remount((Mounted("plain/a", "/plain/a"),))(zfs)
         by_hand = ("mount", "-t", "zfs", "-o", "zfsutil", "plain/a", "/plain/a")
