@@ -103,8 +103,8 @@ def _drafted(wishes: Wishes, host: DatasetHost, distrusted: frozenset[str]) -> D
         _PLANNERS[wanted.state](wanted, draft)
     draft.ahead = {one.name for one in opening}
     for wanted in entries_in_order(opening, draft):
-        _PLANNERS[wanted.state](wanted, draft)
         draft.ahead.discard(wanted.name)
+        _PLANNERS[wanted.state](wanted, draft)
         plan_deferred(draft)
     plan_deferred(draft, whatever=True)
     plan_uncovered(draft)

@@ -192,17 +192,19 @@ class Draft:
         )
 
     def moved(self, dataset: Dataset) -> Dataset:
-        """A dataset with the mountpoint that it inherits once the task gave one above it another."""
-        place = self.place_to_be(dataset.name)
+        """A dataset with the mountpoint that it inherits by now, if an entry gave one above it another.
+
+        What an entry gives that is still ahead is set after this dataset is mounted.
+        """
+        mover = next((one for one in (dataset.name, *ancestors(dataset.name)) if self._moves(one)), "")
+        place = self.place_to_be(dataset.name) if mover and mover not in self.ahead else dataset.value("mountpoint")
         if place == dataset.value("mountpoint"):
             return dataset
         return replace(dataset, properties={**dataset.properties, "mountpoint": Property(place, "inherited")})
 
     def _moves(self, name: str) -> bool:
-        return self.entries[name].properties.get("mountpoint") is not None
-
-    def _described_above(self, name: str) -> t.Iterator[str]:
-        return (above for above in ancestors(name) if above in self.entries)
+        """Whether an entry gives a dataset a mountpoint."""
+        return name in self.entries and self.entries[name].properties.get("mountpoint") is not None
 
     def mounted_below(self, folder: str) -> str:
         """A mountpoint in use below a folder, "" if there is none."""
@@ -269,7 +271,7 @@ class Draft:
             return with_altroot(pool.altroot if pool else "", own)
         # One that is by default what it is is inherited from whatever above gets another.
         inherits = dataset is not None and dataset.properties["mountpoint"].source in ("inherited", "default")
-        if dataset is not None and not (inherits and any(self._moves(above) for above in self._described_above(name))):
+        if dataset is not None and not (inherits and any(self._moves(above) for above in ancestors(name))):
             return dataset.value("mountpoint")
         if "/" not in name:
             return ""

@@ -169,6 +169,27 @@ class TestByFolders:
         done = four(zfs, tmp_path / "keys", name="plain/a", **wanted)
         assert (done.plan.failures, mounted(zfs)) == ((), ["plain/a", "plain/a/p"])
 
+    @pytest.mark.parametrize("below", [False, True], ids=["itself", "what is above it"])
+    @pytest.mark.parametrize("dirty", ["old", "new"])
+    def test_one_that_another_entry_moves_afterwards(self, tmp_path: Path, dirty: str, below: bool) -> None:
+        """It is mounted at its old place before, so what is there is in its way."""
+        place = tmp_path / dirty / "c" if below else tmp_path / dirty
+        place.mkdir(parents=True)
+        (place / "file").touch()
+        zfs = world(
+            locked(root("plain/a", "a", properties={"mountpoint": "none"})),
+            child("plain/a/b", "plain/a", mounted=False, properties={"mountpoint": str(tmp_path / "old")}),
+            *([child("plain/a/b/c", "plain/a", mounted=False)] if below else []),
+        )
+        entries = [
+            {"name": "plain/a", "key": A_KEY},
+            {"name": "plain/a/b", "properties": {"mountpoint": str(tmp_path / "new")}},
+        ]
+        done = run(zfs, tmp_path / "keys", wishes(datasets=entries))
+        failed = {failure.branch: failure.message for failure in done.plan.failures}
+        assert f"the mountpoint {tmp_path}/{dirty}" in failed["plain/a" if dirty == "old" else "plain/a/b"]
+        assert zfs.world.nodes["plain/a"].loaded == (dirty == "new")
+
     def test_one_that_the_task_destroys(self, tmp_path: Path) -> None:
         zfs = world(
             locked(root("plain/a", "a")),
