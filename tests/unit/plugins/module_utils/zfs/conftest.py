@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 import pytest
@@ -28,3 +29,9 @@ def disks_stay_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
 def nobody_waits_for_device_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a host that makes none."""
     monkeypatch.setattr(dataset_actions, "_makes_no_nodes", lambda: True)
+
+
+@pytest.fixture
+def as_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever runs the tests."""
+    monkeypatch.setattr(os, "geteuid", lambda: 0)

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 import typing as t
 from pathlib import Path
 
@@ -24,9 +23,7 @@ from ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.zfs.d
 Keys = dict[str, str]
 
 
-@pytest.fixture(autouse=True)
-def as_root(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "geteuid", lambda: 0)
+pytestmark = pytest.mark.usefixtures("as_root")
 
 
 def at(mountpoint: str) -> dict[str, t.Any]:

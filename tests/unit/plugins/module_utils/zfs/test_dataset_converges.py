@@ -29,10 +29,7 @@ from ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.zfs.d
     world,
 )
 
-
-@pytest.fixture(autouse=True)
-def as_root(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "geteuid", lambda: 0)
+pytestmark = pytest.mark.usefixtures("as_root")
 
 
 class TestCreate:

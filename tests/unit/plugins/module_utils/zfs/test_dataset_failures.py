@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 import typing as t
 from collections.abc import Callable
 from pathlib import Path
@@ -33,9 +32,7 @@ Entry = dict[str, t.Any]
 LaterCheck = Callable[[DatasetZfs, Path], Entry]
 
 
-@pytest.fixture(autouse=True)
-def as_root(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "geteuid", lambda: 0)
+pytestmark = pytest.mark.usefixtures("as_root")
 
 
 def fixed_property(zfs: DatasetZfs, folder: Path) -> Entry:

@@ -34,10 +34,7 @@ from ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.zfs.d
     world,
 )
 
-
-@pytest.fixture(autouse=True)
-def as_root(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "geteuid", lambda: 0)
+pytestmark = pytest.mark.usefixtures("as_root")
 
 
 def write(path: str | Path, letter: str) -> str:

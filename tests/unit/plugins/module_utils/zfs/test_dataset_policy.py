@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -22,10 +21,7 @@ from ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.zfs.d
     world,
 )
 
-
-@pytest.fixture(autouse=True)
-def as_root(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "geteuid", lambda: 0)
+pytestmark = pytest.mark.usefixtures("as_root")
 
 
 @pytest.mark.parametrize("received", [False, True])

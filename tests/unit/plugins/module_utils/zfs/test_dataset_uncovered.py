@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 import typing as t
 from pathlib import Path
 
@@ -32,9 +31,11 @@ KEYS = {f"plain/{name}": HEX[letter] for name, letter in (("a", "a"), ("a/b", "b
 A_KEY = {"value": HEX["a"]}
 
 
+pytestmark = pytest.mark.usefixtures("as_root")
+
+
 @pytest.fixture(autouse=True)
-def as_root(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "geteuid", lambda: 0)
+def nobody_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dataset_actions, "BUSY_PATIENCE", 0.0)
 
 

@@ -31,10 +31,11 @@ from ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.zfs.d
     world,
 )
 
+pytestmark = pytest.mark.usefixtures("as_root")
+
 
 @pytest.fixture(autouse=True)
-def as_root(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "geteuid", lambda: 0)
+def nobody_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dataset_actions, "BUSY_PATIENCE", 0.0)
     monkeypatch.setattr(dataset_actions, "NODE_PATIENCE", 0.0)
 

@@ -31,9 +31,7 @@ USERS = {
 }
 
 
-@pytest.fixture(autouse=True)
-def as_root(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "geteuid", lambda: 0)
+pytestmark = pytest.mark.usefixtures("as_root")
 
 
 def shared(path: str, other: str, content: str = "a") -> DatasetZfs:
