@@ -159,7 +159,7 @@ class ChangeKey:
     def __call__(self, runner: Runner) -> None:
         key = self.key
         if key is None:
-            found = keystore.read(runner, self.source, self.key_format)
+            found = keystore.read_content(self.source, self.key_format)
             if found.key is None:
                 raise Refused(f"The key file {self.source} can't be used: {found.fault or 'it is gone'}")
             key = found.key

@@ -11,6 +11,7 @@ its name after ZFS opened the dataset with it, so that a crash at any moment lea
 
 from __future__ import annotations
 
+import functools
 import typing as t
 from dataclasses import dataclass, field, replace
 
@@ -42,7 +43,7 @@ from .dataset_keys import (
 )
 from .dataset_options import KeyWish, WantedDataset
 from .dataset_policy import check_new_root
-from .dataset_replica import refuse_replica
+from .dataset_replica import is_replica, refuse_replica
 from .dataset_retire import finish_retiring, mark_steps, retire_steps
 from .keystore import KeyFile
 from .names import lies_below
@@ -83,6 +84,10 @@ def key_steps(wanted: WantedDataset, dataset: Dataset, draft: Draft) -> t.Iterat
             f"A key is given for '{dataset.name}', which is not encrypted.",
             hint="Encryption can't be added later: create another dataset and copy the data into it.",
         )
+    if wanted.rotate == "always":
+        draft.foresee(functools.partial(is_replica, dataset, draft))
+        if wish.file:
+            draft.foresee(functools.partial(is_shared, wish.file, dataset.name, draft))
     found = _examine(wish, _rotates(wanted, wish), dataset, draft)
     reason = _reason_to_change(wanted, wish, found, dataset)
     if reason:

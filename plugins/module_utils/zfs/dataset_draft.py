@@ -92,7 +92,16 @@ class Draft:
         self._births: dict[str, tuple[list[int], list[int]]] = {}
         # Which encryption roots have their key in a file, by what keystore.identify() says of it.
         self._key_users: dict[t.Hashable, set[str]] | None = None
+        # What has to be known for that, if it is not.
+        self._key_users_need: Question | None = None
         self._identities: dict[str, keystore.Identity] = {}
+
+    def foresee(self, ask: t.Callable[[], t.Any]) -> None:
+        """Ask in this round what would come up in a later one: each takes planning of all datasets."""
+        try:
+            ask()
+        except Unanswered as missing:
+            self.questions[missing.question] = None
 
     def branch(self, name: str, steps: t.Iterator[Step], after: tuple[str, ...] = ()) -> bool:
         """Take over the steps of a branch, or the reason why there are none. Returns whether all is known of it."""
@@ -139,25 +148,35 @@ class Draft:
         Whatever they call that file: a link leads to the same one. Those of exported pools are not known.
         """
         if self._key_users is None:
-            own = {one.name: one.value("keylocation") for one in self.host.datasets.values() if one.is_root}
-            found = [*self.host.key_locations_elsewhere().items(), *own.items()]
-            # What the task makes a key file is one already, whichever of its datasets comes first.
-            found += [
-                (one.name, keystore.location_of(one.key.file))
-                for one in self.wishes.datasets
-                if one.state == "present" and one.key is not None and one.key.file is not None
-            ]
-            uses = [(root, file) for root, location in found for file in _files_at(location)]
-            self._identities.update(self.host.identities(file for _root, file in uses))
-            users: dict[t.Hashable, set[str]] = {}
-            for root, file in uses:
-                for mark in self._identities[file]:
-                    users.setdefault(mark, set()).add(root)
-            self._key_users = users
+            if self._key_users_need is not None:
+                raise Unanswered(self._key_users_need)
+            try:
+                self._key_users = self._find_key_users()
+            except Unanswered as missing:
+                # Every dataset would come to the same question, each time by way of all the others.
+                self._key_users_need = missing.question
+                raise
         sharing: set[str] = set()
         for mark in self.identity(path):
             sharing |= self._key_users.get(mark, set())
         return sorted(sharing - {name})
+
+    def _find_key_users(self) -> dict[t.Hashable, set[str]]:
+        own = {one.name: one.value("keylocation") for one in self.host.datasets.values() if one.is_root}
+        found = [*self.host.key_locations_elsewhere().items(), *own.items()]
+        # What the task makes a key file is one already, whichever of its datasets comes first.
+        found += [
+            (one.name, keystore.location_of(one.key.file))
+            for one in self.wishes.datasets
+            if one.state == "present" and one.key is not None and one.key.file is not None
+        ]
+        uses = [(root, file) for root, location in found for file in _files_at(location)]
+        self._identities.update(self.host.identities(file for _root, file in uses))
+        users: dict[t.Hashable, set[str]] = {}
+        for root, file in uses:
+            for mark in self._identities[file]:
+                users.setdefault(mark, set()).add(root)
+        return users
 
     def identity(self, path: str) -> keystore.Identity:
         """Which file a path leads to."""

@@ -8,9 +8,8 @@ from __future__ import annotations
 import typing as t
 from dataclasses import dataclass, replace
 
-from ..command import Command
 from ..errors import StorageError
-from ..plan import Plan
+from ..plan import Change, Plan
 from . import keystore
 from .dataset import plan_datasets
 from .dataset_actions import DERIVATION, NODE_PATIENCE, CreateVolume, MountAll, free_name, root_key
@@ -35,11 +34,11 @@ from .mount_table import places_of
 from .state import (
     MOUNT_PROPERTIES,
     Dataset,
+    lines_of_many,
     mount_obstacle,
     read_datasets,
     read_pool_properties,
     require_root,
-    run_zfs,
 )
 
 # Bytes of names in the arguments of one process; Linux and FreeBSD take several times as many.
@@ -67,8 +66,8 @@ def survey(runner: ZfsRunner, wishes: Wishes, folder: str = keystore.DEFAULT_FOL
 def survey_again(runner: ZfsRunner, wishes: Wishes, before: Survey, done: Plan) -> Survey:
     """The host after a plan was carried out, and what is left to do.
 
-    If nothing but locks and mounts was changed, only the datasets concerned are read again: reading all of a pool with
-    a thousand of them can take longer than unlocking them.
+    If nothing but locks, mounts and keys was changed, only the datasets concerned are read again: reading all of a pool
+    with a thousand of them can take longer than unlocking them.
 
     :raises StorageError: ZFS can't be asked
     """
@@ -101,16 +100,32 @@ def _without_nodes(done: Plan) -> t.Iterator[str]:
 
 def _read_again(runner: ZfsRunner, wishes: Wishes, before: Survey, done: Plan) -> Survey:
     changes = [change for step in done.steps for change in step.changes]
-    described = [one.name for one in wishes.datasets if one.name in before.host.datasets]
-    names = tuple(dict.fromkeys([*described, *(change.path[1] for change in changes)]))
-    light = all(change.path[0] == "datasets" and change.path[-1] in ("locked", "mounted") for change in changes)
-    if not light or sum(len(name) for name in names) > _MOST_ARGUMENTS:
+    names = _names_to_read_again(wishes, before.host, changes) if all(_is_narrow(one) for one in changes) else None
+    if names is None or sum(len(name) for name in names) > _MOST_ARGUMENTS:
         return survey(runner, wishes, before.host.folder)
     host = before.host
     asked = tuple(dict.fromkeys(_properties(wishes.datasets)))
     datasets = {**host.datasets, **(read_datasets(runner, names, asked) if names else {})}
     stored = keystore.names_in(host.folder)
     return _plan(runner, wishes, replace(host, datasets=datasets, stored=stored, answers={}))
+
+
+# Values of a dataset that ZFS changes for it alone, or also for the datasets that use its key.
+_NARROW = ("locked", "mounted", "key", "keyformat", "keylocation", "pbkdf2iters")
+
+
+def _is_narrow(change: Change) -> bool:
+    """Whether it is known of which datasets something has changed: not so where a root comes or goes, or a dataset."""
+    kind, *place = change.path
+    return kind == "key_files" or (kind == "datasets" and len(place) == 2 and place[1] in _NARROW)
+
+
+def _names_to_read_again(wishes: Wishes, host: DatasetHost, changes: t.Sequence[Change]) -> tuple[str, ...]:
+    changed = dict.fromkeys(change.path[1] for change in changes if change.path[0] == "datasets")
+    rewrapped = {change.path[1] for change in changes if change.path[0] == "datasets" and change.path[2] == "key"}
+    using = (name for name, one in host.datasets.items() if rewrapped and one.root in rewrapped)
+    described = (one.name for one in wishes.datasets if one.name in host.datasets)
+    return tuple(dict.fromkeys((*described, *changed, *using)))
 
 
 def _plan(runner: ZfsRunner, wishes: Wishes, host: DatasetHost) -> Survey:
@@ -144,7 +159,7 @@ def read_host(runner: ZfsRunner, wishes: Wishes, folder: str) -> DatasetHost:
 def _properties(wanted: t.Sequence[WantedDataset]) -> t.Iterator[str]:
     yield from (*MOUNT_PROPERTIES, *DERIVATION, "origin", "volmode")
     if any(one.state in ("present", "inherited") for one in wanted):
-        yield from ("creation", "createtxg")
+        yield from ("creation", "createtxg", "receive_resume_token")
     if any(one.state == "present" for one in wanted):
         yield from ("volsize", "volblocksize")
     for one in wanted:
@@ -176,9 +191,8 @@ def _answer(runner: ZfsRunner, host: DatasetHost, questions: t.Sequence[Question
         answers.update(_snapshots(runner, listed))
     received = [one for one in questions if isinstance(one, HasReceivedValues)]
     if received:
-        names = [one.dataset for one in received]
-        argv = ("zfs", "get", "-Hp", "-s", "received", "-o", "name", "all", *names)
-        having = frozenset(run_zfs(runner, Command(argv)).splitlines())
+        argv = ("zfs", "get", "-Hp", "-s", "received", "-o", "name", "all")
+        having = frozenset(lines_of_many(runner, argv, [one.dataset for one in received]))
         answers.update({one: one.dataset in having for one in received})
     return answers
 
@@ -189,11 +203,10 @@ def _look_at(mountpoint: str) -> Obstacle:
 
 
 def _snapshots(runner: ZfsRunner, questions: t.Sequence[ListSnapshots]) -> dict[Question, t.Any]:
-    """The snapshots of many datasets in one process."""
-    names = [one.dataset for one in questions]
-    argv = ("zfs", "list", "-Hp", "-t", "snapshot", "-o", "creation,createtxg,name", "-d", "1", *names)
-    found: dict[str, list[Snapshot]] = {name: [] for name in names}
-    for line in run_zfs(runner, Command(argv)).splitlines():
+    """The snapshots of many datasets, in one process for each core."""
+    argv = ("zfs", "list", "-Hp", "-t", "snapshot", "-o", "creation,createtxg,name", "-d", "1")
+    found: dict[str, list[Snapshot]] = {one.dataset: [] for one in questions}
+    for line in lines_of_many(runner, argv, tuple(found)):
         creation, createtxg, name = line.split("\t", 2)
         found[name.split("@")[0]].append(Snapshot(int(creation), int(createtxg)))
     return {question: tuple(found[question.dataset]) for question in questions}

@@ -73,9 +73,22 @@ def received(dataset: Dataset, draft: Draft) -> bool:
     A snapshot that is received keeps the time at which the sender took it. So it is older than something that was in
     this pool before it: than the dataset itself in a first stream, in an increment than whatever else was created
     between its time and its arrival. (One that came by ``zfs promote`` was in this pool all the time.)
+
+    An increment comes on top of a snapshot. Where there is none, nothing more will come, unless the first stream was
+    interrupted.
     """
+    if dataset.value("receive_resume_token") != "-":
+        return True
     born = int(dataset.value("createtxg"))
-    for snapshot in draft.host.snapshots(dataset.name):
+    snapshots = draft.host.snapshots(dataset.name)
+    if not snapshots and not _has_others(dataset, draft):
+        return False
+    for snapshot in snapshots:
         if snapshot.createtxg >= born and draft.newest_before(dataset.name, snapshot.createtxg) > snapshot.creation:
             return True
     return draft.host.has_received_values(dataset.name)
+
+
+def _has_others(dataset: Dataset, draft: Draft) -> bool:
+    """Whether others use the key of a dataset, which may have snapshots where it has none."""
+    return any(one.name != dataset.name for one in draft.model.members(dataset.name))

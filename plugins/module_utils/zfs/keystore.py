@@ -119,11 +119,12 @@ def read_many(runner: Runner, wanted: t.Sequence[tuple[str, str, bool]]) -> list
             source = _filesystem_of(runner, place)
             places[device] = (volume_of(source), memory_of(runner, place, source))
         source, memory = places[device]
-        found.append(replace(_read_content(path, key_format, strict), source=source, memory=memory))
+        found.append(replace(read_content(path, key_format, strict), source=source, memory=memory))
     return found
 
 
-def _read_content(path: str, key_format: str, strict: bool) -> KeyFile:
+def read_content(path: str, key_format: str, strict: bool = True) -> KeyFile:
+    """Read a key file where it does not matter on which filesystem it lies: no process is started for that."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError:

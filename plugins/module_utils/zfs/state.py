@@ -288,6 +288,12 @@ def read_datasets(
     return {name: Dataset(name, found) for part in parts for name, found in part.items()}
 
 
+def lines_of_many(runner: Runner, argv: tuple[str, ...], names: t.Sequence[str]) -> list[str]:
+    """What a command prints of many datasets, which are its last arguments: for each core, one process has a share."""
+    parts = side_by_side(lambda part: run_zfs(runner, Command((*argv, *part))).splitlines(), _shares(names))
+    return [line for part in parts for line in part]
+
+
 def _shares(names: t.Sequence[str]) -> list[t.Sequence[str]]:
     """Equal shares of the names, one for each core. The kernel takes its time for each dataset that is not mounted."""
     number = max(1, min(cores(), len(names) // _WORTH_A_PROCESS))

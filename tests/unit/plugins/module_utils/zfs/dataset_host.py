@@ -66,6 +66,8 @@ class Node:
     volsize: int = 0
     snapshots: list[tuple[str, int, int]] = field(default_factory=list)
     received: bool = False
+    # Of a stream that was interrupted.
+    token: str = "-"
     busy: bool = False
     # Where it is mounted, if its mountpoint is legacy.
     place: str = ""
@@ -194,6 +196,7 @@ class DatasetZfs:
             "origin": node.origin,
             "creation": str(node.creation),
             "createtxg": str(node.createtxg),
+            "receive_resume_token": node.token,
             "volsize": str(node.volsize) if volume else "-",
             "volblocksize": "16384" if volume else "-",
         }

@@ -105,6 +105,11 @@ def root(name: str, letter: str = "a", **facts: t.Any) -> Node:
     return Node(name, **{**values, **facts})
 
 
+def replica(name: str, letter: str = "a", **facts: t.Any) -> Node:
+    """A root that came as a stream with properties, of which only these tell."""
+    return root(name, letter, **{"received": True, "snapshots": [("s", 10**10, 200)], **facts})
+
+
 def passphrase_root(name: str, text: str, **facts: t.Any) -> Node:
     values: dict[str, t.Any] = {"wrapped": Key("passphrase", text.encode()), "iterations": 100000, "salt": 77}
     return root(name, **{**values, **facts})

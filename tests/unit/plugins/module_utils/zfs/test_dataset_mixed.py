@@ -18,6 +18,7 @@ from ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.zfs.d
     child,
     four,
     locked,
+    replica,
     root,
     run,
     wishes,
@@ -159,14 +160,22 @@ class TestReplica:
         return bool(done.plan.failures)
 
     def test_its_first_snapshot_is_gone_but_something_is_younger_than_an_increment(self, tmp_path: Path) -> None:
-        replica = root("plain/r", "b", creation=5000, createtxg=50, snapshots=[("hourly", 8000, 90)])
-        assert self.refused([replica, root("plain/a", creation=8001, createtxg=80)], tmp_path)
+        older = root("plain/r", "b", creation=5000, createtxg=50, snapshots=[("hourly", 8000, 90)])
+        assert self.refused([older, root("plain/a", creation=8001, createtxg=80)], tmp_path)
 
     def test_it_has_properties_from_a_stream(self, tmp_path: Path) -> None:
-        assert self.refused([root("plain/r", "b", received=True)], tmp_path)
+        assert self.refused([replica("plain/r", "b")], tmp_path)
+
+    def test_no_increment_comes_where_there_is_no_snapshot(self, tmp_path: Path) -> None:
+        assert not self.refused([replica("plain/r", "b", snapshots=[])], tmp_path)
+        # What uses its key may have one.
+        assert self.refused([replica("plain/r", "b", snapshots=[]), child("plain/r/c", "plain/r")], tmp_path)
+
+    def test_its_first_stream_was_interrupted(self, tmp_path: Path) -> None:
+        assert self.refused([root("plain/r", "b", token="1-c0ffee")], tmp_path)
 
     def test_what_is_made_here_does_not_take_its_key(self, tmp_path: Path) -> None:
-        zfs = world(root("plain/r", "a", received=True), root("plain/r/l", "b"))
+        zfs = world(replica("plain/r", "a"), root("plain/r/l", "b"))
         done = four(zfs, tmp_path, name="plain/r/l", state="inherited")
         (failure,) = done.plan.failures
         assert "'plain/r/l' can't take the key of 'plain/r'" in failure.message
@@ -177,7 +186,7 @@ class TestReplica:
 
     @pytest.mark.parametrize("options", [{}, {"detach_replica": True}, {"key": {"value": HEX["c"]}}])
     def test_what_is_created_with_its_key_is_warned_of(self, tmp_path: Path, options: dict[str, t.Any]) -> None:
-        zfs = world(root("plain/r", "a", received=True))
+        zfs = world(replica("plain/r", "a"))
         done = four(zfs, tmp_path, name="plain/r/l", policy="openzfs", **options)
         assert done.plan.failures == ()
         warned = [one for one in done.plan.warnings if "no key would open 'plain/r/l' any more" in one]

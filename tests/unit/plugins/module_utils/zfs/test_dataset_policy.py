@@ -15,6 +15,7 @@ from ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.zfs.d
     four,
     locked,
     passphrase_root,
+    replica,
     root,
     run,
     wishes,
@@ -26,7 +27,7 @@ pytestmark = pytest.mark.usefixtures("as_root")
 
 @pytest.mark.parametrize("received", [False, True])
 def test_a_parent_gets_a_passphrase_if_its_child_inherits(tmp_path: Path, received: bool) -> None:
-    zfs = world(root("plain/p", "a"), root("plain/p/c", "b", received=received))
+    zfs = world(root("plain/p", "a"), (replica if received else root)("plain/p/c", "b"))
     entries = [
         {"name": "plain/p", "key": {"format": "passphrase", "value": PASSPHRASES[0]}},
         {"name": "plain/p/c", "state": "inherited"},
@@ -39,7 +40,7 @@ def test_a_parent_gets_a_passphrase_if_its_child_inherits(tmp_path: Path, receiv
 
 @pytest.mark.parametrize("received", [False, True])
 def test_a_child_gets_a_hex_key_if_its_parent_does(tmp_path: Path, received: bool) -> None:
-    zfs = world(passphrase_root("plain/p", PASSPHRASES[0], received=received))
+    zfs = world(passphrase_root("plain/p", PASSPHRASES[0], received=received, snapshots=[("s", 10**10, 200)]))
     entries = [
         {"name": "plain/p", "key": {"format": "hex", "value": HEX["a"]}},
         {"name": "plain/p/c", "key": {"format": "hex", "value": HEX["b"]}},
@@ -54,7 +55,7 @@ def test_what_is_refused_then_may_refuse_more(tmp_path: Path) -> None:
     zfs = world(
         root("plain/g", "a"),
         root("plain/g/p", "b"),
-        root("plain/g/p/c", "c", received=True),
+        replica("plain/g/p/c", "c"),
     )
     entries = [
         {"name": "plain/g", "key": {"format": "passphrase", "value": PASSPHRASES[0]}},
