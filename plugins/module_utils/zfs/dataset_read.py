@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import typing as t
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 from ..errors import StorageError
@@ -105,9 +107,16 @@ def _read_again(runner: ZfsRunner, wishes: Wishes, before: Survey, done: Plan) -
         return survey(runner, wishes, before.host.folder)
     host = before.host
     asked = tuple(dict.fromkeys(_properties(wishes.datasets)))
-    datasets = {**host.datasets, **(read_datasets(runner, names, asked) if names else {})}
-    stored = keystore.names_in(host.folder)
-    return _plan(runner, wishes, replace(host, datasets=datasets, stored=stored, answers={}))
+    return _plan(
+        runner,
+        wishes,
+        _read_and_answer(
+            runner,
+            wishes,
+            replace(host, stored=keystore.names_in(host.folder)),
+            lambda: {**host.datasets, **(read_datasets(runner, names, asked) if names else {})},
+        ),
+    )
 
 
 # Values of a dataset that ZFS changes for it alone, or also for the datasets that use its key.
@@ -150,10 +159,46 @@ def read_host(runner: ZfsRunner, wishes: Wishes, folder: str) -> DatasetHost:
     }
     named = dict.fromkeys(one.name.split("/")[0] for one in wishes.datasets)
     asked = [name for name in named if name in pools and not pools[name].silent]
-    datasets: dict[str, Dataset] = {}
-    if asked:
-        datasets = read_datasets(runner, asked, tuple(_properties(wishes.datasets)), recursive=True)
-    return DatasetHost(pools, datasets, folder, keystore.names_in(folder))
+    host = DatasetHost(pools, {}, folder, keystore.names_in(folder))
+    if not asked:
+        return host
+    wanted = tuple(_properties(wishes.datasets))
+    return _read_and_answer(runner, wishes, host, lambda: read_datasets(runner, asked, wanted, recursive=True))
+
+
+def _read_and_answer(
+    runner: ZfsRunner, wishes: Wishes, host: DatasetHost, read: t.Callable[[], dict[str, Dataset]]
+) -> DatasetHost:
+    """The host with the datasets that are read, and meanwhile with the answers to what will be asked in any case.
+
+    Reading the state keeps one process busy.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        ahead = pool.submit(_answer_ahead, runner, host, wishes)
+        datasets = read()
+    return replace(host, datasets=datasets, answers=ahead.result())
+
+
+def _answer_ahead(runner: ZfsRunner, host: DatasetHost, wishes: Wishes) -> dict[Question, t.Any]:
+    answers: dict[Question, t.Any] = {}
+    for kind in (ReadKeyFile, ListSnapshots):
+        # Such as that a dataset is not there. Planning asks again for what it needs, and tells what is wrong.
+        with contextlib.suppress(StorageError):
+            answers.update(_answer(runner, host, [one for one in _foreseen(wishes, host) if isinstance(one, kind)]))
+    return answers
+
+
+def _foreseen(wishes: Wishes, host: DatasetHost) -> t.Iterator[Question]:
+    """What planning asks first, as far as options alone tell."""
+    for one in wishes.datasets:
+        pool = host.pools.get(one.name.split("/")[0])
+        if one.state != "present" or one.key is None or pool is None or pool.silent:
+            continue
+        if one.key.file:
+            # Without a format it is that of the present key.
+            yield ReadKeyFile(one.key.file, one.key.format or "hex")
+        if one.rotate == "always":
+            yield ListSnapshots(one.name)
 
 
 def _properties(wanted: t.Sequence[WantedDataset]) -> t.Iterator[str]:
