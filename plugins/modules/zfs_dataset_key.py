@@ -161,6 +161,7 @@ options:
         description:
           - Change the key, or inherit, although the dataset, or the one whose key it is to use, seems to have been
             received as a raw stream. If another raw increment is received afterwards, no key will open it any more.
+          - Not needed once neither it nor what uses its key has a snapshot, since no increment can be received then.
         type: bool
   state:
     <<: *state

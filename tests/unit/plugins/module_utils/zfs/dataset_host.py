@@ -223,6 +223,8 @@ class DatasetZfs:
     def _snapshots(self, words: list[str]) -> str:
         lines = []
         for name in words[words.index("1") + 1 :]:
+            if name not in self.world.nodes:
+                raise Refusal(f"cannot open '{name}': dataset does not exist")
             for snapshot, creation, txg in self.world.nodes[name].snapshots:
                 lines.append(f"{creation}\t{txg}\t{name}@{snapshot}")
         return "\n".join(lines) + "\n" if lines else ""

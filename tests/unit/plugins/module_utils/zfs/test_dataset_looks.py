@@ -1,0 +1,137 @@
+# Copyright (c) 2026 nasops.encryption contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""How often a host is looked at: with many datasets, that is what a task takes its time for."""
+
+from __future__ import annotations
+
+import typing as t
+from pathlib import Path
+
+import pytest
+
+from ansible_collections.nasops.encryption.plugins.module_utils.secrets import Key
+from ansible_collections.nasops.encryption.plugins.module_utils.zfs import keystore
+from ansible_collections.nasops.encryption.plugins.module_utils.zfs.dataset_state import DatasetHost
+from ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.zfs.dataset_host import DatasetZfs, Node
+from ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.zfs.dataset_tools import (
+    HEX,
+    PASSPHRASES,
+    child,
+    file_of,
+    four,
+    key,
+    root,
+    run,
+    wishes,
+    world,
+)
+
+pytestmark = pytest.mark.usefixtures("as_root")
+
+
+def with_file(name: str, folder: Path, letter: str = "a") -> Node:
+    """An encryption root whose key is in its file."""
+    path = file_of(folder, name)
+    keystore.store(path, key(letter))
+    return root(name, letter, location=keystore.location_of(path))
+
+
+def rotated(folder: Path, *names: str) -> list[dict[str, t.Any]]:
+    return [
+        {"name": name, "key": {"file": file_of(folder, name), "generate": True}, "rotate": "always"} for name in names
+    ]
+
+
+def reads(zfs: DatasetZfs) -> list[tuple[str, ...]]:
+    """The looks at properties of datasets, without those for properties that came with a stream."""
+    return [argv for argv in zfs.commands if argv[:2] == ("zfs", "get") and "received" not in argv]
+
+
+class TestAfterwards:
+    def test_a_rotation_is_seen_at_the_datasets_concerned(self, tmp_path: Path) -> None:
+        nodes = [with_file(f"plain/{name}", tmp_path) for name in "abc"]
+        zfs = world(*nodes, child("plain/a/c", "plain/a"), child("plain/b/c", "plain/b"))
+        done = run(zfs, tmp_path, wishes(datasets=rotated(tmp_path, "plain/a", "plain/c")))
+        assert (done.plan.failures, len(done.plan.actions)) == ((), 6)
+        before, after = reads(zfs)
+        assert "-r" in before
+        # What uses the key has it in its own properties.
+        assert ("-r" in after, after[8:]) == (False, ("plain/a", "plain/c", "plain/a/c"))
+
+    def test_another_format_is_seen_at_what_uses_the_key(self, tmp_path: Path) -> None:
+        zfs = world(root("plain/a"), child("plain/a/c", "plain/a"))
+        entry = {"name": "plain/a", "key": {"format": "passphrase", "value": PASSPHRASES[0]}}
+        done = run(zfs, tmp_path, wishes(datasets=[entry]))
+        assert done.plan.failures == ()
+        assert {name: one.value("keyformat") for name, one in done.state.host.datasets.items()} == {
+            "plain": "none",
+            "plain/a": "passphrase",
+            "plain/a/c": "passphrase",
+        }
+
+    @pytest.mark.parametrize(
+        "entry",
+        [
+            {"name": "plain/a/b", "state": "inherited"},
+            {"name": "plain/a/c", "key": {"value": HEX["c"]}},
+            {"name": "plain/a/d"},
+        ],
+        ids=["a root less", "a root more", "a dataset more"],
+    )
+    def test_where_roots_come_or_go_all_is_read(self, tmp_path: Path, entry: dict[str, t.Any]) -> None:
+        zfs = world(root("plain/a"), root("plain/a/b", "b"), child("plain/a/c", "plain/a"))
+        done = run(zfs, tmp_path, wishes(datasets=[entry]))
+        assert (done.plan.failures, done.plan.changed) == ((), True)
+        assert ["-r" in argv for argv in reads(zfs)] == [True, True]
+
+    def test_a_dataset_called_like_a_property(self, tmp_path: Path) -> None:
+        """Its creation is no change of that property."""
+        zfs = world(Node("key", mounted=True))
+        done = four(zfs, tmp_path, name="key/key", key={"value": HEX["a"]})
+        assert done.plan.failures == ()
+        assert "key/key" in done.state.host.datasets
+
+
+class TestMeanwhile:
+    def test_a_key_file_of_another_format_than_foreseen(self, tmp_path: Path) -> None:
+        path = file_of(tmp_path, "plain/p")
+        passphrase = Key("passphrase", PASSPHRASES[0].encode())
+        keystore.store(path, passphrase)
+        facts = {"wrapped": passphrase, "iterations": 100000, "salt": 7, "location": keystore.location_of(path)}
+        zfs = world(root("plain/p", **facts))
+        done = four(zfs, tmp_path, name="plain/p", key={"file": path})
+        assert (done.plan.actions, done.plan.failures) == ([], ())
+
+    def test_one_that_is_not_there_does_not_hold_up_the_others(self, tmp_path: Path) -> None:
+        zfs = world(with_file("plain/a", tmp_path))
+        entries = rotated(tmp_path, "plain/a", "plain/new")
+        done = run(zfs, tmp_path, wishes(datasets=entries))
+        assert done.plan.failures == ()
+        assert zfs.world.nodes["plain/new"].loaded
+
+    def test_a_pool_that_does_not_answer_is_not_asked(self, tmp_path: Path) -> None:
+        zfs = world(with_file("plain/a", tmp_path), Node("gone", mounted=True))
+        zfs.world.suspended.add("gone")
+        done = run(zfs, tmp_path, wishes(datasets=rotated(tmp_path, "plain/a", "gone/b")))
+        assert [one.branch for one in done.plan.failures] == ["gone/b"]
+        assert not [argv for argv in zfs.commands if "gone/b" in argv]
+
+
+def test_who_shares_a_key_file_is_found_out_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not for each dataset anew, by way of all the others."""
+    asked: list[int] = []
+    identities = DatasetHost.identities
+
+    def counting(host: DatasetHost, paths: t.Iterable[str]) -> t.Any:
+        listed = list(paths)
+        asked.append(len(listed))
+        return identities(host, listed)
+
+    monkeypatch.setattr(DatasetHost, "identities", counting)
+    names = [f"plain/d{number}" for number in range(40)]
+    zfs = world(*(with_file(name, tmp_path) for name in names))
+    done = run(zfs, tmp_path, wishes(datasets=rotated(tmp_path, *names)), check=True)
+    assert (done.plan.failures, len(done.plan.actions)) == ((), 120)
+    # Once while it is not known, and once in the plan that is good.
+    assert [number for number in asked if number > 1] == [80, 80]
