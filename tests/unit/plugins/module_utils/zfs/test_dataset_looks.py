@@ -98,7 +98,7 @@ class TestMeanwhile:
         path = file_of(tmp_path, "plain/p")
         passphrase = Key("passphrase", PASSPHRASES[0].encode())
         keystore.store(path, passphrase)
-        facts = {"wrapped": passphrase, "iterations": 100000, "salt": 7, "location": keystore.location_of(path)}
+        facts: dict[str, t.Any] = {"wrapped": passphrase, "iterations": 100000, "salt": 7, "location": keystore.location_of(path)}
         zfs = world(root("plain/p", **facts))
         done = four(zfs, tmp_path, name="plain/p", key={"file": path})
         assert (done.plan.actions, done.plan.failures) == ([], ())
