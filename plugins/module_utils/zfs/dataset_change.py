@@ -84,8 +84,9 @@ def key_steps(wanted: WantedDataset, dataset: Dataset, draft: Draft) -> t.Iterat
             f"A key is given for '{dataset.name}', which is not encrypted.",
             hint="Encryption can't be added later: create another dataset and copy the data into it.",
         )
-    if wanted.rotate == "always":
-        draft.foresee(functools.partial(is_replica, dataset, draft))
+    if _rotates(wanted, wish):
+        if not wanted.detach_replica:
+            draft.foresee(functools.partial(is_replica, dataset, draft))
         if wish.file:
             draft.foresee(functools.partial(is_shared, wish.file, dataset.name, draft))
     found = _examine(wish, _rotates(wanted, wish), dataset, draft)

@@ -191,6 +191,16 @@ class Draft:
         return [one for one in stored if one != path and found[one] & self.identity(path)]
 
     @functools.cached_property
+    def on_top(self) -> frozenset[str]:
+        """Datasets that others lie below, or that others use the key of, before the task."""
+        found: set[str] = set()
+        for one in self.host.datasets.values():
+            found.update(ancestors(one.name))
+            if one.encrypted and not one.is_root:
+                found.add(one.root)
+        return frozenset(found)
+
+    @functools.cached_property
     def places(self) -> Places:
         """Where filesystems lie that are mounted by themselves, by what was read."""
         return Places(self.host.datasets.values())

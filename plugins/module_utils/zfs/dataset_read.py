@@ -36,6 +36,7 @@ from .mount_table import places_of
 from .state import (
     MOUNT_PROPERTIES,
     Dataset,
+    NoSuchDataset,
     lines_of_many,
     mount_obstacle,
     read_datasets,
@@ -101,22 +102,27 @@ def _without_nodes(done: Plan) -> t.Iterator[str]:
 
 
 def _read_again(runner: ZfsRunner, wishes: Wishes, before: Survey, done: Plan) -> Survey:
-    changes = [change for step in done.steps for change in step.changes]
+    # A step that failed may have done something, too.
+    changes = [change for plan in (before.plan, done) for step in plan.steps for change in step.changes]
     names = _names_to_read_again(wishes, before.host, changes) if all(_is_narrow(one) for one in changes) else None
     if names is None or sum(len(name) for name in names) > _MOST_ARGUMENTS:
         return survey(runner, wishes, before.host.folder)
-    host = before.host
+    pools = _read_pools(runner)
+    if _silent(pools) != _silent(before.host.pools):
+        return survey(runner, wishes, before.host.folder)
+    host = replace(before.host, pools=pools, stored=keystore.names_in(before.host.folder))
     asked = tuple(dict.fromkeys(_properties(wishes.datasets)))
-    return _plan(
-        runner,
-        wishes,
-        _read_and_answer(
+    try:
+        host = _read_and_answer(
             runner,
             wishes,
-            replace(host, stored=keystore.names_in(host.folder)),
+            host,
             lambda: {**host.datasets, **(read_datasets(runner, names, asked) if names else {})},
-        ),
-    )
+        )
+    except NoSuchDataset:
+        # Somebody else destroyed it meanwhile.
+        return survey(runner, wishes, before.host.folder)
+    return _plan(runner, wishes, host)
 
 
 # Values of a dataset that ZFS changes for it alone, or also for the datasets that use its key.
@@ -148,15 +154,7 @@ def _plan(runner: ZfsRunner, wishes: Wishes, host: DatasetHost) -> Survey:
 def read_host(runner: ZfsRunner, wishes: Wishes, folder: str) -> DatasetHost:
     """The pools and all datasets in those that the task is about."""
     require_root()
-    properties = read_pool_properties(runner, ("readonly",))
-    pools = {
-        name: PoolFacts(
-            values["health"].value,
-            values["readonly"].value == "on",
-            values["altroot"].value if values["altroot"].value.startswith("/") else "",
-        )
-        for name, values in properties.items()
-    }
+    pools = _read_pools(runner)
     named = dict.fromkeys(one.name.split("/")[0] for one in wishes.datasets)
     asked = [name for name in named if name in pools and not pools[name].silent]
     host = DatasetHost(pools, {}, folder, keystore.names_in(folder))
@@ -164,6 +162,22 @@ def read_host(runner: ZfsRunner, wishes: Wishes, folder: str) -> DatasetHost:
         return host
     wanted = tuple(_properties(wishes.datasets))
     return _read_and_answer(runner, wishes, host, lambda: read_datasets(runner, asked, wanted, recursive=True))
+
+
+def _read_pools(runner: ZfsRunner) -> dict[str, PoolFacts]:
+    return {
+        name: PoolFacts(
+            values["health"].value,
+            values["readonly"].value == "on",
+            values["altroot"].value if values["altroot"].value.startswith("/") else "",
+        )
+        for name, values in read_pool_properties(runner, ("readonly",)).items()
+    }
+
+
+def _silent(pools: t.Mapping[str, PoolFacts]) -> t.Collection[str]:
+    """The pools that do not answer."""
+    return {name for name, facts in pools.items() if facts.silent}
 
 
 def _read_and_answer(
@@ -180,31 +194,25 @@ def _read_and_answer(
 
 
 def _answer_ahead(runner: ZfsRunner, host: DatasetHost, wishes: Wishes) -> dict[Question, t.Any]:
-    answers: dict[Question, t.Any] = {}
-    for kind in (ReadKeyFile, ListSnapshots):
-        # Such as that a dataset is not there. Planning asks again for what it needs, and tells what is wrong.
-        with contextlib.suppress(StorageError):
-            answers.update(_answer(runner, host, [one for one in _foreseen(wishes, host) if isinstance(one, kind)]))
-    return answers
+    # Planning asks once more for what could not be found out, and tells what is wrong.
+    with contextlib.suppress(StorageError):
+        return _answer(runner, host, list(_foreseen(wishes, host)))
+    return {}
 
 
 def _foreseen(wishes: Wishes, host: DatasetHost) -> t.Iterator[Question]:
     """What planning asks first, as far as options alone tell."""
     for one in wishes.datasets:
         pool = host.pools.get(one.name.split("/")[0])
-        if one.state != "present" or one.key is None or pool is None or pool.silent:
-            continue
-        if one.key.file:
+        if one.state == "present" and one.key is not None and one.key.file and pool is not None and not pool.silent:
             # Without a format it is that of the present key.
             yield ReadKeyFile(one.key.file, one.key.format or "hex")
-        if one.rotate == "always":
-            yield ListSnapshots(one.name)
 
 
 def _properties(wanted: t.Sequence[WantedDataset]) -> t.Iterator[str]:
     yield from (*MOUNT_PROPERTIES, *DERIVATION, "origin", "volmode")
     if any(one.state in ("present", "inherited") for one in wanted):
-        yield from ("creation", "createtxg", "receive_resume_token")
+        yield from ("creation", "createtxg", "inconsistent")
     if any(one.state == "present" for one in wanted):
         yield from ("volsize", "volblocksize")
     for one in wanted:

@@ -74,21 +74,17 @@ def received(dataset: Dataset, draft: Draft) -> bool:
     this pool before it: than the dataset itself in a first stream, in an increment than whatever else was created
     between its time and its arrival. (One that came by ``zfs promote`` was in this pool all the time.)
 
-    An increment comes on top of a snapshot. Where there is none, nothing more will come, unless the first stream was
-    interrupted.
+    An increment comes on top of a snapshot. A dataset without one gets none, unless something below it may have one: it
+    need not be asked for properties then, which takes ZFS a while. Until its first stream has come whole, a dataset is
+    inconsistent.
     """
-    if dataset.value("receive_resume_token") != "-":
+    if dataset.value("inconsistent") == "1":
         return True
     born = int(dataset.value("createtxg"))
     snapshots = draft.host.snapshots(dataset.name)
-    if not snapshots and not _has_others(dataset, draft):
+    if not snapshots and dataset.name not in draft.on_top:
         return False
     for snapshot in snapshots:
         if snapshot.createtxg >= born and draft.newest_before(dataset.name, snapshot.createtxg) > snapshot.creation:
             return True
     return draft.host.has_received_values(dataset.name)
-
-
-def _has_others(dataset: Dataset, draft: Draft) -> bool:
-    """Whether others use the key of a dataset, which may have snapshots where it has none."""
-    return any(one.name != dataset.name for one in draft.model.members(dataset.name))

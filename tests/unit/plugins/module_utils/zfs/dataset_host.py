@@ -66,8 +66,8 @@ class Node:
     volsize: int = 0
     snapshots: list[tuple[str, int, int]] = field(default_factory=list)
     received: bool = False
-    # Of a stream that was interrupted.
-    token: str = "-"
+    # Its first stream has not come whole.
+    inconsistent: bool = False
     busy: bool = False
     # Where it is mounted, if its mountpoint is legacy.
     place: str = ""
@@ -170,6 +170,9 @@ class DatasetZfs:
         properties, names = rest[0].split(","), rest[1:]
         if self.world.suspended & {name.split("/")[0] for name in names}:
             raise AssertionError("zfs would hang")
+        gone = [name for name in names if name not in self.world.nodes]
+        if gone:
+            raise Refusal(f"cannot open '{gone[0]}': dataset does not exist")
         lines = []
         for name in sorted(self.world.nodes):
             if not any(name == top or (recursive and name.startswith(top + "/")) for top in names):
@@ -196,7 +199,7 @@ class DatasetZfs:
             "origin": node.origin,
             "creation": str(node.creation),
             "createtxg": str(node.createtxg),
-            "receive_resume_token": node.token,
+            "inconsistent": str(int(node.inconsistent)),
             "volsize": str(node.volsize) if volume else "-",
             "volblocksize": "16384" if volume else "-",
         }

@@ -13,7 +13,11 @@ import pytest
 from ansible_collections.nasops.encryption.plugins.module_utils.secrets import Key
 from ansible_collections.nasops.encryption.plugins.module_utils.zfs import keystore
 from ansible_collections.nasops.encryption.plugins.module_utils.zfs.dataset_state import DatasetHost
-from ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.zfs.dataset_host import DatasetZfs, Node
+from ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.zfs.dataset_host import (
+    DatasetZfs,
+    Node,
+    Refusal,
+)
 from ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.zfs.dataset_tools import (
     HEX,
     PASSPHRASES,
@@ -85,12 +89,47 @@ class TestAfterwards:
         assert (done.plan.failures, done.plan.changed) == ((), True)
         assert ["-r" in argv for argv in reads(zfs)] == [True, True]
 
-    def test_a_dataset_called_like_a_property(self, tmp_path: Path) -> None:
-        """Its creation is no change of that property."""
-        zfs = world(Node("key", mounted=True))
-        done = four(zfs, tmp_path, name="key/key", key={"value": HEX["a"]})
-        assert done.plan.failures == ()
-        assert "key/key" in done.state.host.datasets
+    def test_what_somebody_destroyed_meanwhile_holds_up_nothing(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        zfs = world(with_file("plain/a", tmp_path), child("plain/a/layer", "plain/a"))
+        change = zfs.change
+
+        def destroying(*arguments: t.Any) -> None:
+            change(*arguments)
+            del zfs.world.nodes["plain/a/layer"]
+
+        monkeypatch.setattr(zfs, "change", destroying)
+        done = run(zfs, tmp_path, wishes(datasets=rotated(tmp_path, "plain/a")))
+        assert (done.plan.failures, len(done.plan.actions)) == ((), 3)
+        assert "plain/a/layer" not in done.state.host.datasets
+
+    def test_a_pool_that_does_not_answer_any_more(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        zfs = world(with_file("plain/a", tmp_path), Node("other", mounted=True), with_file("other/b", tmp_path, "b"))
+        change = zfs.change
+
+        def suspending(root: str, *arguments: t.Any) -> None:
+            change(root, *arguments)
+            zfs.world.suspended.add("other")
+
+        monkeypatch.setattr(zfs, "change", suspending)
+        done = run(zfs, tmp_path, wishes(datasets=rotated(tmp_path, "plain/a", "other/b")))
+        assert [one.branch for one in done.plan.failures] == ["other/b"]
+        assert "SUSPENDED" in done.plan.failures[0].message
+
+    def test_what_a_step_that_failed_has_done_is_seen(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        create = DatasetZfs._create
+
+        def failing(*arguments: t.Any) -> None:
+            create(*arguments)
+            raise Refusal("filesystem successfully created, but not mounted")
+
+        monkeypatch.setattr(DatasetZfs, "_create", failing)
+        zfs = world(with_file("plain/a", tmp_path))
+        entries = [*rotated(tmp_path, "plain/a"), {"name": "plain/new", "key": {"value": HEX["b"]}}]
+        done = run(zfs, tmp_path, wishes(datasets=entries))
+        assert [one.branch for one in done.plan.failures] == ["plain/new"]
+        assert "plain/new" in done.state.host.datasets
 
 
 class TestMeanwhile:
@@ -98,8 +137,8 @@ class TestMeanwhile:
         path = file_of(tmp_path, "plain/p")
         passphrase = Key("passphrase", PASSPHRASES[0].encode())
         keystore.store(path, passphrase)
-        facts: dict[str, t.Any] = {"wrapped": passphrase, "iterations": 100000, "salt": 7, "location": keystore.location_of(path)}
-        zfs = world(root("plain/p", **facts))
+        facts: dict[str, t.Any] = {"wrapped": passphrase, "iterations": 100000, "salt": 7}
+        zfs = world(root("plain/p", location=keystore.location_of(path), **facts))
         done = four(zfs, tmp_path, name="plain/p", key={"file": path})
         assert (done.plan.actions, done.plan.failures) == ([], ())
 

@@ -168,11 +168,30 @@ class TestReplica:
 
     def test_no_increment_comes_where_there_is_no_snapshot(self, tmp_path: Path) -> None:
         assert not self.refused([replica("plain/r", "b", snapshots=[])], tmp_path)
-        # What uses its key may have one.
+
+    def test_one_may_come_below_it(self, tmp_path: Path) -> None:
         assert self.refused([replica("plain/r", "b", snapshots=[]), child("plain/r/c", "plain/r")], tmp_path)
 
-    def test_its_first_stream_was_interrupted(self, tmp_path: Path) -> None:
-        assert self.refused([root("plain/r", "b", token="1-c0ffee")], tmp_path)
+    def test_one_may_come_below_what_uses_its_key(self, tmp_path: Path) -> None:
+        zfs = world(
+            replica("plain/r", "b"),
+            child("plain/r/c", "plain/r", received=True),
+            child("plain/r/c/d", "plain/r", received=True, snapshots=[("s", 10**10, 200)]),
+        )
+        done = four(zfs, tmp_path, name="plain/r/c", key={"value": HEX["c"]})
+        assert "received as a raw stream" in done.plan.failures[0].message
+
+    def test_what_was_to_be_destroyed_may_stay(self, tmp_path: Path) -> None:
+        zfs = world(
+            replica("plain/r", "b", snapshots=[]), child("plain/r/c", "plain/r", snapshots=[("s", 10**10, 200)])
+        )
+        gone = {"name": "plain/r/c", "state": "absent", "recursive": True}
+        entries: list[dict[str, t.Any]] = [{"name": "plain/r", "key": {"value": HEX["c"]}}, gone]
+        done = run(zfs, tmp_path, wishes(datasets=entries), check=True)
+        assert [one.branch for one in done.plan.failures] == ["plain/r"]
+
+    def test_its_first_stream_has_not_come_whole(self, tmp_path: Path) -> None:
+        assert self.refused([root("plain/r", "b", inconsistent=True)], tmp_path)
 
     def test_what_is_made_here_does_not_take_its_key(self, tmp_path: Path) -> None:
         zfs = world(replica("plain/r", "a"), root("plain/r/l", "b"))

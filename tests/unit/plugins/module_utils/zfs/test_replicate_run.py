@@ -58,11 +58,12 @@ def transfer(send: str, receive: str, **facts: t.Any) -> Transfer:
 
 
 def gone(pid: int) -> bool:
+    """Whether a process has ended. A signal in the midst of Popen.poll() may keep it from being reaped."""
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
+    except (ProcessLookupError, FileNotFoundError):
         return True
-    return False
 
 
 def test_a_sender_that_nobody_reads_from_is_told_in_words() -> None:
