@@ -161,8 +161,8 @@ options:
         description:
           - Change the key, or inherit, although the dataset, or the one whose key it is to use, seems to have been
             received as a raw stream. If another raw increment is received afterwards, no key will open it any more.
-          - Not needed for a dataset without a snapshot, since none can receive an increment then, if nothing lies below
-            it and nothing else uses its key.
+          - Not needed for a dataset without a snapshot, since it can't receive an increment then, as long as nothing lies
+            below it and nothing else uses its key.
         type: bool
   state:
     <<: *state
@@ -339,7 +339,9 @@ datasets:
       type: str
       sample: tank/media
     state:
-      description: V(present) or V(absent). A dataset that is absent has no other values.
+      description:
+        - V(present) or V(absent), or V(unknown) while its pool does not answer. A dataset that is not present has no
+          other values.
       type: str
       sample: present
     type:

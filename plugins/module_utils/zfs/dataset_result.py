@@ -21,7 +21,7 @@ def describe(wishes: Wishes, host: DatasetHost) -> list[dict[str, t.Any]]:
 def _row(name: str, host: DatasetHost) -> dict[str, t.Any]:
     dataset = host.datasets.get(name)
     if dataset is None:
-        return {"name": name, "state": "absent"}
+        return {"name": name, "state": "unknown" if name.split("/")[0] in host.silent_pools() else "absent"}
     encrypted, kind = dataset.encrypted, dataset.value("type")
     mountpoint = dataset.value("mountpoint")
     return {

@@ -117,7 +117,8 @@ class Unanswered(Exception):
     """A decision depends on something that has to be read first."""
 
     def __init__(self, question: Question) -> None:
-        super().__init__(repr(question))
+        # No text: a question may hold the paths of a thousand files, and be raised for each of them.
+        super().__init__()
         self.question = question
 
 

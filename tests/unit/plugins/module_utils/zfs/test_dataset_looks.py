@@ -10,8 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from ansible_collections.nasops.encryption.plugins.module_utils.errors import StorageError
 from ansible_collections.nasops.encryption.plugins.module_utils.secrets import Key
-from ansible_collections.nasops.encryption.plugins.module_utils.zfs import keystore
+from ansible_collections.nasops.encryption.plugins.module_utils.zfs import dataset_read, keystore
+from ansible_collections.nasops.encryption.plugins.module_utils.zfs.dataset_options import Wishes
+from ansible_collections.nasops.encryption.plugins.module_utils.zfs.dataset_result import describe
 from ansible_collections.nasops.encryption.plugins.module_utils.zfs.dataset_state import DatasetHost
 from ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.zfs.dataset_host import (
     DatasetZfs,
@@ -25,6 +28,7 @@ from ansible_collections.nasops.encryption.tests.unit.plugins.module_utils.zfs.d
     file_of,
     four,
     key,
+    passphrase_root,
     root,
     run,
     wishes,
@@ -39,6 +43,12 @@ def with_file(name: str, folder: Path, letter: str = "a") -> Node:
     path = file_of(folder, name)
     keystore.store(path, key(letter))
     return root(name, letter, location=keystore.location_of(path))
+
+
+def with_passphrase_file(name: str, folder: Path) -> Node:
+    path, passphrase = file_of(folder, name), Key("passphrase", PASSPHRASES[0].encode())
+    keystore.store(path, passphrase)
+    return passphrase_root(name, PASSPHRASES[0], location=keystore.location_of(path))
 
 
 def rotated(folder: Path, *names: str) -> list[dict[str, t.Any]]:
@@ -113,9 +123,11 @@ class TestAfterwards:
             zfs.world.suspended.add("other")
 
         monkeypatch.setattr(zfs, "change", suspending)
-        done = run(zfs, tmp_path, wishes(datasets=rotated(tmp_path, "plain/a", "other/b")))
+        wanted = wishes(datasets=rotated(tmp_path, "plain/a", "other/b"))
+        done = run(zfs, tmp_path, wanted)
         assert [one.branch for one in done.plan.failures] == ["other/b"]
         assert "SUSPENDED" in done.plan.failures[0].message
+        assert [row["state"] for row in describe(wanted, done.state.host)] == ["present", "unknown"]
 
     def test_what_a_step_that_failed_has_done_is_seen(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         create = DatasetZfs._create
@@ -133,28 +145,66 @@ class TestAfterwards:
 
 
 class TestMeanwhile:
+    """Key files are read while the state is."""
+
+    def test_it_saves_a_round_of_planning(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        rounds: list[int] = []
+        plan = dataset_read.plan_datasets
+
+        def counting(wanted: Wishes, host: DatasetHost) -> t.Any:
+            rounds.append(len(host.answers))
+            return plan(wanted, host)
+
+        monkeypatch.setattr(dataset_read, "plan_datasets", counting)
+        zfs = world(with_file("plain/a", tmp_path), with_passphrase_file("plain/p", tmp_path))
+        run(zfs, tmp_path, wishes(datasets=rotated(tmp_path, "plain/a")), check=True)
+        # The file; then also whether its key is the present one, whose file it is, and the snapshots.
+        assert rounds == [1, 4]
+        del rounds[:]
+        wanted = wishes(name="plain/p", key={"file": file_of(tmp_path, "plain/p"), "format": "passphrase"})
+        assert run(zfs, tmp_path, wanted).plan.actions == []
+        assert rounds == [1, 2]
+
     def test_a_key_file_of_another_format_than_foreseen(self, tmp_path: Path) -> None:
-        path = file_of(tmp_path, "plain/p")
-        passphrase = Key("passphrase", PASSPHRASES[0].encode())
-        keystore.store(path, passphrase)
-        facts: dict[str, t.Any] = {"wrapped": passphrase, "iterations": 100000, "salt": 7}
-        zfs = world(root("plain/p", location=keystore.location_of(path), **facts))
-        done = four(zfs, tmp_path, name="plain/p", key={"file": path})
+        zfs = world(with_passphrase_file("plain/p", tmp_path))
+        done = four(zfs, tmp_path, name="plain/p", key={"file": file_of(tmp_path, "plain/p")})
         assert (done.plan.actions, done.plan.failures) == ([], ())
 
-    def test_one_that_is_not_there_does_not_hold_up_the_others(self, tmp_path: Path) -> None:
+    def test_a_key_file_that_is_not_there_yet(self, tmp_path: Path) -> None:
         zfs = world(with_file("plain/a", tmp_path))
-        entries = rotated(tmp_path, "plain/a", "plain/new")
-        done = run(zfs, tmp_path, wishes(datasets=entries))
+        done = run(zfs, tmp_path, wishes(datasets=rotated(tmp_path, "plain/a", "plain/new")))
         assert done.plan.failures == ()
         assert zfs.world.nodes["plain/new"].loaded
 
-    def test_a_pool_that_does_not_answer_is_not_asked(self, tmp_path: Path) -> None:
+    def test_what_fails_then_is_tried_again(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        read_many, calls = keystore.read_many, []
+
+        def failing_once(*arguments: t.Any) -> t.Any:
+            calls.append(arguments)
+            if len(calls) == 1:
+                raise StorageError("df does not answer")
+            return read_many(*arguments)
+
+        monkeypatch.setattr(keystore, "read_many", failing_once)
+        done = run(world(with_file("plain/a", tmp_path)), tmp_path, wishes(datasets=rotated(tmp_path, "plain/a")))
+        assert (done.plan.failures, len(done.plan.actions)) == ((), 3)
+
+    def test_nothing_is_read_for_a_pool_that_does_not_answer(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The file may lie in that pool, too."""
+        read_many, paths = keystore.read_many, []
+
+        def noting(runner: t.Any, wanted: t.Any) -> t.Any:
+            paths.extend(path for path, _format, _strict in wanted)
+            return read_many(runner, wanted)
+
+        monkeypatch.setattr(keystore, "read_many", noting)
         zfs = world(with_file("plain/a", tmp_path), Node("gone", mounted=True))
         zfs.world.suspended.add("gone")
         done = run(zfs, tmp_path, wishes(datasets=rotated(tmp_path, "plain/a", "gone/b")))
         assert [one.branch for one in done.plan.failures] == ["gone/b"]
-        assert not [argv for argv in zfs.commands if "gone/b" in argv]
+        assert set(paths) == {file_of(tmp_path, "plain/a")}
 
 
 def test_who_shares_a_key_file_is_found_out_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

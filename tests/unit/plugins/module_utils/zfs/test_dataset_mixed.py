@@ -172,6 +172,9 @@ class TestReplica:
     def test_one_may_come_below_it(self, tmp_path: Path) -> None:
         assert self.refused([replica("plain/r", "b", snapshots=[]), child("plain/r/c", "plain/r")], tmp_path)
 
+    def test_one_may_come_to_what_uses_its_key_elsewhere(self, tmp_path: Path) -> None:
+        assert self.refused([replica("plain/r", "b", snapshots=[]), child("plain/z", "plain/r")], tmp_path)
+
     def test_one_may_come_below_what_uses_its_key(self, tmp_path: Path) -> None:
         zfs = world(
             replica("plain/r", "b"),
