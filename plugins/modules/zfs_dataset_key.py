@@ -161,8 +161,8 @@ options:
         description:
           - Change the key, or inherit, although the dataset, or the one whose key it is to use, seems to have been
             received as a raw stream. If another raw increment is received afterwards, no key will open it any more.
-          - Not needed for a dataset without a snapshot, since it can't receive an increment then, as long as nothing lies
-            below it and nothing else uses its key.
+          - Not needed for a dataset without a snapshot, since it can't receive an increment then, as long as nothing
+            lies below it and nothing else uses its key.
         type: bool
   state:
     <<: *state

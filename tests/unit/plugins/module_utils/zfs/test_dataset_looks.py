@@ -13,6 +13,7 @@ import pytest
 from ansible_collections.nasops.encryption.plugins.module_utils.errors import StorageError
 from ansible_collections.nasops.encryption.plugins.module_utils.secrets import Key
 from ansible_collections.nasops.encryption.plugins.module_utils.zfs import dataset_read, keystore
+from ansible_collections.nasops.encryption.plugins.module_utils.zfs.dataset import plan_datasets
 from ansible_collections.nasops.encryption.plugins.module_utils.zfs.dataset_options import Wishes
 from ansible_collections.nasops.encryption.plugins.module_utils.zfs.dataset_result import describe
 from ansible_collections.nasops.encryption.plugins.module_utils.zfs.dataset_state import DatasetHost
@@ -149,11 +150,9 @@ class TestMeanwhile:
 
     def test_it_saves_a_round_of_planning(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         rounds: list[int] = []
-        plan = dataset_read.plan_datasets
-
         def counting(wanted: Wishes, host: DatasetHost) -> t.Any:
             rounds.append(len(host.answers))
-            return plan(wanted, host)
+            return plan_datasets(wanted, host)
 
         monkeypatch.setattr(dataset_read, "plan_datasets", counting)
         zfs = world(with_file("plain/a", tmp_path), with_passphrase_file("plain/p", tmp_path))
@@ -177,7 +176,8 @@ class TestMeanwhile:
         assert zfs.world.nodes["plain/new"].loaded
 
     def test_what_fails_then_is_tried_again(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        read_many, calls = keystore.read_many, []
+        read_many = keystore.read_many
+        calls: list[t.Any] = []
 
         def failing_once(*arguments: t.Any) -> t.Any:
             calls.append(arguments)
@@ -193,7 +193,8 @@ class TestMeanwhile:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """The file may lie in that pool, too."""
-        read_many, paths = keystore.read_many, []
+        read_many = keystore.read_many
+        paths: list[str] = []
 
         def noting(runner: t.Any, wanted: t.Any) -> t.Any:
             paths.extend(path for path, _format, _strict in wanted)
