@@ -150,6 +150,7 @@ class TestMeanwhile:
 
     def test_it_saves_a_round_of_planning(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         rounds: list[int] = []
+
         def counting(wanted: Wishes, host: DatasetHost) -> t.Any:
             rounds.append(len(host.answers))
             return plan_datasets(wanted, host)
