@@ -201,23 +201,28 @@ def _blank_hint(material: bytes) -> str:
 
 # Up to so many secrets of one length are looked for one by one, which is faster for few.
 _FEW = 12
+# What keys in hexadecimal digits or base64 consist of, and most passphrases that a program made.
+_WORD = "0-9A-Za-z+/=_-"
+_ONE_WORD = re.compile(f"[{_WORD}]+".encode())
 
 
 class Mask:
     """Hides the secrets of one task, in every encoding they may show up in.
 
     A task may have a thousand keys, each in ten encodings, and every argument and message is searched for all of them.
-    Most have the same few lengths, so each window of such a length is looked up in a set.
+    Most have the same few lengths, so each window of such a length is looked up in a set, and most are one word, so that
+    it has to lie in a word that is long enough: few words of what programs print are.
     """
 
     def __init__(self) -> None:
-        self._needles: dict[int, set[bytes]] = {}
+        # By length, and whether they are one word.
+        self._needles: dict[tuple[int, bool], set[bytes]] = {}
 
     def add(self, key: Key) -> tuple[str, ...]:
         """Hide this key from now on. Returns its encodings, for the masks of ansible-core."""
         found = encodings(key.material)
         for needle in (*(text.encode("utf-8") for text in found), key.material):
-            self._needles.setdefault(len(needle), set()).add(needle)
+            self._needles.setdefault((len(needle), bool(_ONE_WORD.fullmatch(needle))), set()).add(needle)
         return found
 
     def hides(self, text: str) -> bool:
@@ -235,13 +240,30 @@ class Mask:
 
     def _spans(self, data: bytes) -> t.Iterator[tuple[int, int]]:
         """Where secrets begin and end."""
-        for length, needles in self._needles.items():
+        words: dict[int, set[bytes]] = {}
+        for (length, one_word), needles in self._needles.items():
             if len(needles) <= _FEW:
-                starts = (start for needle in needles for start in _places(needle, data))
+                yield from ((at, at + length) for needle in needles for at in _places(needle, data))
+            elif one_word:
+                words[length] = needles
             else:
-                starts = (at for at in range(len(data) - length + 1) if data[at : at + length] in needles)
-            for start in starts:
-                yield start, start + length
+                yield from _windows(data, 0, len(data), length, needles)
+        if words:
+            for begin, end in _long_words(data, min(words)):
+                for length, needles in words.items():
+                    yield from _windows(data, begin, end, length, needles)
+
+
+def _windows(
+    data: bytes, begin: int, end: int, length: int, needles: t.Collection[bytes]
+) -> t.Iterator[tuple[int, int]]:
+    """Where one of the needles, which all have this length, lies between two places."""
+    return ((at, at + length) for at in range(begin, end - length + 1) if data[at : at + length] in needles)
+
+
+def _long_words(data: bytes, length: int) -> t.Iterator[tuple[int, int]]:
+    """Where words begin and end that have so many characters or more."""
+    return (found.span() for found in re.finditer(f"[{_WORD}]{{{length},}}".encode(), data))
 
 
 def _places(needle: bytes, data: bytes) -> t.Iterator[int]:
