@@ -210,8 +210,8 @@ class Mask:
     """Hides the secrets of one task, in every encoding they may show up in.
 
     A task may have a thousand keys, each in ten encodings, and every argument and message is searched for all of them.
-    Most have the same few lengths, so each window of such a length is looked up in a set, and most are one word, so that
-    it has to lie in a word that is long enough: few words of what programs print are.
+    Most have the same few lengths, so each window of such a length is looked up in a set. Most are one word, which can
+    only lie in one that is long enough: few words of what programs print are.
     """
 
     def __init__(self) -> None:
