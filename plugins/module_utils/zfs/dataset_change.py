@@ -84,12 +84,13 @@ def key_steps(wanted: WantedDataset, dataset: Dataset, draft: Draft) -> t.Iterat
             f"A key is given for '{dataset.name}', which is not encrypted.",
             hint="Encryption can't be added later: create another dataset and copy the data into it.",
         )
-    if _rotates(wanted, wish):
+    rotates = _rotates(wanted, wish)
+    if rotates:
         if not wanted.detach_replica:
             draft.foresee(functools.partial(is_replica, dataset, draft))
         if wish.file:
             draft.foresee(functools.partial(is_shared, wish.file, dataset.name, draft))
-    found = _examine(wish, _rotates(wanted, wish), dataset, draft)
+    found = _examine(wish, rotates, dataset, draft)
     reason = _reason_to_change(wanted, wish, found, dataset)
     if reason:
         yield from _change(wanted, wish, found, dataset, draft, reason)

@@ -279,10 +279,9 @@ class Draft:
         if entry is not None and (entry.state in ("locked", "absent") or not entry.mount):
             return
         if dataset is None:
-            pool = self.host.pools.get(branch.split("/")[0])
             comes = entry is not None and entry.state == "present" and self.wishes.create and _mounts_itself(entry)
             # Whose pool is away will not be mounted soon: nobody has to wait for it.
-            if comes and pool is not None and not pool.silent:
+            if comes and self.host.reachable(branch):
                 self.blocks(self.place_to_be(branch), branch)
             return
         for one in self.model.members(branch) if dataset.is_root else (dataset,):

@@ -77,7 +77,8 @@ def survey_again(runner: ZfsRunner, wishes: Wishes, before: Survey, done: Plan) 
     told = (*_moved_aside(done), *_without_nodes(done))
     try:
         ahead = {one.branch for one in done.postponed} - {step.branch for step in done.steps}
-        found = _read_again(runner, wishes.settled(ahead), before, done)
+        settled = wishes.settled(ahead)
+        found = _plan(runner, settled, _read_again(runner, settled, before))
     except StorageError as error:
         error.message = " ".join((error.message, *told))
         raise
@@ -101,28 +102,32 @@ def _without_nodes(done: Plan) -> t.Iterator[str]:
         )
 
 
-def _read_again(runner: ZfsRunner, wishes: Wishes, before: Survey, done: Plan) -> Survey:
+def _read_again(runner: ZfsRunner, wishes: Wishes, before: Survey) -> DatasetHost:
+    return _read_concerned(runner, wishes, before) or read_host(runner, wishes, before.host.folder)
+
+
+def _read_concerned(runner: ZfsRunner, wishes: Wishes, before: Survey) -> DatasetHost | None:
+    """The host with what its plan was to change; ``None`` if all of it has to be read."""
     # A step that failed may have done something, too.
-    changes = [change for plan in (before.plan, done) for step in plan.steps for change in step.changes]
-    names = _names_to_read_again(wishes, before.host, changes) if all(_is_narrow(one) for one in changes) else None
-    if names is None or sum(len(name) for name in names) > _MOST_ARGUMENTS:
-        return survey(runner, wishes, before.host.folder)
-    pools = _read_pools(runner)
-    if _silent(pools) != _silent(before.host.pools):
-        return survey(runner, wishes, before.host.folder)
-    host = replace(before.host, pools=pools, stored=keystore.names_in(before.host.folder))
+    changes = [change for step in before.plan.steps for change in step.changes]
+    if not all(_is_narrow(one) for one in changes):
+        return None
+    names = _names_concerned(wishes, before.host, changes)
+    if sum(len(name) for name in names) > _MOST_ARGUMENTS:
+        return None
+    host = replace(before.host, pools=_read_pools(runner), stored=keystore.names_in(before.host.folder))
+    if host.silent_pools() != before.host.silent_pools():
+        return None
     asked = tuple(dict.fromkeys(_properties(wishes.datasets)))
+
+    def read() -> dict[str, Dataset]:
+        return {**host.datasets, **(read_datasets(runner, names, asked) if names else {})}
+
     try:
-        host = _read_and_answer(
-            runner,
-            wishes,
-            host,
-            lambda: {**host.datasets, **(read_datasets(runner, names, asked) if names else {})},
-        )
+        return _read_and_answer(runner, wishes, host, read)
     except NoSuchDataset:
         # Somebody else destroyed it meanwhile.
-        return survey(runner, wishes, before.host.folder)
-    return _plan(runner, wishes, host)
+        return None
 
 
 # Values of a dataset that ZFS changes for it alone, or also for the datasets that use its key.
@@ -135,12 +140,12 @@ def _is_narrow(change: Change) -> bool:
     return kind == "key_files" or (kind == "datasets" and len(place) == 2 and place[1] in _NARROW)
 
 
-def _names_to_read_again(wishes: Wishes, host: DatasetHost, changes: t.Sequence[Change]) -> tuple[str, ...]:
-    changed = dict.fromkeys(change.path[1] for change in changes if change.path[0] == "datasets")
-    rewrapped = {change.path[1] for change in changes if change.path[0] == "datasets" and change.path[2] == "key"}
-    using = (name for name, one in host.datasets.items() if rewrapped and one.root in rewrapped)
+def _names_concerned(wishes: Wishes, host: DatasetHost, changes: t.Sequence[Change]) -> tuple[str, ...]:
+    places = [change.path[1:] for change in changes if change.path[0] == "datasets"]
+    rewrapped = {name for name, what in places if what == "key"}
     described = (one.name for one in wishes.datasets if one.name in host.datasets)
-    return tuple(dict.fromkeys((*described, *changed, *using)))
+    using = (name for name, one in host.datasets.items() if one.root in rewrapped)
+    return tuple(dict.fromkeys((*described, *(name for name, _what in places), *using)))
 
 
 def _plan(runner: ZfsRunner, wishes: Wishes, host: DatasetHost) -> Survey:
@@ -154,10 +159,9 @@ def _plan(runner: ZfsRunner, wishes: Wishes, host: DatasetHost) -> Survey:
 def read_host(runner: ZfsRunner, wishes: Wishes, folder: str) -> DatasetHost:
     """The pools and all datasets in those that the task is about."""
     require_root()
-    pools = _read_pools(runner)
+    host = DatasetHost(_read_pools(runner), {}, folder, keystore.names_in(folder))
     named = dict.fromkeys(one.name.split("/")[0] for one in wishes.datasets)
-    asked = [name for name in named if name in pools and not pools[name].silent]
-    host = DatasetHost(pools, {}, folder, keystore.names_in(folder))
+    asked = [name for name in named if host.reachable(name)]
     if not asked:
         return host
     wanted = tuple(_properties(wishes.datasets))
@@ -173,11 +177,6 @@ def _read_pools(runner: ZfsRunner) -> dict[str, PoolFacts]:
         )
         for name, values in read_pool_properties(runner, ("readonly",)).items()
     }
-
-
-def _silent(pools: t.Mapping[str, PoolFacts]) -> t.Collection[str]:
-    """The pools that do not answer."""
-    return {name for name, facts in pools.items() if facts.silent}
 
 
 def _read_and_answer(
@@ -203,8 +202,7 @@ def _answer_ahead(runner: ZfsRunner, host: DatasetHost, wishes: Wishes) -> dict[
 def _foreseen(wishes: Wishes, host: DatasetHost) -> t.Iterator[Question]:
     """What planning asks first, as far as options alone tell."""
     for one in wishes.datasets:
-        pool = host.pools.get(one.name.split("/")[0])
-        if one.state == "present" and one.key is not None and one.key.file and pool is not None and not pool.silent:
+        if one.state == "present" and one.key is not None and one.key.file and host.reachable(one.name):
             # Without a format it is that of the present key.
             yield ReadKeyFile(one.key.file, one.key.format or "hex")
 

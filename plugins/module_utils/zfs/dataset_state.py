@@ -168,6 +168,11 @@ class DatasetHost:
         """Whether a dataset has properties that came with a stream."""
         return bool(self._answer(HasReceivedValues(dataset)))
 
+    def reachable(self, name: str) -> bool:
+        """Whether the pool of a dataset is imported and answers."""
+        facts = self.pools.get(name.split("/")[0])
+        return facts is not None and not facts.silent
+
     def silent_pools(self) -> list[str]:
         """The pools of which nothing is known but that they are there."""
         return sorted(name for name, facts in self.pools.items() if facts.silent)
